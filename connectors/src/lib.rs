@@ -1,0 +1,7 @@
+//! Everything in levin that talks to the outside: warehouses and destinations.
+
+pub mod catalogue;
+pub mod change;
+pub mod destination;
+pub mod outcome;
+pub mod warehouse;

@@ -1,0 +1,160 @@
+//! Text that may become SQL, and nothing else may: each type here knows how it is quoted.
+
+use std::fmt;
+
+/// A statement that was rendered from a template. There is no public constructor: whoever holds
+/// one knows that every identifier and value in it was quoted by the renderer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sql(pub(crate) String);
+
+impl Sql {
+    /// The statement's text, without a closing semicolon.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Sql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Several statements that take effect together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// The statements in order.
+    pub steps: Vec<Step>,
+    /// How they belong together.
+    pub atomicity: Atomicity,
+}
+
+/// One statement of a [`Script`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What the step does, a word or two, as it stands in the template.
+    pub name: String,
+    /// The statement.
+    pub sql: Sql,
+    /// What must be true of its effect.
+    pub expect: Expect,
+}
+
+/// What a step must do for its script to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Any number of rows written.
+    Any,
+    /// The step returns rows; they are handed back in [`Script`] order.
+    Rows,
+    /// Exactly one row written, else the whole script is undone and the caller is *fenced*.
+    OneRow,
+}
+
+/// How the steps of a [`Script`] belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Atomicity {
+    /// All or nothing, and every step reads the same state of the database.
+    Snapshot,
+    /// All or nothing; a step sees what others committed before it.
+    Transaction,
+    /// As `Snapshot`, and undone at the end whatever happened: for looking, not for doing.
+    Rehearsal,
+    /// Each step on its own (statements that an engine refuses inside a transaction).
+    Separate,
+}
+
+/// A name that is quoted wherever it is printed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ident(pub(crate) String);
+
+impl Ident {
+    /// Takes any text but one with a NUL or a control mark of the renderer.
+    pub fn new(name: impl Into<String>) -> Result<Self, InvalidText> {
+        checked(name.into()).map(Self)
+    }
+
+    /// The name, unquoted, for messages.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A table inside a schema.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TableRef {
+    /// The schema.
+    pub schema: Ident,
+    /// The table.
+    pub name: Ident,
+}
+
+impl TableRef {
+    /// A table from two plain names.
+    pub fn new(schema: &str, name: &str) -> Result<Self, InvalidText> {
+        Ok(Self { schema: Ident::new(schema)?, name: Ident::new(name)? })
+    }
+}
+
+impl fmt::Display for TableRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema.0, self.name.0)
+    }
+}
+
+/// A value that is quoted wherever it is printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Literal {
+    /// SQL's `null`.
+    Null,
+    /// A text literal.
+    Text(String),
+    /// An integer literal.
+    Integer(i64),
+}
+
+/// The type of a column as its engine spells it. Only text that an engine printed of itself gets
+/// here; it is printed unquoted, so it may hold no statement separator and only balanced
+/// parentheses and quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineType(pub(crate) String);
+
+impl EngineType {
+    /// Checks that the text cannot leave a `cast( … as … )`.
+    pub fn from_engine(text: &str) -> Result<Self, InvalidText> {
+        let mut depth = 0_i32;
+        let mut quoted = false;
+        for c in text.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                _ if quoted => {}
+                '(' => depth += 1,
+                ')' => depth -= 1,
+                c if c.is_alphanumeric() || " _.,[]%".contains(c) => {}
+                _ => return Err(InvalidText { text: text.to_owned() }),
+            }
+            if depth < 0 {
+                return Err(InvalidText { text: text.to_owned() });
+            }
+        }
+        if quoted || depth != 0 || text.trim().is_empty() {
+            return Err(InvalidText { text: text.to_owned() });
+        }
+        checked(text.to_owned()).map(Self)
+    }
+}
+
+/// Text that can stand in no statement.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} cannot stand in a statement: it is empty, or holds a NUL or a control mark")]
+pub struct InvalidText {
+    /// The refused text.
+    pub text: String,
+}
+
+/// Marks the beginning and end of a step's heading inside rendered text; no input may hold it.
+pub(crate) const STEP_MARK: char = '\u{1}';
+
+fn checked(text: String) -> Result<String, InvalidText> {
+    if text.is_empty() || text.contains(['\0', STEP_MARK]) { Err(InvalidText { text }) } else { Ok(text) }
+}
