@@ -26,6 +26,8 @@ pub struct Facts {
     pub max_columns: Option<usize>,
     /// The most bytes a name can have.
     pub max_identifier_bytes: usize,
+    /// The character around a quoted name; doubled inside one.
+    pub identifier_quote: char,
     /// How the engine writes unquoted names, for messages.
     pub folds_to: Folding,
     /// Engine types and what they are on the wire. The first entry whose pattern matches wins;

@@ -1,0 +1,206 @@
+{# How rows ended that were not accepted, loaded before the commit and read by nobody else. #}
+{% macro create_outcomes() %}
+{{ step("create the outcomes") }}
+create table {{ outcomes }} (
+  sequence {{ d.type_bigint() }},
+  outcome {{ d.type_text() }},
+  in_doubt boolean,
+  code {{ d.type_text() }},
+  reason {{ d.type_text() }},
+  version {{ d.type_text() }}
+)
+{% endmacro %}
+
+{# Rows of the diff whose delivery has ended, one way or another. #}
+{% macro ended(alias) %}
+({% for range in ranges %}{{ col(alias, "_levin_sequence") }} between {{ range.first }} and {{ range.last }}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
+{% endmacro %}
+
+{% macro accepted(alias) %}
+{{ d.ended(alias) }}
+{% if shape == "full" %}
+    and {{ col(alias, "_levin_operation") }} in ({% for o in sent %}{{ o }}{% if not loop.last %}, {% endif %}{% endfor %})
+{% endif %}
+{% if exceptions %}
+    and not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ col(alias, "_levin_sequence") }})
+{% endif %}
+{% endmacro %}
+
+{# The one atomic step. It writes the fence first: who no longer holds the generation changes nothing. #}
+{% macro commit() %}
+{{ step("fence", "one row") }}
+update {{ state }}
+set checkpoint = checkpoint + 1{% if last %},
+    delivering = null, delivering_table = null, delivering_shape = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
+    due_before = {{ due_before }}{% endif +%}
+where generation = {{ generation }} and checkpoint = {{ checkpoint }}
+{% if exceptions %}
+{{ d.record_rejections() }}
+{% endif %}
+{% if reset %}
+{{ step("forget rejections") }}
+delete from {{ rejections }}
+{{ step("forget doubts") }}
+delete from {{ doubts }}
+{% endif %}
+{% if set_aside %}
+{{ d.record_set_aside() }}
+{% endif %}
+{% if had_rejections and not reset %}
+{{ d.close_rejections() }}
+{% endif %}
+{% if not reset and (had_doubts or exceptions) %}
+{{ d.settle_doubts() }}
+{% endif %}
+{% if adopt %}
+{{ d.adopt_diff() }}
+{% elif keeps_snapshot and (ranges or (complete and not removed_is_sent and shape == "full")) %}
+{{ d.apply_accepted() }}
+{% endif %}
+{{ step("count what is left") }}
+update {{ state }}
+set doubts = (select count(*) from {{ doubts }}),
+    rejections = (select count(*) from {{ rejections }})
+where generation = {{ generation }}
+{% endmacro %}
+
+{# Keys that were set aside may hold nulls. Written as equalities, because engines hash those and
+   do not hash `is not distinct from`. #}
+{% macro same_rejection(left, right) %}
+{% for key in keys %}coalesce({{ d.text(col(left, key.name)) }}, '') = coalesce({{ d.text(col(right, key.name)) }}, '') and ({{ col(left, key.name) }} is null) = ({{ col(right, key.name) }} is null){% if not loop.last %} and {% endif %}{% endfor %}
+{% endmacro %}
+
+{% macro record_rejections() %}
+{{ step("record the rejections") }}
+insert into {{ rejections }}
+select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
+  {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.code, o.reason,
+  1 + coalesce(r._levin_attempts, 0), 1, {{ run }}, f._levin_sequence,
+  coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
+from {{ outcomes }} as o
+join {{ diff }} as f on f._levin_sequence = o.sequence
+left join {{ rejections }} as r on {{ d.same_rejection("r", "f") }}
+where o.outcome = 'rejected'
+{{ d.forget_older_rejections() }}
+{% endmacro %}
+
+{% macro record_set_aside() %}
+{{ step("record the keys set aside") }}
+insert into {{ rejections }}
+select {% for key in keys %}{{ col("a", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
+  'added', a._levin_code, 'rows with this key: ' || {{ d.text("a._levin_rows" | sql) }},
+  0, a._levin_rows, {{ run }}, 0,
+  coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
+from {{ set_aside }} as a
+left join {{ rejections }} as r on {{ d.same_rejection("r", "a") }}
+{{ d.forget_older_rejections() }}
+{% endmacro %}
+
+{% macro forget_older_rejections() %}
+{{ step("forget their older entries") }}
+delete from {{ rejections }} as t
+where (t._levin_generation < {{ generation }} or t._levin_checkpoint < {{ checkpoint + 1 }})
+  and exists (
+    select 1 from {{ rejections }} as n
+    where n._levin_generation = {{ generation }} and n._levin_checkpoint = {{ checkpoint + 1 }}
+      and {{ d.same_rejection("n", "t") }}
+  )
+{% endmacro %}
+
+{# A rejection closes when its row was accepted, or is no longer in the diff. #}
+{% macro close_rejections() %}
+{{ step("close rejections") }}
+delete from {{ rejections }} as t
+where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ checkpoint + 1 }})
+  and ({% if last %}not exists (
+    select 1 from {{ diff }} as f
+    where {{ d.same_rejection("f", "t") }}
+  )
+  or {% endif %}exists (
+    select 1 from {{ diff }} as f
+    where {{ d.same_rejection("f", "t") }} and {{ d.accepted("f") }}
+  ))
+{% endmacro %}
+
+{# A doubt ends when a later delivery of its key is accepted. A definite no does not end it: the
+   delivery in doubt may still have been applied. #}
+{% macro settle_doubts() %}
+{% if had_doubts %}
+{{ step("end doubts") }}
+delete from {{ doubts }} as t
+where exists (
+  select 1 from {{ diff }} as f
+  where {{ d.same_key(keys, "f", "t") }}
+    and ({{ d.accepted("f") }}{% if complete and not removed_is_sent and shape == "full" %} or f._levin_operation = 'removed'{% endif %})
+)
+{% endif %}
+{% if exceptions %}
+{{ step("replace older doubts") }}
+delete from {{ doubts }} as t
+where exists (
+  select 1 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
+  where o.in_doubt and {{ d.same_key(keys, "f", "t") }}
+)
+{{ step("write the doubts") }}
+insert into {{ doubts }}
+select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}
+{% for c in columns %}
+{% if shape == "full" %}case when f._levin_operation = 'removed' then {{ d.unpack("f._levin_previous" | sql, c) }} else {{ col("f", c.name) }} end{% else %}{{ col("f", c.name) }}{% endif %},
+{% endfor %}
+
+  {{ diff_generation }}, {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.version
+from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
+where o.in_doubt
+{% endif %}
+{% endmacro %}
+
+{% macro apply_accepted() %}
+{{ step("take accepted rows out of the snapshot") }}
+delete from {{ snapshot }} as t
+where exists (
+  select 1 from {{ diff }} as f
+  where {{ d.same_key(keys, "f", "t") }}
+    and ({{ d.accepted("f") }}{% if complete and not removed_is_sent and not keep_removals and shape == "full" %} or f._levin_operation = 'removed'{% endif %})
+)
+{% if ranges %}
+{{ step("put accepted rows into the snapshot") }}
+insert into {{ snapshot }}
+select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}{{ diff_generation }}, f._levin_sequence
+from {{ diff }} as f
+where {{ d.accepted("f") }}
+{% if shape == "full" %}
+  and f._levin_operation <> 'removed'
+{% endif %}
+{% endif %}
+{% endmacro %}
+
+{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. #}
+{% macro adopt_diff() %}
+{% if exceptions %}
+{{ step("leave out what was not accepted") }}
+delete from {{ diff }} as t
+where exists (select 1 from {{ outcomes }} as o where o.sequence = t._levin_sequence)
+{% endif %}
+{% if keep_set_aside %}
+{{ step("keep what was known of keys set aside") }}
+insert into {{ diff }}
+select {% for c in all %}{{ col("s", c.name) }}, {% endfor %}s._levin_generation, s._levin_sequence
+from {{ snapshot }} as s
+where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", "s") }})
+{% endif %}
+{{ step("drop the old snapshot") }}
+{{ d.drop(snapshot) }}
+{{ step("the diff becomes the snapshot") }}
+{{ d.rename(diff, snapshot) }}
+{% endmacro %}
+
+{# What is refused at the moment, the newest first. #}
+{% macro open_rejections() %}
+{{ step("open rejections", "rows") }}
+select {% for key in keys %}{{ d.wire(key, col("r", key.name)) }} as k{{ loop.index0 }}, {% endfor %}
+
+  _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at
+from {{ rejections }} as r
+order by _levin_last_at desc, _levin_sequence
+limit {{ limit }}
+{% endmacro %}

@@ -1,0 +1,186 @@
+{# The model, read where it stands or from the copy that this script made of it. #}
+{% macro source() %}
+{% if stage %}{{ stage }}{% else %}(
+{{ model }}
+){% endif %}
+{% endmacro %}
+
+{% macro stage_model() %}
+{% if stage %}
+{{ step("stage the model") }}
+{{ d.create_scratch() }} {{ stage }} as
+select {% for c in all %}{{ c.name }}{% if not loop.last %}, {% endif %}{% endfor +%}
+from (
+{{ model }}
+) as m
+{% endif %}
+{% if set_aside %}
+{{ step("set keys aside") }}
+create table {{ set_aside }} as
+select {% for key in keys %}{{ key.name }}, {% endfor %}count(*) as _levin_rows,
+  case when {{ d.key_is_null(keys, "m") }} then 'NULL_PRIMARY_KEY' else 'DUPLICATE_PRIMARY_KEY' end as _levin_code
+from {{ d.source() }} as m
+group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor +%}
+having count(*) > 1 or {{ d.key_is_null(keys, "m") }}
+{% endif %}
+{% endmacro %}
+
+{% macro is_set_aside(alias) %}
+exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", alias) }})
+{% endmacro %}
+
+{% macro unstage() %}
+{% if stage %}
+{{ step("drop the staged model") }}
+drop table {{ stage }}
+{% endif %}
+{% endmacro %}
+
+{# How many rows the model has, and why some of them are not in the diff; one row. #}
+{% macro model_counts() %}
+(
+  select count(*) as queried, coalesce(sum(case when {{ d.key_is_null(keys, "m") }} then 1 else 0 end), 0) as null_keys
+  from {{ d.source() }} as m
+) as q
+{% if set_aside %}
+cross join (
+  select
+    coalesce(sum(case when _levin_code = 'DUPLICATE_PRIMARY_KEY' then _levin_rows else 0 end), 0) as duplicate_key_rows
+  from {{ set_aside }}
+) as a
+{% endif %}
+{% endmacro %}
+
+{# Every row is new: a first run, or a mode that sends every row every run. The table has the
+   snapshot's own columns, so that it can become the snapshot by a change of its name. #}
+{% macro diff_first() %}
+{{ d.stage_model() }}
+{{ step("write the rows") }}
+create table {{ diff }} as
+select {% for c in all %}m.{{ c.name }}, {% endfor %}cast({{ generation }} as {{ d.type_bigint() }}) as _levin_generation, row_number() over () as _levin_sequence
+from {{ d.source() }} as m
+where {{ d.key_is_whole(keys, "m") }}
+{% if set_aside %}
+  and not {{ d.is_set_aside("m") }}
+{% endif %}
+{{ d.first_unique() }}
+{{ step("count", "rows") }}
+select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, 0 as changed, 0 as removed, 0 as known,
+  {{ d.first_duplicates() }} as own_duplicates
+from {{ d.model_counts() }}
+cross join (select count(*) as added from {{ diff }}) as r
+{{ d.unstage() }}
+{% endmacro %}
+
+{# Where an engine can make the keys unique on the way, a failure of that step is the answer. #}
+{% macro first_unique() %}{% endmacro %}
+
+{% macro first_duplicates() %}
+(select count(*) from (select 1 as one from {{ diff }} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r)
+{% endmacro %}
+
+{# Model against snapshot: one statement reads both and writes only what differs. `k` is what is
+   known: the snapshot, and every key in doubt with what was last sent of it. #}
+{% macro diff_full() %}
+{{ d.stage_model() }}
+{{ d.join_hint(sorted) }}
+{{ step("write the differences") }}
+create table {{ diff }} as
+select
+  case
+    when m.{{ keys[0].name }} is null then 'removed'
+    when k.{{ keys[0].name }} is null{% if in_doubt %} or not k._levin_accepted{% endif %}{% if resync %} or k._levin_generation < {{ due_before }}{% endif %} then 'added'
+    else 'changed'
+  end as _levin_operation,
+  row_number() over () as _levin_sequence,
+  case
+    when m.{{ keys[0].name }} is null or k.{{ keys[0].name }} is null then null
+{% if in_doubt %}
+    when k._levin_version is not null then {{ every_mark }}
+{% endif %}
+{% if due_before %}
+    when k._levin_generation < {{ due_before }} then {{ every_mark }}
+{% endif %}
+    else {% if compared %}{% for c in columns %}case when {{ d.differs(c, col("m", c.name), col("k", c.name)) }} then '1' else '0' end{% if not loop.last +%}
+      || {% endif %}{% endfor %}{% else %}{{ no_mark }}{% endif +%}
+  end as _levin_changed,
+{% if in_doubt %}
+  case
+    when m.{{ keys[0].name }} is null and k._levin_sent = 'removed' then k._levin_version
+    when m.{{ keys[0].name }} is not null and k._levin_sent = case when k._levin_accepted{% if resync %} and k._levin_generation >= {{ due_before }}{% endif %} then 'changed' else 'added' end
+{% for c in columns %}
+      and not ({{ d.differs(c, col("m", c.name), d.unpack("k._levin_doubt" | sql, c)) }})
+{% endfor %}
+      then k._levin_version
+  end as _levin_version,
+{% else %}
+  cast(null as {{ d.type_text() }}) as _levin_version,
+{% endif %}
+{% for key in keys %}
+  coalesce({{ col("m", key.name) }}, {{ col("k", key.name) }}) as {{ key.name }},
+{% endfor %}
+{% for c in columns %}
+  {{ col("m", c.name) }},
+{% endfor %}
+  {{ d.pack(all, "k", snapshot) }} as _levin_previous
+from (
+  select * from {{ d.source() }} as m
+  where {{ d.key_is_whole(keys, "m") }}
+{% if set_aside %}
+    and not {{ d.is_set_aside("m") }}
+{% endif %}
+) as m
+full join {{ d.known() }} as k on {{ d.same_key(keys, "m", "k") }}
+where m.{{ keys[0].name }} is null
+  or k.{{ keys[0].name }} is null
+{% if in_doubt %}
+  or k._levin_version is not null
+{% endif %}
+{% if due_before %}
+  or k._levin_generation < {{ due_before }}
+{% endif %}
+{% if compared %}
+{% for c in columns %}
+  or {{ d.differs(c, col("m", c.name), col("k", c.name)) }}
+{% endfor %}
+{% endif %}
+{{ step("count", "rows") }}
+select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,
+  (select count(*) from (select 1 as one from {{ diff }} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r) as own_duplicates
+from {{ d.model_counts() }}
+cross join (
+  select
+    coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as added,
+    coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as changed,
+    coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as removed
+  from {{ diff }}
+) as r
+cross join (select count(*) as known from {{ d.known() }} as k) as s
+{{ d.unstage() }}
+{% endmacro %}
+
+{% macro known() %}
+{% if in_doubt or set_aside %}
+(
+  select s.*{% if in_doubt %}, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, {{ d.pack(all, "d", snapshot) }} as _levin_doubt{% endif +%}
+  from {{ snapshot }} as s
+{% if in_doubt %}
+  left join {{ doubts }} as d on {{ d.same_key(keys, "d", "s") }}
+{% endif %}
+{% if set_aside %}
+  where not {{ d.is_set_aside("s") }}
+{% endif %}
+{% if in_doubt %}
+  union all
+  select {% for c in all %}d.{{ c.name }}, {% endfor %}d._levin_generation, 0, false, d._levin_operation, d._levin_version, {{ d.pack(all, "d", snapshot) }}
+  from {{ doubts }} as d
+  where not exists (select 1 from {{ snapshot }} as s where {{ d.same_key(keys, "s", "d") }})
+{% if set_aside %}
+    and not {{ d.is_set_aside("d") }}
+{% endif %}
+{% endif %}
+)
+{% else %}
+{{ snapshot }}
+{% endif %}
+{% endmacro %}

@@ -1,0 +1,83 @@
+{# What a dialect may say in its own way. Each macro is found along the chain dialect -> parent -> base,
+   and macros call each other through `d`, so a replaced one is seen by all. #}
+
+{# ---- names of types ---- #}
+{% macro type_bigint() %}bigint{% endmacro %}
+{% macro type_text() %}text{% endmacro %}
+{% macro type_instant() %}timestamp with time zone{% endmacro %}
+
+{# ---- time ---- #}
+{% macro now() %}current_timestamp{% endmacro %}
+{% macro seconds_later(instant, seconds) %}{{ instant }} + interval '{{ seconds }} seconds'{% endmacro %}
+{% macro seconds_until(instant) %}cast(extract(epoch from ({{ instant }} - {{ d.now() }})) as double precision){% endmacro %}
+
+{# ---- what Arrow carries, by the names that dialect.toml uses ---- #}
+{% macro text(value) %}cast({{ value }} as {{ d.type_text() }}){% endmacro %}
+{% macro wire(column, value) %}{% if column.wire %}{{ d.apply(column.wire, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
+
+{# ---- equality ---- #}
+{% macro comparable(column, value) %}{% if column.comparable %}{{ d.apply(column.comparable, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
+{% macro differs(column, left, right) %}{{ d.comparable(column, left) }} is distinct from {{ d.comparable(column, right) }}{% endmacro %}
+{% macro same_key(keys, left, right) %}
+{% for key in keys %}{{ col(left, key.name) }} = {{ col(right, key.name) }}{% if not loop.last %} and {% endif %}{% endfor %}
+{% endmacro %}
+{% macro key_is_null(keys, alias) %}
+{% for key in keys %}{{ col(alias, key.name) }} is null{% if not loop.last %} or {% endif %}{% endfor %}
+{% endmacro %}
+{% macro key_is_whole(keys, alias) %}
+{% for key in keys %}{{ col(alias, key.name) }} is not null{% if not loop.last %} and {% endif %}{% endfor %}
+{% endmacro %}
+
+{# ---- a whole snapshot row in one column ---- #}
+{% macro pack(all, alias, snapshot) %}
+struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not loop.last %}, {% endif %}{% endfor %})
+{% endmacro %}
+{% macro unpack(packed, column) %}{{ packed }}.{{ column.name }}{% endmacro %}
+
+{# ---- positions of a text, from 1 ---- #}
+{% macro character(value, position) %}substring({{ value }}, {{ position }}, 1){% endmacro %}
+
+{# ---- tables ---- #}
+{# How a copy begins that only the current script reads. #}
+{% macro create_scratch() %}create table{% endmacro %}
+{# A step that makes a table's keys unique and quick to find; nothing where the engine needs none. #}
+{% macro index_keys(table, keys) %}{% endmacro %}
+{# A step with which the planner is told how to join model and snapshot; nothing where it knows. #}
+{% macro join_hint(sorted) %}{% endmacro %}
+{% macro drop(table) %}drop table if exists {{ table }}{% endmacro %}
+{% macro rename(table, to) %}alter table {{ table }} rename to {{ to.name }}{% endmacro %}
+
+{# ---- a row on its way out: keys k0…, current values c0…, previous values p0… ---- #}
+{% macro delivered_rows() %}
+select d._levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif +%}
+{% for key in keys %}
+  , {{ d.wire(key, col("d", key.name)) }} as k{{ loop.index0 }}
+{% endfor %}
+{% for c in columns %}
+{% if operation == "removed" %}
+  , {{ d.wire(c, d.unpack("d._levin_previous" | sql, c)) }} as c{{ loop.index0 }}
+{% else %}
+  , {{ d.wire(c, col("d", c.name)) }} as c{{ loop.index0 }}
+{% endif %}
+{% endfor %}
+{% if operation == "changed" %}
+{% for c in previous %}
+  , {{ d.wire(c, d.unpack("d._levin_previous" | sql, c)) }} as p{{ loop.index0 }}
+{% endfor %}
+{% endif %}
+from {{ diff }} as d
+{% if shape == "full" %}
+where d._levin_operation = {{ operation_literal }}
+{% if after is not none %}
+  and d._levin_sequence > {{ after }}
+{% endif %}
+{% elif after is not none %}
+where d._levin_sequence > {{ after }}
+{% endif %}
+{% if after is not none %}
+order by d._levin_sequence
+{% endif %}
+{% if limit is not none %}
+limit {{ limit }}
+{% endif %}
+{% endmacro %}

@@ -1,0 +1,31 @@
+{# How often each column changed; one row, a number per column. #}
+{% macro changed_columns() %}
+{{ step("count the changed columns", "rows") }}
+select {% for c in columns %}coalesce(sum(case when {{ d.character("_levin_changed" | sql, loop.index) }} = '1' then 1 else 0 end), 0) as n{{ loop.index0 }}{% if not loop.last %}, {% endif %}{% endfor +%}
+from {{ diff }}
+where _levin_operation = 'changed'
+{% endmacro %}
+
+{# A few rows of one operation, as they would be sent. #}
+{% macro samples() %}
+{{ step("sample " ~ operation, "rows") }}
+{{ d.delivered_rows() }}
+{% endmacro %}
+
+{% macro set_aside_samples() %}
+{{ step("sample the keys set aside", "rows") }}
+select {% for key in keys %}{{ d.wire(key, col("a", key.name)) }} as k{{ loop.index0 }}, {% endfor %}_levin_rows, _levin_code
+from {{ set_aside }} as a
+order by _levin_rows desc
+limit {{ limit }}
+{% endmacro %}
+
+{# The model's own rows, for a person to look at. #}
+{% macro preview() %}
+{{ step("preview", "rows") }}
+select {% for c in all %}{{ d.wire(c, col("m", c.name)) }} as c{{ loop.index0 }}{% if not loop.last %}, {% endif %}{% endfor +%}
+from (
+{{ model }}
+) as m
+limit {{ limit }}
+{% endmacro %}

@@ -1,0 +1,166 @@
+{% macro create_schemas() %}
+{{ step("create the planner schema") }}
+create schema if not exists {{ planner_schema }}
+{{ step("create the audit schema") }}
+create schema if not exists {{ audit_schema }}
+{% endmacro %}
+
+{% macro create_state() %}
+{{ step("create the state") }}
+create table if not exists {{ state }} (
+  project {{ d.type_text() }},
+  sync_id {{ d.type_bigint() }},
+  sync_slug {{ d.type_text() }},
+  generation {{ d.type_bigint() }},
+  checkpoint {{ d.type_bigint() }},
+  holder {{ d.type_text() }},
+  lease_until {{ d.type_instant() }},
+  delivering {{ d.type_bigint() }},
+  delivering_table {{ d.type_text() }},
+  delivering_store {{ d.type_text() }},
+  delivering_run {{ d.type_bigint() }},
+  delivering_shape {{ d.type_text() }},
+  due_before {{ d.type_bigint() }},
+  target {{ d.type_text() }},
+  definition {{ d.type_text() }},
+  queried {{ d.type_bigint() }},
+  doubts {{ d.type_bigint() }},
+  rejections {{ d.type_bigint() }},
+  snapshot_rows {{ d.type_bigint() }}
+)
+{{ step("first state") }}
+insert into {{ state }}
+select {{ project }}, {{ sync_id }}, {{ sync_slug }}, 0, 0, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0
+where not exists (select 1 from {{ state }})
+{% endmacro %}
+
+{% macro read_state() %}
+{{ step("read the state", "rows") }}
+select
+  project, sync_id, sync_slug, generation, checkpoint, holder,
+  {{ d.seconds_until("lease_until" | sql) }} as lease_seconds,
+  delivering, delivering_table, delivering_store, delivering_run, delivering_shape,
+  due_before, target, definition, queried, doubts, rejections, snapshot_rows
+from {{ state }}
+{% endmacro %}
+
+{% macro take_lease() %}
+{{ step("take the lease", "one row") }}
+update {{ state }}
+set generation = {{ generation }},
+    checkpoint = 0,
+    sync_slug = {{ sync_slug }},
+    holder = {{ holder }},
+    lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}
+where generation = {{ generation - 1 }}
+{% if not replace_holder %}
+  and (lease_until is null or lease_until < {{ d.now() }})
+{% endif %}
+{% endmacro %}
+
+{% macro renew_lease() %}
+{{ step("renew the lease", "one row") }}
+update {{ state }}
+set lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}
+where generation = {{ generation }}
+{% endmacro %}
+
+{% macro release_lease() %}
+{{ step("release the lease", "one row") }}
+update {{ state }}
+set lease_until = null, holder = null{% if queried is not none %}, queried = {{ queried }}{% endif +%}
+where generation = {{ generation }}
+{% endmacro %}
+
+{% macro relation_kind() %}
+{{ step("look at the relation", "rows") }}
+select count(*) as found, coalesce(sum(case when table_type = 'BASE TABLE' then 1 else 0 end), 0) as tables
+from information_schema.tables
+where table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ table_schema }}{% endif +%}
+{% endmacro %}
+
+{# The snapshot takes its types from the model: no type name is ever written. #}
+{% macro create_tables() %}
+{{ step("drop the old snapshot") }}
+{{ d.drop(snapshot) }}
+{{ step("create the snapshot") }}
+create table {{ snapshot }} as
+select {% for c in all %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation, cast(0 as {{ d.type_bigint() }}) as _levin_sequence
+from (
+{{ model }}
+) as m
+where 1 = 0
+{{ d.index_keys(snapshot, keys) }}
+{{ step("drop the old doubts") }}
+{{ d.drop(doubts) }}
+{{ step("create the doubts") }}
+create table {{ doubts }} as
+select {% for c in all %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation, cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_version
+from (
+{{ model }}
+) as m
+where 1 = 0
+{{ step("drop the old rejections") }}
+{{ d.drop(rejections) }}
+{{ step("create the rejections") }}
+create table {{ rejections }} as
+select {% for c in keys %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation, cast(0 as {{ d.type_bigint() }}) as _levin_checkpoint,
+  cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_code, cast('' as {{ d.type_text() }}) as _levin_reason,
+  cast(0 as {{ d.type_bigint() }}) as _levin_attempts, cast(0 as {{ d.type_bigint() }}) as _levin_rows, cast(0 as {{ d.type_bigint() }}) as _levin_run,
+  cast(0 as {{ d.type_bigint() }}) as _levin_sequence,
+  {{ d.now() }} as _levin_first_at, {{ d.now() }} as _levin_last_at
+from (
+{{ model }}
+) as m
+where 1 = 0
+{% endmacro %}
+
+{# Columns that came, went or changed their type. A kept column takes the wider of its two types by
+   standing in a union with the model; a column that came is null everywhere, so that every row in
+   which it is not null differs; where the form on the wire changed, rows that held a value fall due. #}
+{% macro reshape() %}
+{{ step("write " ~ what ~ " in their new shape") }}
+create table {{ reshaped }} as
+select {% for c in all %}m.{{ c.name }}, {% endfor %}{% for extra in extras %}s.{{ extra }}{% if not loop.last %}, {% endif %}{% endfor +%}
+from (
+{{ model }}
+) as m, {{ table }} as s
+where 1 = 0
+union all
+select {% for c in all %}{% if c.cast %}cast(s.{{ c.name }} as {{ c.cast }}){% elif c.kept %}s.{{ c.name }}{% else %}null{% endif %}, {% endfor %}
+{% for extra in extras %}
+{% if loop.first and due %}case when {% for c in due %}s.{{ c.name }} is not null{% if not loop.last %} or {% endif %}{% endfor %} then 0 else s.{{ extra }} end{% else %}s.{{ extra }}{% endif %}{% if not loop.last %}, {% endif %}
+{% endfor %}
+
+from {{ table }} as s
+{% if key_cast %}
+{{ step("keys stay one to one", "rows") }}
+select count(*) as found, count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %}){% else %}{{ keys[0].name }}{% endif %}) as kept
+from {{ reshaped }}
+{% endif %}
+{{ step("drop the old shape") }}
+{{ d.drop(table) }}
+{{ step("put the new shape in its place") }}
+{{ d.rename(reshaped, table) }}
+{% if index %}{{ d.index_keys(table, keys) }}{% endif %}
+{% endmacro %}
+
+{# What a run says of its sync, once what it stands for holds: written with a change of shape. #}
+{% macro define() %}
+{{ step("write the definition", "one row") }}
+update {{ state }}
+set definition = {{ definition }}, target = {{ target }}, due_before = {{ due_before }}
+where generation = {{ generation }}
+{% endmacro %}
+
+{# The model as it is, to be described. #}
+{% macro model_rows() %}
+{{ step("the model", "rows") }}
+select * from (
+{{ model }}
+) as m
+{% endmacro %}
+
+{# What an owner runs once, so that levin reads the models and writes only its own schemas. #}
+{% macro grants() %}{% endmacro %}
+

@@ -1,0 +1,27 @@
+{# current_timestamp stands still inside a transaction; a lease must not. #}
+{% macro now() %}clock_timestamp(){% endmacro %}
+
+{% macro json_text(value) %}to_jsonb({{ value }})::text{% endmacro %}
+{% macro json_value(value) %}{{ value }}::jsonb{% endmacro %}
+{# Sessions set intervalstyle = iso_8601. #}
+{% macro iso_interval(value) %}{{ value }}::text{% endmacro %}
+
+{# A composite column counts as one of the 1,600 that a table can have. #}
+{% macro pack(all, alias, snapshot) %}
+row({% for c in all %}{{ col(alias, c.name) }}, {% endfor %}null, null)::{{ snapshot }}
+{% endmacro %}
+{% macro unpack(packed, column) %}({{ packed }}).{{ column.name }}{% endmacro %}
+
+{% macro create_scratch() %}create unlogged table{% endmacro %}
+{% macro index_keys(table, keys) %}
+{{ step("index the keys") }}
+create unique index on {{ table }} ({% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %})
+{% endmacro %}
+{% macro join_hint(sorted) %}
+{% if sorted %}
+{{ step("prefer the merge join") }}
+set local enable_hashjoin = off
+{% endif %}
+{% endmacro %}
+{# `previous` in a diff table has the snapshot's row type; whoever drops the snapshot means it. #}
+{% macro drop(table) %}drop table if exists {{ table }} cascade{% endmacro %}

@@ -1,0 +1,287 @@
+//! The user's own SELECT, proved to be one before it is embedded.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    Expr, FunctionArguments, GroupByExpr, Query, SelectItem, SetExpr, Statement as Parsed, TableFactor,
+    Visit, Visitor,
+};
+use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+use crate::dialect::Dialect;
+use crate::sql::{Ident, STEP_MARK, TableRef};
+
+/// A model's SELECT, ready to stand between parentheses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSql {
+    pub(crate) text: ModelText,
+    plain: Option<PlainTable>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ModelText {
+    Query(String),
+    Table { schema: Option<Ident>, name: Ident },
+}
+
+/// The one relation that a plain model reads, as the model names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainTable {
+    /// The schema, when the model names one.
+    pub schema: Option<String>,
+    /// The relation, folded as the engine folds it.
+    pub name: String,
+}
+
+/// Why a text is not a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotOneSelect {
+    /// There is nothing but white space and comments.
+    #[error("the model is empty")]
+    Empty,
+    /// More than one statement.
+    #[error("the model holds more than one statement: it must be one SELECT, without `;` inside")]
+    SeveralStatements,
+    /// A statement that is no query.
+    #[error("the model is no SELECT: it begins with {0}")]
+    NoQuery(String),
+    /// A query that writes or locks.
+    #[error("the model writes or locks ({0}): it must only read")]
+    Writes(&'static str),
+    /// Text that could not stand between parentheses.
+    #[error("the model cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl ModelSql {
+    /// Takes one SELECT. What `sqlparser` cannot parse is taken too, when its parentheses are
+    /// balanced and it holds no separator: the engine judges it.
+    pub fn query(text: &str, dialect: Dialect) -> Result<Self, NotOneSelect> {
+        if text.contains(['\0', STEP_MARK]) {
+            return Err(NotOneSelect::Unreadable("it holds a NUL or control mark".to_owned()));
+        }
+        let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
+            Dialect::Duckdb => Box::new(DuckDbDialect {}),
+            Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+        };
+        let text = contained(text, parser_dialect.as_ref())?;
+        let plain = match Parser::parse_sql(parser_dialect.as_ref(), &text) {
+            Ok(statements) => judge(&statements, dialect)?,
+            Err(_) => None,
+        };
+        Ok(Self { text: ModelText::Query(text), plain })
+    }
+
+    /// Every row and column of one table; `schema.table` or `table`, exactly as the engine spells it.
+    pub fn table(schema: Option<Ident>, name: Ident) -> Self {
+        let plain =
+            PlainTable { schema: schema.as_ref().map(|s| s.name().to_owned()), name: name.name().to_owned() };
+        Self { text: ModelText::Table { schema, name }, plain: Some(plain) }
+    }
+
+    /// The same for a managed table.
+    pub fn managed(table: &TableRef) -> Self {
+        Self::table(Some(table.schema.clone()), table.name.clone())
+    }
+
+    /// Set when the model only picks columns and rows of one relation with functions that give the
+    /// same answer every time. If that relation is a table, reading it twice in one transaction
+    /// gives the same rows twice; every other model is read once.
+    pub fn plain_table(&self) -> Option<&PlainTable> {
+        self.plain.as_ref()
+    }
+}
+
+/// Refuses text that could leave its parentheses; gives it back without closing semicolons.
+fn contained(text: &str, dialect: &dyn sqlparser::dialect::Dialect) -> Result<String, NotOneSelect> {
+    let tokens = Tokenizer::new(dialect, text)
+        .tokenize_with_location()
+        .map_err(|e| NotOneSelect::Unreadable(e.to_string()))?;
+    let meaning: Vec<_> =
+        tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
+    let last = meaning.iter().rposition(|t| t.token != Token::SemiColon).ok_or(NotOneSelect::Empty)?;
+    let mut depth = 0_i64;
+    for token in &meaning[..=last] {
+        match token.token {
+            Token::SemiColon => return Err(NotOneSelect::SeveralStatements),
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+        if depth < 0 {
+            return Err(NotOneSelect::Unreadable("a `)` closes nothing".to_owned()));
+        }
+    }
+    if depth != 0 {
+        return Err(NotOneSelect::Unreadable("a `(` is never closed".to_owned()));
+    }
+    let end = match meaning.get(last + 1) {
+        Some(separator) => offset(text, separator.span.start.line, separator.span.start.column),
+        None => text.len(),
+    };
+    Ok(text[..end].trim().to_owned())
+}
+
+/// The byte offset of a line and column, both counted from 1, the column in characters.
+fn offset(text: &str, line: u64, column: u64) -> usize {
+    let mut at = 0;
+    for (number, content) in (1..).zip(text.split_inclusive('\n')) {
+        if number == line {
+            let skip = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
+            return at + content.char_indices().nth(skip).map_or(content.len(), |(i, _)| i);
+        }
+        at += content.len();
+    }
+    text.len()
+}
+
+fn judge(statements: &[Parsed], dialect: Dialect) -> Result<Option<PlainTable>, NotOneSelect> {
+    let [statement] = statements else { return Err(NotOneSelect::SeveralStatements) };
+    let Parsed::Query(query) = statement else {
+        let word = statement.to_string();
+        return Err(NotOneSelect::NoQuery(word.split_whitespace().next().unwrap_or_default().to_owned()));
+    };
+    if let ControlFlow::Break(what) = query.visit(&mut Writing) {
+        return Err(NotOneSelect::Writes(what));
+    }
+    Ok(plain_table(query, dialect))
+}
+
+/// Finds the parts of a query that write or lock, at any depth.
+struct Writing;
+
+impl Visitor for Writing {
+    type Break = &'static str;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
+        if !query.locks.is_empty() {
+            return ControlFlow::Break("for update");
+        }
+        match query.body.as_ref() {
+            SetExpr::Insert(_) => ControlFlow::Break("insert"),
+            SetExpr::Update(_) => ControlFlow::Break("update"),
+            SetExpr::Delete(_) => ControlFlow::Break("delete"),
+            SetExpr::Merge(_) => ControlFlow::Break("merge"),
+            SetExpr::Select(select) if select.into.is_some() => ControlFlow::Break("select into"),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Functions that give the same answer to the same arguments on every engine.
+const STEADY: &[&str] = &[
+    "abs",
+    "btrim",
+    "cast",
+    "ceil",
+    "ceiling",
+    "coalesce",
+    "concat",
+    "concat_ws",
+    "date_part",
+    "date_trunc",
+    "floor",
+    "greatest",
+    "ifnull",
+    "initcap",
+    "least",
+    "left",
+    "length",
+    "lower",
+    "lpad",
+    "ltrim",
+    "md5",
+    "mod",
+    "nullif",
+    "replace",
+    "reverse",
+    "right",
+    "round",
+    "rpad",
+    "rtrim",
+    "sha256",
+    "sign",
+    "split_part",
+    "strpos",
+    "substr",
+    "substring",
+    "trim",
+    "trunc",
+    "upper",
+];
+
+fn plain_table(query: &Query, dialect: Dialect) -> Option<PlainTable> {
+    let Query { with: None, body, limit_clause: None, fetch: None, for_clause: None, .. } = query else {
+        return None;
+    };
+    let SetExpr::Select(select) = body.as_ref() else { return None };
+    let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(by, modifiers) if by.is_empty() && modifiers.is_empty());
+    if grouped
+        || select.distinct.is_some()
+        || select.top.is_some()
+        || select.having.is_some()
+        || select.qualify.is_some()
+        || !select.lateral_views.is_empty()
+        || !select.connect_by.is_empty()
+        || select.from.len() != 1
+    {
+        return None;
+    }
+    let steady_items = select.projection.iter().all(|item| match item {
+        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => steady(e),
+        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
+        SelectItem::ExprWithAliases { .. } => false,
+    });
+    if !steady_items || !select.selection.iter().all(steady) || !select.from[0].joins.is_empty() {
+        return None;
+    }
+    let TableFactor::Table { name, args: None, sample: None, version: None, .. } = &select.from[0].relation
+    else {
+        return None;
+    };
+    let parts: Option<Vec<String>> = name
+        .0
+        .iter()
+        .map(|part| {
+            let ident = part.as_ident()?;
+            Some(match (ident.quote_style, dialect.facts().folds_to) {
+                (None, crate::dialect::Folding::Lower) => ident.value.to_lowercase(),
+                (None, crate::dialect::Folding::Upper) => ident.value.to_uppercase(),
+                _ => ident.value.clone(),
+            })
+        })
+        .collect();
+    match parts?.as_slice() {
+        [name] => Some(PlainTable { schema: None, name: name.clone() }),
+        [schema, name] => Some(PlainTable { schema: Some(schema.clone()), name: name.clone() }),
+        _ => None,
+    }
+}
+
+/// Whether an expression gives the same answer every time for the same row.
+fn steady(expr: &Expr) -> bool {
+    struct Steady;
+    impl Visitor for Steady {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Function(f) => {
+                    let name = f.name.to_string().to_lowercase();
+                    let list = matches!(f.args, FunctionArguments::List(_));
+                    if f.over.is_none() && list && STEADY.contains(&name.as_str()) {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Steady).is_continue()
+}

@@ -1,0 +1,111 @@
+//! The managed tables of one sync.
+
+use crate::sql::{Ident, InvalidText, TableRef};
+
+/// Names of everything that levin keeps in a warehouse for one sync. They are made of the project's
+/// and the sync's numbers, never of slugs: a renamed or very long slug changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncTables {
+    planner: Ident,
+    audit: Ident,
+    prefix: String,
+}
+
+impl SyncTables {
+    /// `project` is the project's uuid, of which the first eight hexadecimal digits enter the names.
+    pub fn new(
+        planner_schema: &str,
+        audit_schema: &str,
+        project: &str,
+        sync_id: i64,
+    ) -> Result<Self, InvalidText> {
+        Ok(Self {
+            planner: Ident::new(planner_schema)?,
+            audit: Ident::new(audit_schema)?,
+            prefix: format!("{}_s{sync_id}", project_prefix(project)),
+        })
+    }
+
+    /// The schema of the planner's tables.
+    pub fn planner_schema(&self) -> &Ident {
+        &self.planner
+    }
+
+    /// The schema of the audit tables.
+    pub fn audit_schema(&self) -> &Ident {
+        &self.audit
+    }
+
+    fn table(&self, suffix: &str) -> TableRef {
+        TableRef { schema: self.planner.clone(), name: Ident(format!("{}_{suffix}", self.prefix)) }
+    }
+
+    /// One row: lease, generation, the delivery in flight, what the snapshot stands for.
+    pub fn state(&self) -> TableRef {
+        self.table("state")
+    }
+
+    /// What the destination accepted.
+    pub fn snapshot(&self) -> TableRef {
+        self.table("snapshot")
+    }
+
+    /// Keys that were sent and never answered for.
+    pub fn doubts(&self) -> TableRef {
+        self.table("doubts")
+    }
+
+    /// Rows that were refused, by the destination or before sending.
+    pub fn rejections(&self) -> TableRef {
+        self.table("rejections")
+    }
+
+    /// The differing rows of one run. `of` is the generation, or a word for a rehearsal.
+    pub fn diff(&self, of: &str) -> TableRef {
+        self.table(&format!("diff_{of}"))
+    }
+
+    /// A run's copy of a model that must be read only once.
+    pub fn stage(&self, of: &str) -> TableRef {
+        self.table(&format!("model_{of}"))
+    }
+
+    /// A run's keys that are null or not unique.
+    pub fn set_aside(&self, of: &str) -> TableRef {
+        self.table(&format!("set_aside_{of}"))
+    }
+
+    /// How rows of one commit ended that were not accepted.
+    pub fn outcomes(&self, of: &str) -> TableRef {
+        self.table(&format!("outcomes_{of}"))
+    }
+
+    /// A table on its way to another shape.
+    pub fn reshaped(&self, table: &TableRef) -> TableRef {
+        TableRef { schema: table.schema.clone(), name: Ident(format!("{}_new", table.name.0)) }
+    }
+
+    /// The managed table with a name that the state recorded.
+    pub fn recorded(&self, name: &str) -> Result<TableRef, InvalidText> {
+        Ok(TableRef { schema: self.planner.clone(), name: Ident::new(name)? })
+    }
+
+    /// One row per run of every sync, for dashboards.
+    pub fn sync_runs(&self) -> TableRef {
+        TableRef { schema: self.audit.clone(), name: Ident("sync_runs".to_owned()) }
+    }
+
+    /// Whether a managed table's name belongs to this sync and is made anew by each run.
+    pub fn is_leftover(&self, name: &str) -> bool {
+        name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('_')).is_some_and(|rest| {
+            ["diff_", "model_", "set_aside_", "outcomes_"].iter().any(|p| rest.starts_with(p))
+                || rest.ends_with("_new")
+        })
+    }
+}
+
+/// The beginning of every managed table's name of one project.
+pub fn project_prefix(project: &str) -> String {
+    let digits: String = project.chars().filter(char::is_ascii_hexdigit).take(8).collect();
+    format!("p{digits}")
+}

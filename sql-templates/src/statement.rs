@@ -1,0 +1,681 @@
+//! Every statement that the engine runs, typed: a variant for each macro of the stage files.
+
+use minijinja::value::Value;
+
+use crate::column::Column;
+use crate::dialect::Dialect;
+use crate::dispatch::{Printable, map, parse_expect, render};
+use crate::model::ModelSql;
+use crate::names::SyncTables;
+use crate::sql::{
+    Atomicity, EngineType, Ident, InvalidText, Literal, STEP_MARK, Script, Sql, Step, TableRef,
+};
+
+/// The columns of a sync's snapshot: the key, then what is tracked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// The primary key's columns, in the order of the model's `primary_key`.
+    pub keys: Vec<Column>,
+    /// Every other tracked column, in the model's order.
+    pub columns: Vec<Column>,
+}
+
+/// What the statements of one sync share.
+#[derive(Debug, Clone, Copy)]
+pub struct SyncScope<'a> {
+    /// Its managed tables.
+    pub tables: &'a SyncTables,
+    /// Its columns.
+    pub shape: &'a Shape,
+    /// Its model.
+    pub model: &'a ModelSql,
+}
+
+/// A column on its way to another shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReshapedColumn {
+    /// The column as the model now has it.
+    pub column: Column,
+    /// The snapshot holds a value for it that stays.
+    pub kept: bool,
+    /// The kept value must be cast (only keys are).
+    pub cast: Option<EngineType>,
+}
+
+/// The two forms of a diff's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiffShape {
+    /// Every row is added; the columns are the snapshot's.
+    First,
+    /// Operation, current and previous values, changed columns.
+    Full,
+}
+
+impl DiffShape {
+    /// The word that the state records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Full => "full",
+        }
+    }
+
+    /// The reverse of [`DiffShape::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::First, Self::Full].into_iter().find(|s| s.name() == name)
+    }
+}
+
+/// How a diff is computed.
+#[derive(Debug, Clone)]
+pub struct DiffFacts<'a> {
+    /// Names the run's tables: its generation, or a word for a rehearsal.
+    pub of: &'a str,
+    /// The run's generation.
+    pub generation: i64,
+    /// Copy the model first, because it may not be read twice.
+    pub stage: bool,
+    /// Find null and duplicate keys and leave them out.
+    pub set_aside: bool,
+    /// Values count; without, only keys do (mode `insert`).
+    pub compared: bool,
+    /// There are keys in doubt.
+    pub in_doubt: bool,
+    /// Snapshot rows of an older generation are due whatever their values.
+    pub due_before: Option<i64>,
+    /// Due rows are sent as added: a full resync.
+    pub resync: bool,
+    /// Model and snapshot both come sorted by key from an index.
+    pub sorted: bool,
+}
+
+/// A commit: which rows of which diff ended, and how.
+#[derive(Debug, Clone)]
+pub struct CommitFacts<'a> {
+    /// The table of the diff whose rows ended.
+    pub diff: TableRef,
+    /// Its form.
+    pub diff_shape: DiffShape,
+    /// The generation under which its rows were sent.
+    pub diff_generation: i64,
+    /// The run under which its rows were sent.
+    pub run: i64,
+    /// The lease's generation: the fence.
+    pub generation: i64,
+    /// How many commits this generation made before.
+    pub checkpoint: i64,
+    /// Nothing more will be committed of this diff.
+    pub last: bool,
+    /// The run sent all it had to: differences that are no longer there close what they opened.
+    pub complete: bool,
+    /// Sequences that ended, as ranges from first to last, both included.
+    pub ranges: &'a [(i64, i64)],
+    /// Rows among them that were not accepted stand in this table.
+    pub outcomes: Option<TableRef>,
+    /// Keys that were set aside stand in this table.
+    pub set_aside: Option<TableRef>,
+    /// Operations that the mode sends.
+    pub sent: &'a [&'a str],
+    /// Removals that are not sent stay in the snapshot all the same (a full resync).
+    pub keep_removals: bool,
+    /// There were rejections before.
+    pub had_rejections: bool,
+    /// There were doubts before.
+    pub had_doubts: bool,
+    /// The mode keeps a snapshot.
+    pub keeps_snapshot: bool,
+    /// The diff's table becomes the snapshot.
+    pub adopt: bool,
+    /// With `adopt`: what was known of keys set aside stays.
+    pub keep_set_aside: bool,
+    /// With `adopt`: doubts and rejections are forgotten (`--reset-cdc`).
+    pub reset: bool,
+    /// The state's new `due_before`, when it changes.
+    pub due_before: Option<i64>,
+}
+
+/// What an auditor may read of a run. Times are RFC 3339.
+#[derive(Debug, Clone)]
+pub struct AuditFacts<'a> {
+    /// The sync's number.
+    pub sync_id: i64,
+    /// The run's number.
+    pub run: i64,
+    /// The key's column names.
+    pub primary_key: &'a str,
+    /// The destination's type.
+    pub destination: &'a str,
+    /// The model's slug.
+    pub model_name: &'a str,
+    /// The run's error.
+    pub error: Option<&'a str>,
+    /// `succeeded` or `failed`.
+    pub status: &'a str,
+    /// When it began.
+    pub started_at: &'a str,
+    /// When it ended.
+    pub finished_at: &'a str,
+    /// In the order of [`AUDIT_COUNTS`].
+    pub numbers: [i64; 12],
+}
+
+/// The count columns of the audit table of runs.
+pub const AUDIT_COUNTS: [&str; 12] = [
+    "num_planned_add",
+    "num_planned_change",
+    "num_planned_remove",
+    "num_attempted_add",
+    "num_attempted_change",
+    "num_attempted_remove",
+    "num_succeeded_add",
+    "num_succeeded_change",
+    "num_succeeded_remove",
+    "num_failed_add",
+    "num_failed_change",
+    "num_failed_remove",
+];
+
+/// Which rows of a diff leave for the destination.
+#[derive(Debug, Clone)]
+pub struct DeliverFacts<'a> {
+    /// The table of the diff.
+    pub diff: TableRef,
+    /// Its form.
+    pub diff_shape: DiffShape,
+    /// `added`, `changed` or `removed`.
+    pub operation: &'a str,
+    /// Columns whose previous value is needed too.
+    pub previous: &'a [Column],
+    /// Only rows behind this sequence, in order: for engines that read in pages.
+    pub after: Option<i64>,
+    /// At most so many rows.
+    pub limit: Option<u64>,
+}
+
+/// One statement, or a few that belong together.
+#[derive(Debug, Clone)]
+pub enum Statement<'a> {
+    /// The model as it is, to be described.
+    Model { model: &'a ModelSql },
+    /// Both managed schemas, if missing.
+    CreateSchemas { tables: &'a SyncTables },
+    /// The state's table and its one row, if missing.
+    CreateState { tables: &'a SyncTables, project: &'a str, sync_id: i64, slug: &'a str },
+    /// The state's row.
+    ReadState { tables: &'a SyncTables },
+    /// A new generation, if nobody holds the lease (or the holder is known to be gone).
+    TakeLease {
+        tables: &'a SyncTables,
+        slug: &'a str,
+        generation: i64,
+        holder: &'a str,
+        lease_seconds: i64,
+        replace_holder: bool,
+    },
+    /// The lease, longer.
+    RenewLease { tables: &'a SyncTables, generation: i64, lease_seconds: i64 },
+    /// The lease, given up.
+    ReleaseLease { tables: &'a SyncTables, generation: i64, queried: Option<i64> },
+    /// What kind of relation a name stands for.
+    RelationKind { schema: Option<&'a str>, name: &'a str },
+    /// Empty snapshot, doubts and rejections in the model's shape, in place of any older ones.
+    CreateTables { scope: SyncScope<'a> },
+    /// The snapshot, the doubts or the rejections in the model's new shape.
+    Reshape { scope: SyncScope<'a>, part: SnapshotPart, columns: &'a [ReshapedColumn], due: &'a [Column] },
+    /// What the snapshot now stands for.
+    Define { tables: &'a SyncTables, generation: i64, definition: &'a str, target: &'a str, due_before: i64 },
+    /// Every row of the model as added.
+    DiffFirst { scope: SyncScope<'a>, facts: &'a DiffFacts<'a> },
+    /// Model against snapshot.
+    Diff { scope: SyncScope<'a>, facts: &'a DiffFacts<'a> },
+    /// How often each column changed.
+    ChangedColumns { shape: &'a Shape, diff: TableRef },
+    /// A few rows of one operation.
+    Samples { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
+    /// A few keys that were set aside.
+    SetAsideSamples { shape: &'a Shape, set_aside: TableRef, limit: u64 },
+    /// Some rows of the model.
+    Preview { shape: &'a Shape, model: &'a ModelSql, limit: u64 },
+    /// The durable word before the first request.
+    BeginDelivery {
+        tables: &'a SyncTables,
+        generation: i64,
+        diff: &'a TableRef,
+        diff_shape: DiffShape,
+        store: &'a str,
+        run: i64,
+        due_before: i64,
+    },
+    /// The rows of one operation.
+    Deliver { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
+    /// An empty table for outcomes.
+    CreateOutcomes { outcomes: TableRef },
+    /// The one atomic step.
+    Commit { scope: SyncScope<'a>, facts: &'a CommitFacts<'a> },
+    /// Open rejections, newest first.
+    Rejections { tables: &'a SyncTables, keys: &'a [Column], limit: u64 },
+    /// Tables that are no longer needed.
+    Prune { drop: &'a [TableRef] },
+    /// Names of managed tables that begin like this.
+    ManagedTables { schema: &'a Ident, prefix: &'a str },
+    /// The audit table of runs, if missing.
+    CreateAudit { tables: &'a SyncTables },
+    /// One run's row.
+    AuditRun { tables: &'a SyncTables, facts: &'a AuditFacts<'a> },
+    /// The grant script for a role.
+    Grants { planner: &'a Ident, audit: &'a Ident, role: &'a Ident, database: &'a Ident },
+}
+
+/// A table of a sync that has the model's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotPart {
+    /// What was accepted.
+    Snapshot,
+    /// What is in doubt.
+    Doubts,
+    /// What was refused; keys only.
+    Rejections,
+}
+
+/// A statement that cannot be rendered: a fault of levin's templates, or a text that cannot stand in SQL.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot render the statement {statement}: {message}")]
+pub struct RenderError {
+    /// The statement.
+    pub statement: &'static str,
+    /// What the template engine said.
+    pub message: String,
+}
+
+impl Statement<'_> {
+    /// The macro that renders it, in the file of its stage.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Model { .. } => "model_rows",
+            Self::CreateSchemas { .. } => "create_schemas",
+            Self::CreateState { .. } => "create_state",
+            Self::ReadState { .. } => "read_state",
+            Self::TakeLease { .. } => "take_lease",
+            Self::RenewLease { .. } => "renew_lease",
+            Self::ReleaseLease { .. } => "release_lease",
+            Self::RelationKind { .. } => "relation_kind",
+            Self::CreateTables { .. } => "create_tables",
+            Self::Reshape { .. } => "reshape",
+            Self::Define { .. } => "define",
+            Self::DiffFirst { .. } => "diff_first",
+            Self::Diff { .. } => "diff_full",
+            Self::ChangedColumns { .. } => "changed_columns",
+            Self::Samples { .. } => "samples",
+            Self::SetAsideSamples { .. } => "set_aside_samples",
+            Self::Preview { .. } => "preview",
+            Self::BeginDelivery { .. } => "begin_delivery",
+            Self::Deliver { .. } => "deliver",
+            Self::CreateOutcomes { .. } => "create_outcomes",
+            Self::Commit { .. } => "commit",
+            Self::Rejections { .. } => "open_rejections",
+            Self::Prune { .. } => "prune",
+            Self::ManagedTables { .. } => "managed_tables",
+            Self::CreateAudit { .. } => "create_audit",
+            Self::AuditRun { .. } => "audit_run",
+            Self::Grants { .. } => "grants",
+        }
+    }
+
+    /// The statement's steps in a dialect.
+    pub fn steps(&self, dialect: Dialect) -> Result<Vec<Step>, RenderError> {
+        let fail = |message: String| RenderError { statement: self.name(), message };
+        let text = render(dialect, self.name(), self.values(dialect).map_err(|e| fail(e.to_string()))?)
+            .map_err(|e| fail(explain(&e)))?;
+        split(&text).map_err(fail)
+    }
+
+    /// The one statement of a variant that has only one.
+    pub fn sql(&self, dialect: Dialect) -> Result<Sql, RenderError> {
+        let mut steps = self.steps(dialect)?;
+        match (steps.pop(), steps.is_empty()) {
+            (Some(step), true) => Ok(step.sql),
+            _ => Err(RenderError {
+                statement: self.name(),
+                message: "it is more than one statement".to_owned(),
+            }),
+        }
+    }
+
+    /// Everything that the macro may print.
+    fn values(&self, dialect: Dialect) -> Result<Vec<(&'static str, Value)>, InvalidText> {
+        Ok(match self {
+            Self::Model { model } => vec![("model", model_value(model))],
+            Self::CreateSchemas { tables } => vec![
+                ("planner_schema", ident(tables.planner_schema())),
+                ("audit_schema", ident(tables.audit_schema())),
+            ],
+            Self::CreateState { tables, project, sync_id, slug } => vec![
+                ("state", table(&tables.state())),
+                ("project", text(project)?),
+                ("sync_id", Value::from(*sync_id)),
+                ("sync_slug", text(slug)?),
+            ],
+            Self::ReadState { tables } => vec![("state", table(&tables.state()))],
+            Self::TakeLease { tables, slug, generation, holder, lease_seconds, replace_holder } => vec![
+                ("state", table(&tables.state())),
+                ("sync_slug", text(slug)?),
+                ("generation", Value::from(*generation)),
+                ("holder", text(holder)?),
+                ("lease_seconds", Value::from(*lease_seconds)),
+                ("replace_holder", Value::from(*replace_holder)),
+            ],
+            Self::RenewLease { tables, generation, lease_seconds } => vec![
+                ("state", table(&tables.state())),
+                ("generation", Value::from(*generation)),
+                ("lease_seconds", Value::from(*lease_seconds)),
+            ],
+            Self::ReleaseLease { tables, generation, queried } => vec![
+                ("state", table(&tables.state())),
+                ("generation", Value::from(*generation)),
+                ("queried", Value::from(*queried)),
+            ],
+            Self::RelationKind { schema, name } => vec![
+                ("table_name", text(name)?),
+                ("table_schema", schema.map(text).transpose()?.unwrap_or_else(|| Value::from(()))),
+            ],
+            Self::CreateTables { scope } => {
+                let mut values = scope_values(scope, dialect);
+                values.push(("model", model_value(scope.model)));
+                values
+            }
+            Self::Reshape { scope, part, columns, due } => {
+                let tables = scope.tables;
+                let (what, from, extras) = match part {
+                    SnapshotPart::Snapshot => (
+                        "the snapshot",
+                        tables.snapshot(),
+                        &["_levin_generation", "_levin_sequence"] as &[&str],
+                    ),
+                    SnapshotPart::Doubts => (
+                        "the doubts",
+                        tables.doubts(),
+                        &["_levin_generation", "_levin_operation", "_levin_version"] as _,
+                    ),
+                    SnapshotPart::Rejections => ("the rejections", tables.rejections(), REJECTION_COLUMNS),
+                };
+                let all: Vec<Value> = columns
+                    .iter()
+                    .map(|c| {
+                        map(column_value(&c.column, dialect).into_iter().chain([
+                            ("kept", Value::from(c.kept)),
+                            ("cast", c.cast.clone().map_or(Value::from(()), |t| Printable::Type(t).value())),
+                        ]))
+                    })
+                    .collect();
+                vec![
+                    ("what", Value::from(what)),
+                    ("table", table(&from)),
+                    ("reshaped", table(&tables.reshaped(&from))),
+                    ("model", model_value(scope.model)),
+                    ("all", Value::from(all)),
+                    ("keys", columns_value(&scope.shape.keys, dialect)),
+                    ("due", columns_value(due, dialect)),
+                    ("extras", extras.iter().map(|e| ident(&Ident((*e).to_owned()))).collect()),
+                    ("key_cast", Value::from(columns.iter().any(|c| c.cast.is_some()))),
+                    ("index", Value::from(*part == SnapshotPart::Snapshot)),
+                ]
+            }
+            Self::Define { tables, generation, definition, target, due_before } => vec![
+                ("state", table(&tables.state())),
+                ("generation", Value::from(*generation)),
+                ("definition", text(definition)?),
+                ("target", text(target)?),
+                ("due_before", Value::from(*due_before)),
+            ],
+            Self::DiffFirst { scope, facts } | Self::Diff { scope, facts } => {
+                diff_values(scope, facts, dialect)?
+            }
+            Self::ChangedColumns { shape, diff } => {
+                vec![("columns", columns_value(&shape.columns, dialect)), ("diff", table(diff))]
+            }
+            Self::Samples { shape, facts } | Self::Deliver { shape, facts } => vec![
+                ("keys", columns_value(&shape.keys, dialect)),
+                ("columns", columns_value(&shape.columns, dialect)),
+                ("previous", columns_value(facts.previous, dialect)),
+                ("operation", Value::from(facts.operation)),
+                ("operation_literal", text(facts.operation)?),
+                ("shape", Value::from(facts.diff_shape.name())),
+                ("diff", table(&facts.diff)),
+                ("after", Value::from(facts.after)),
+                ("limit", Value::from(facts.limit)),
+            ],
+            Self::SetAsideSamples { shape, set_aside, limit } => vec![
+                ("keys", columns_value(&shape.keys, dialect)),
+                ("set_aside", table(set_aside)),
+                ("limit", Value::from(*limit)),
+            ],
+            Self::Preview { shape, model, limit } => vec![
+                ("all", all_columns(shape, dialect)),
+                ("model", model_value(model)),
+                ("limit", Value::from(*limit)),
+            ],
+            Self::BeginDelivery { tables, generation, diff, diff_shape, store, run, due_before } => vec![
+                ("state", table(&tables.state())),
+                ("generation", Value::from(*generation)),
+                ("diff_name", text(diff.name.name())?),
+                ("delivering_shape", text(diff_shape.name())?),
+                ("store", text(store)?),
+                ("run", Value::from(*run)),
+                ("due_before", Value::from(*due_before)),
+            ],
+            Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
+            Self::Commit { scope, facts } => commit_values(scope, facts, dialect)?,
+            Self::Rejections { tables, keys, limit } => vec![
+                ("rejections", table(&tables.rejections())),
+                ("keys", columns_value(keys, dialect)),
+                ("limit", Value::from(*limit)),
+            ],
+            Self::Prune { drop } => vec![("tables", drop.iter().map(table).collect())],
+            Self::ManagedTables { schema, prefix } => vec![
+                ("schema_literal", text(schema.name())?),
+                ("pattern", text(&format!("{}\\_%", prefix.replace('_', "\\_")))?),
+                ("escape", text("\\")?),
+            ],
+            Self::CreateAudit { tables } => vec![
+                ("sync_runs", table(&tables.sync_runs())),
+                ("counts", AUDIT_COUNTS.iter().map(|c| ident(&Ident((*c).to_owned()))).collect()),
+            ],
+            Self::AuditRun { tables, facts } => vec![
+                ("sync_runs", table(&tables.sync_runs())),
+                ("sync_id", Value::from(facts.sync_id)),
+                ("run", Value::from(facts.run)),
+                ("primary_key", text(facts.primary_key)?),
+                ("destination", text(facts.destination)?),
+                ("model_name", text(facts.model_name)?),
+                ("error", facts.error.map(text).transpose()?.unwrap_or_else(null)),
+                ("status", text(facts.status)?),
+                ("started_at", text(facts.started_at)?),
+                ("finished_at", text(facts.finished_at)?),
+                ("numbers", facts.numbers.iter().map(|n| Value::from(*n)).collect()),
+            ],
+            Self::Grants { planner, audit, role, database } => vec![
+                ("planner_schema", ident(planner)),
+                ("audit_schema", ident(audit)),
+                ("role", ident(role)),
+                ("database", ident(database)),
+            ],
+        })
+    }
+}
+
+/// The columns of the rejections beside the key, in order.
+const REJECTION_COLUMNS: &[&str] = &[
+    "_levin_generation",
+    "_levin_checkpoint",
+    "_levin_operation",
+    "_levin_code",
+    "_levin_reason",
+    "_levin_attempts",
+    "_levin_rows",
+    "_levin_run",
+    "_levin_sequence",
+    "_levin_first_at",
+    "_levin_last_at",
+];
+
+/// Several statements in one script.
+pub fn script(
+    dialect: Dialect,
+    atomicity: Atomicity,
+    statements: &[Statement<'_>],
+) -> Result<Script, RenderError> {
+    let mut steps = Vec::new();
+    for statement in statements {
+        steps.extend(statement.steps(dialect)?);
+    }
+    Ok(Script { steps, atomicity })
+}
+
+fn diff_values(
+    scope: &SyncScope<'_>,
+    facts: &DiffFacts<'_>,
+    dialect: Dialect,
+) -> Result<Vec<(&'static str, Value)>, InvalidText> {
+    let tables = scope.tables;
+    let marks = scope.shape.columns.len();
+    let mut values = scope_values(scope, dialect);
+    values.extend([
+        ("model", model_value(scope.model)),
+        ("diff", table(&tables.diff(facts.of))),
+        ("stage", if facts.stage { table(&tables.stage(facts.of)) } else { Value::from(()) }),
+        ("set_aside", if facts.set_aside { table(&tables.set_aside(facts.of)) } else { Value::from(()) }),
+        ("generation", Value::from(facts.generation)),
+        ("compared", Value::from(facts.compared && marks > 0)),
+        ("in_doubt", Value::from(facts.in_doubt)),
+        ("due_before", Value::from(facts.due_before)),
+        ("resync", Value::from(facts.resync)),
+        ("sorted", Value::from(facts.sorted)),
+        ("every_mark", text(&"1".repeat(marks))?),
+        ("no_mark", text(&"0".repeat(marks))?),
+    ]);
+    Ok(values)
+}
+
+fn commit_values(
+    scope: &SyncScope<'_>,
+    facts: &CommitFacts<'_>,
+    dialect: Dialect,
+) -> Result<Vec<(&'static str, Value)>, InvalidText> {
+    let ranges: Value = facts
+        .ranges
+        .iter()
+        .map(|(first, last)| map([("first", Value::from(*first)), ("last", Value::from(*last))]))
+        .collect();
+    let sent = facts.sent.iter().map(|o| text(o)).collect::<Result<Value, _>>()?;
+    let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
+    let mut values = scope_values(scope, dialect);
+    values.extend([
+        ("state", table(&scope.tables.state())),
+        ("diff", table(&facts.diff)),
+        ("shape", Value::from(facts.diff_shape.name())),
+        ("diff_generation", Value::from(facts.diff_generation)),
+        ("run", Value::from(facts.run)),
+        ("generation", Value::from(facts.generation)),
+        ("checkpoint", Value::from(facts.checkpoint)),
+        ("last", Value::from(facts.last)),
+        ("complete", Value::from(facts.complete)),
+        ("ranges", ranges),
+        ("exceptions", Value::from(facts.outcomes.is_some())),
+        ("outcomes", optional(&facts.outcomes)),
+        ("set_aside", optional(&facts.set_aside)),
+        ("sent", sent),
+        ("removed_is_sent", Value::from(facts.sent.contains(&"removed"))),
+        ("keep_removals", Value::from(facts.keep_removals)),
+        ("had_rejections", Value::from(facts.had_rejections)),
+        ("had_doubts", Value::from(facts.had_doubts)),
+        ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
+        ("adopt", Value::from(facts.adopt)),
+        ("keep_set_aside", Value::from(facts.keep_set_aside && facts.set_aside.is_some())),
+        ("reset", Value::from(facts.reset)),
+        ("due_before", Value::from(facts.due_before)),
+    ]);
+    Ok(values)
+}
+
+fn scope_values(scope: &SyncScope<'_>, dialect: Dialect) -> Vec<(&'static str, Value)> {
+    vec![
+        ("snapshot", table(&scope.tables.snapshot())),
+        ("doubts", table(&scope.tables.doubts())),
+        ("rejections", table(&scope.tables.rejections())),
+        ("keys", columns_value(&scope.shape.keys, dialect)),
+        ("columns", columns_value(&scope.shape.columns, dialect)),
+        ("all", all_columns(scope.shape, dialect)),
+    ]
+}
+
+fn ident(ident: &Ident) -> Value {
+    Printable::Ident(ident.clone()).value()
+}
+
+fn table(table: &TableRef) -> Value {
+    Printable::Table(table.clone()).value()
+}
+
+fn model_value(model: &ModelSql) -> Value {
+    Printable::Model(model.clone()).value()
+}
+
+fn text(text: &str) -> Result<Value, InvalidText> {
+    if text.contains(['\0', STEP_MARK]) {
+        return Err(InvalidText { text: text.to_owned() });
+    }
+    Ok(Printable::Literal(Literal::Text(text.to_owned())).value())
+}
+
+fn null() -> Value {
+    Printable::Literal(Literal::Null).value()
+}
+
+fn column_value(column: &Column, dialect: Dialect) -> Vec<(&'static str, Value)> {
+    let fact = dialect.type_fact(&column.engine_type);
+    let named = |name: Option<&String>| name.map_or(Value::from(()), |n| Value::from(n.as_str()));
+    vec![
+        ("name", ident(&Ident(column.name.clone()))),
+        ("wire", named(fact.and_then(|f| f.wire.as_ref()))),
+        ("comparable", named(fact.and_then(|f| f.comparable.as_ref()))),
+    ]
+}
+
+fn columns_value(columns: &[Column], dialect: Dialect) -> Value {
+    columns.iter().map(|c| map(column_value(c, dialect))).collect()
+}
+
+fn all_columns(shape: &Shape, dialect: Dialect) -> Value {
+    shape.keys.iter().chain(&shape.columns).map(|c| map(column_value(c, dialect))).collect()
+}
+
+/// The template engine's message with its causes, which hold the line.
+fn explain(error: &minijinja::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Cuts rendered text at its step marks.
+fn split(text: &str) -> Result<Vec<Step>, String> {
+    let mut parts = text.split(STEP_MARK);
+    if parts.next().is_some_and(|before| !before.trim().is_empty()) {
+        return Err("text before the first step".to_owned());
+    }
+    let mut steps = Vec::new();
+    while let (Some(heading), Some(body)) = (parts.next(), parts.next()) {
+        let (name, expect) = heading.split_once('|').ok_or("a step without an expectation")?;
+        let expect = parse_expect(expect).ok_or("a step with an unknown expectation")?;
+        let body = body.trim();
+        if body.is_empty() {
+            return Err(format!("the step {name:?} is empty"));
+        }
+        steps.push(Step { name: name.to_owned(), sql: Sql(body.to_owned()), expect });
+    }
+    Ok(steps)
+}

@@ -1,0 +1,28 @@
+-- create the state
+create table if not exists "levin_planner"."p6f0c2a9e_s1_state" (
+  project text,
+  sync_id bigint,
+  sync_slug text,
+  generation bigint,
+  checkpoint bigint,
+  holder text,
+  lease_until timestamp with time zone,
+  delivering bigint,
+  delivering_table text,
+  delivering_store text,
+  delivering_run bigint,
+  delivering_shape text,
+  due_before bigint,
+  target text,
+  definition text,
+  queried bigint,
+  doubts bigint,
+  rejections bigint,
+  snapshot_rows bigint
+);
+
+-- first state
+insert into "levin_planner"."p6f0c2a9e_s1_state"
+select '6f0c2a9e', 1, 'customers-to-crm', 0, 0, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0
+where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_state");
+

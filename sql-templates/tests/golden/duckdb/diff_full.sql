@@ -1,0 +1,52 @@
+-- write the differences
+create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+select
+  case
+    when m."id" is null then 'removed'
+    when k."id" is null then 'added'
+    else 'changed'
+  end as _levin_operation,
+  row_number() over () as _levin_sequence,
+  case
+    when m."id" is null or k."id" is null then null
+    else case when m."email" is distinct from k."email" then '1' else '0' end
+      || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
+      || case when cast(m."profile" as variant) is distinct from cast(k."profile" as variant) then '1' else '0' end
+  end as _levin_changed,
+  cast(null as text) as _levin_version,
+  coalesce(m."id", k."id") as "id",
+  m."email",
+  m."O""Brien's ltv",
+  m."profile",
+  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous
+from (
+  select * from (
+select * from customers -- all of them;
+) as m
+  where m."id" is not null
+) as m
+full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."id" = k."id"
+where m."id" is null
+  or k."id" is null
+  or m."email" is distinct from k."email"
+  or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
+  or cast(m."profile" as variant) is distinct from cast(k."profile" as variant);
+
+-- count (returns rows)
+select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates
+from (
+  select count(*) as queried, coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as null_keys
+  from (
+select * from customers -- all of them;
+) as m
+) as q
+cross join (
+  select
+    coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as added,
+    coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as changed,
+    coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as removed
+  from "levin_planner"."p6f0c2a9e_s1_diff_7"
+) as r
+cross join (select count(*) as known from "levin_planner"."p6f0c2a9e_s1_snapshot" as k) as s;
+

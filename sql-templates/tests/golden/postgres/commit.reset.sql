@@ -1,0 +1,48 @@
+-- fence (exactly one row)
+update "levin_planner"."p6f0c2a9e_s1_state"
+set checkpoint = checkpoint + 1,
+    delivering = null, delivering_table = null, delivering_shape = null, delivering_store = null, delivering_run = null
+where generation = 7 and checkpoint = 0;
+
+-- forget rejections
+delete from "levin_planner"."p6f0c2a9e_s1_rejections";
+
+-- forget doubts
+delete from "levin_planner"."p6f0c2a9e_s1_doubts";
+
+-- record the keys set aside
+insert into "levin_planner"."p6f0c2a9e_s1_rejections"
+select a."tenant", a."id", 7, 1,
+  'added', a._levin_code, 'rows with this key: ' || cast(a._levin_rows as text),
+  0, a._levin_rows, 12, 0,
+  coalesce(r._levin_first_at, clock_timestamp()), clock_timestamp()
+from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a
+left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."tenant" as text), '') = coalesce(cast(a."tenant" as text), '') and (r."tenant" is null) = (a."tenant" is null) and coalesce(cast(r."id" as text), '') = coalesce(cast(a."id" as text), '') and (r."id" is null) = (a."id" is null);
+
+-- forget their older entries
+delete from "levin_planner"."p6f0c2a9e_s1_rejections" as t
+where (t._levin_generation < 7 or t._levin_checkpoint < 1)
+  and exists (
+    select 1 from "levin_planner"."p6f0c2a9e_s1_rejections" as n
+    where n._levin_generation = 7 and n._levin_checkpoint = 1
+      and coalesce(cast(n."tenant" as text), '') = coalesce(cast(t."tenant" as text), '') and (n."tenant" is null) = (t."tenant" is null) and coalesce(cast(n."id" as text), '') = coalesce(cast(t."id" as text), '') and (n."id" is null) = (t."id" is null)
+  );
+
+-- keep what was known of keys set aside
+insert into "levin_planner"."p6f0c2a9e_s1_diff_7"
+select s."tenant", s."id", s."email", s._levin_generation, s._levin_sequence
+from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
+where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."tenant" = s."tenant" and a."id" = s."id");
+
+-- drop the old snapshot
+drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot" cascade;
+
+-- the diff becomes the snapshot
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapshot";
+
+-- count what is left
+update "levin_planner"."p6f0c2a9e_s1_state"
+set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
+    rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections")
+where generation = 7;
+

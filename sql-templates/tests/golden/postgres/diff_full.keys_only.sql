@@ -1,0 +1,50 @@
+-- prefer the merge join
+set local enable_hashjoin = off;
+
+-- write the differences
+create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+select
+  case
+    when m."id" is null then 'removed'
+    when k."id" is null then 'added'
+    else 'changed'
+  end as _levin_operation,
+  row_number() over () as _levin_sequence,
+  case
+    when m."id" is null or k."id" is null then null
+    else '000'
+  end as _levin_changed,
+  cast(null as text) as _levin_version,
+  coalesce(m."id", k."id") as "id",
+  m."email",
+  m."O""Brien's ltv",
+  m."profile",
+  row(k."id", k."email", k."O""Brien's ltv", k."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
+from (
+  select * from (
+select * from customers -- all of them;
+) as m
+  where m."id" is not null
+) as m
+full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."id" = k."id"
+where m."id" is null
+  or k."id" is null;
+
+-- count (returns rows)
+select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates
+from (
+  select count(*) as queried, coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as null_keys
+  from (
+select * from customers -- all of them;
+) as m
+) as q
+cross join (
+  select
+    coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as added,
+    coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as changed,
+    coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as removed
+  from "levin_planner"."p6f0c2a9e_s1_diff_7"
+) as r
+cross join (select count(*) as known from "levin_planner"."p6f0c2a9e_s1_snapshot" as k) as s;
+
