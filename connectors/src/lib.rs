@@ -3,5 +3,7 @@
 pub mod catalogue;
 pub mod change;
 pub mod destination;
+pub mod json;
 pub mod outcome;
+pub mod retry;
 pub mod warehouse;
