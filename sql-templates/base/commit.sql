@@ -6,24 +6,40 @@ create table {{ outcomes }} (
   outcome {{ d.type_text() }},
   in_doubt boolean,
   code {{ d.type_text() }},
-  reason {{ d.type_text() }},
-  version {{ d.type_text() }}
+  reason {{ d.type_text() }}
 )
 {% endmacro %}
 
-{# Rows of the diff whose delivery has ended, one way or another. #}
-{% macro ended(alias) %}
-({% for range in ranges %}{{ col(alias, "_levin_sequence") }} between {{ range.first }} and {{ range.last }}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
+{# The notes of a delivery are gone: whatever it may have sent and did not commit is in doubt. #}
+{% macro doubt_everything() %}
+{{ step("doubt what may have been sent") }}
+insert into {{ outcomes }}
+select f._levin_sequence, 'in_doubt', true, 'INTERRUPTED', 'the notes of this delivery are lost'
+from {{ diff }} as f
+where not exists (
+  select 1 from {{ snapshot }} as s
+  where s._levin_generation = {{ diff_generation }} and s._levin_sequence = f._levin_sequence and {{ d.same_key(keys, "s", "f") }}
+)
+{% if shape == "full" %}
+  and f._levin_operation in ({% for o in sent %}{{ o }}{% if not loop.last %}, {% endif %}{% endfor %})
+  and (f._levin_operation <> 'removed'
+    or exists (select 1 from {{ snapshot }} as s where {{ d.same_key(keys, "s", "f") }})
+    or exists (select 1 from {{ doubts }} as t where {{ d.same_key(keys, "t", "f") }}))
+{% endif %}
 {% endmacro %}
 
+{# Rows of the diff that were accepted: their delivery has ended, and not as an exception. #}
 {% macro accepted(alias) %}
-{{ d.ended(alias) }}
-{% if shape == "full" %}
-    and {{ col(alias, "_levin_operation") }} in ({% for o in sent %}{{ o }}{% if not loop.last %}, {% endif %}{% endfor %})
-{% endif %}
+({% for range in ranges %}{% if shape == "full" %}({{ col(alias, "_levin_operation") }} = {{ range.operation }} and {% endif %}{{ col(alias, "_levin_sequence") }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
 {% if exceptions %}
     and not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ col(alias, "_levin_sequence") }})
 {% endif %}
+{% endmacro %}
+
+{# What a row version id is made of: the delivery, or the one in doubt that it repeats. #}
+{% macro version(alias) %}
+{% set own %}'{{ diff_generation }}.' || {{ d.text(col(alias, "_levin_sequence")) }}{% endset %}
+{% if shape == "full" %}coalesce({{ col(alias, "_levin_version") }}, {{ own }}){% else %}{{ own }}{% endif %}
 {% endmacro %}
 
 {# The one atomic step. It writes the fence first: who no longer holds the generation changes nothing. #}
@@ -148,7 +164,7 @@ select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}
 {% if shape == "full" %}case when f._levin_operation = 'removed' then {{ d.unpack("f._levin_previous" | sql, c) }} else {{ col("f", c.name) }} end{% else %}{{ col("f", c.name) }}{% endif %},
 {% endfor %}
 
-  {{ diff_generation }}, {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.version
+  {{ diff_generation }}, {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, {{ d.version("f") }}
 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
 where o.in_doubt
 {% endif %}

@@ -18,6 +18,6 @@ pub use model::{ModelSql, NotOneSelect, PlainTable};
 pub use names::{SyncTables, project_prefix};
 pub use sql::{Atomicity, EngineType, Expect, Ident, InvalidText, Literal, Script, Sql, Step, TableRef};
 pub use statement::{
-    AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, RenderError, ReshapedColumn,
-    Shape, SnapshotPart, Statement, SyncScope, script,
+    AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, RenderError,
+    ReshapedColumn, Shape, SnapshotPart, Statement, SyncScope, script,
 };

@@ -89,6 +89,17 @@ pub struct DiffFacts<'a> {
     pub sorted: bool,
 }
 
+/// Rows of one operation whose sequences lie between first and last, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedRange {
+    /// `added`, `changed` or `removed`; the ranges of other operations may overlap with this one.
+    pub operation: &'static str,
+    /// The first sequence.
+    pub first: i64,
+    /// The last sequence.
+    pub last: i64,
+}
+
 /// A commit: which rows of which diff ended, and how.
 #[derive(Debug, Clone)]
 pub struct CommitFacts<'a> {
@@ -108,8 +119,8 @@ pub struct CommitFacts<'a> {
     pub last: bool,
     /// The run sent all it had to: differences that are no longer there close what they opened.
     pub complete: bool,
-    /// Sequences that ended, as ranges from first to last, both included.
-    pub ranges: &'a [(i64, i64)],
+    /// Rows that ended.
+    pub ranges: &'a [EndedRange],
     /// Rows among them that were not accepted stand in this table.
     pub outcomes: Option<TableRef>,
     /// Keys that were set aside stand in this table.
@@ -250,6 +261,8 @@ pub enum Statement<'a> {
     Deliver { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
     /// An empty table for outcomes.
     CreateOutcomes { outcomes: TableRef },
+    /// Doubts for a delivery whose notes are lost, written into the commit's outcomes.
+    DoubtEverything { scope: SyncScope<'a>, facts: &'a CommitFacts<'a> },
     /// The one atomic step.
     Commit { scope: SyncScope<'a>, facts: &'a CommitFacts<'a> },
     /// Open rejections, newest first.
@@ -311,6 +324,7 @@ impl Statement<'_> {
             Self::BeginDelivery { .. } => "begin_delivery",
             Self::Deliver { .. } => "deliver",
             Self::CreateOutcomes { .. } => "create_outcomes",
+            Self::DoubtEverything { .. } => "doubt_everything",
             Self::Commit { .. } => "commit",
             Self::Rejections { .. } => "open_rejections",
             Self::Prune { .. } => "prune",
@@ -464,7 +478,9 @@ impl Statement<'_> {
                 ("due_before", Value::from(*due_before)),
             ],
             Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
-            Self::Commit { scope, facts } => commit_values(scope, facts, dialect)?,
+            Self::DoubtEverything { scope, facts } | Self::Commit { scope, facts } => {
+                commit_values(scope, facts, dialect)?
+            }
             Self::Rejections { tables, keys, limit } => vec![
                 ("rejections", table(&tables.rejections())),
                 ("keys", columns_value(keys, dialect)),
@@ -561,11 +577,17 @@ fn commit_values(
     facts: &CommitFacts<'_>,
     dialect: Dialect,
 ) -> Result<Vec<(&'static str, Value)>, InvalidText> {
-    let ranges: Value = facts
+    let ranges = facts
         .ranges
         .iter()
-        .map(|(first, last)| map([("first", Value::from(*first)), ("last", Value::from(*last))]))
-        .collect();
+        .map(|r| {
+            Ok(map([
+                ("operation", text(r.operation)?),
+                ("first", Value::from(r.first)),
+                ("last", Value::from(r.last)),
+            ]))
+        })
+        .collect::<Result<Value, InvalidText>>()?;
     let sent = facts.sent.iter().map(|o| text(o)).collect::<Result<Value, _>>()?;
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);

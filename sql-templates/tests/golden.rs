@@ -6,12 +6,17 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use sql_templates::{
-    AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EngineType, Expect, Ident,
-    LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, SyncScope, SyncTables,
+    AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, EngineType,
+    Expect, Ident, LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, SyncScope,
+    SyncTables,
 };
 
 fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
     Column { name: name.to_owned(), engine_type: engine_type.to_owned(), logical }
+}
+
+fn ended(operation: &'static str, first: i64, last: i64) -> EndedRange {
+    EndedRange { operation, first, last }
 }
 
 fn json_type(dialect: Dialect) -> &'static str {
@@ -71,7 +76,7 @@ fn cases(dialect: Dialect) -> Vec<(&'static str, String)> {
         checkpoint: 0,
         last: true,
         complete: true,
-        ranges: &[(1, 353)],
+        ranges: &[ended("removed", 1, 7), ended("changed", 8, 353)],
         outcomes: None,
         set_aside: None,
         sent: &removed,
@@ -91,7 +96,7 @@ fn cases(dialect: Dialect) -> Vec<(&'static str, String)> {
         sent: &upsert,
         had_rejections: true,
         had_doubts: true,
-        ranges: &[(1, 100), (201, 353)],
+        ranges: &[ended("changed", 1, 100), ended("added", 201, 353)],
         ..commit.clone()
     };
     let checkpoint =
@@ -240,6 +245,7 @@ fn cases(dialect: Dialect) -> Vec<(&'static str, String)> {
         ("deliver.removed_page", Statement::Deliver { shape: &shape, facts: &removals }),
         ("deliver.first", Statement::Deliver { shape: &shape, facts: &first }),
         ("create_outcomes", Statement::CreateOutcomes { outcomes: tables.outcomes("7_0") }),
+        ("doubt_everything", Statement::DoubtEverything { scope: composite_scope, facts: &exceptional }),
         ("commit", Statement::Commit { scope, facts: &commit }),
         ("commit.with_exceptions", Statement::Commit { scope: composite_scope, facts: &exceptional }),
         ("commit.checkpoint", Statement::Commit { scope, facts: &checkpoint }),

@@ -4,7 +4,6 @@ create table "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" (
   outcome text,
   in_doubt boolean,
   code text,
-  reason text,
-  version text
+  reason text
 );
 

@@ -37,7 +37,7 @@ select f."id", f."email",
 f."O""Brien's ltv",
 f."profile",
 
-  7, 'added', o.version
+  7, 'added', '7.' || cast(f._levin_sequence as text)
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f._levin_sequence
 where o.in_doubt;
 

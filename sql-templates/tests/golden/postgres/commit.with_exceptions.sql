@@ -51,8 +51,7 @@ where not (t._levin_generation = 7 and t._levin_checkpoint = 1)
   )
   or exists (
     select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-    where coalesce(cast(f."tenant" as text), '') = coalesce(cast(t."tenant" as text), '') and (f."tenant" is null) = (t."tenant" is null) and coalesce(cast(f."id" as text), '') = coalesce(cast(t."id" as text), '') and (f."id" is null) = (t."id" is null) and (f._levin_sequence between 1 and 100 or f._levin_sequence between 201 and 353)
-    and f._levin_operation in ('added', 'changed')
+    where coalesce(cast(f."tenant" as text), '') = coalesce(cast(t."tenant" as text), '') and (f."tenant" is null) = (t."tenant" is null) and coalesce(cast(f."id" as text), '') = coalesce(cast(t."id" as text), '') and (f."id" is null) = (t."id" is null) and ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence)
   ));
 
@@ -61,8 +60,7 @@ delete from "levin_planner"."p6f0c2a9e_s1_doubts" as t
 where exists (
   select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
   where f."tenant" = t."tenant" and f."id" = t."id"
-    and ((f._levin_sequence between 1 and 100 or f._levin_sequence between 201 and 353)
-    and f._levin_operation in ('added', 'changed')
+    and (((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed')
 );
 
@@ -77,7 +75,7 @@ where exists (
 insert into "levin_planner"."p6f0c2a9e_s1_doubts"
 select f."tenant", f."id", case when f._levin_operation = 'removed' then (f._levin_previous)."email" else f."email" end,
 
-  7, f._levin_operation, o.version
+  7, f._levin_operation, coalesce(f._levin_version, '7.' || cast(f._levin_sequence as text))
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f._levin_sequence
 where o.in_doubt;
 
@@ -86,8 +84,7 @@ delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
 where exists (
   select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
   where f."tenant" = t."tenant" and f."id" = t."id"
-    and ((f._levin_sequence between 1 and 100 or f._levin_sequence between 201 and 353)
-    and f._levin_operation in ('added', 'changed')
+    and (((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed')
 );
 
@@ -95,8 +92,7 @@ where exists (
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
 select f."tenant", f."id", f."email", 7, f._levin_sequence
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-where (f._levin_sequence between 1 and 100 or f._levin_sequence between 201 and 353)
-    and f._levin_operation in ('added', 'changed')
+where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence)
   and f._levin_operation <> 'removed';
 
