@@ -10,13 +10,14 @@ create table {{ outcomes }} (
 )
 {% endmacro %}
 
-{# The notes of a delivery are gone: whatever it may have sent and did not commit is in doubt. #}
-{% macro doubt_everything() %}
+{# Rows whose delivery began and never ended; all that may have been sent, when the notes are lost. #}
+{% macro doubt() %}
 {{ step("doubt what may have been sent") }}
 insert into {{ outcomes }}
-select f._levin_sequence, 'in_doubt', true, 'INTERRUPTED', 'the notes of this delivery are lost'
+select f._levin_sequence, 'in_doubt', true, 'INTERRUPTED', {% if among is none %}'the notes of this delivery are lost'{% else %}'no answer came'{% endif +%}
 from {{ diff }} as f
-where not exists (
+where {% if among is not none %}({% for range in among %}{% if shape == "full" %}(f._levin_operation = {{ range.operation }} and {% endif %}f._levin_sequence between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %})
+{% else %}not exists (
   select 1 from {{ snapshot }} as s
   where s._levin_generation = {{ diff_generation }} and s._levin_sequence = f._levin_sequence and {{ d.same_key(keys, "s", "f") }}
 )
@@ -25,6 +26,7 @@ where not exists (
   and (f._levin_operation <> 'removed'
     or exists (select 1 from {{ snapshot }} as s where {{ d.same_key(keys, "s", "f") }})
     or exists (select 1 from {{ doubts }} as t where {{ d.same_key(keys, "t", "f") }}))
+{% endif %}
 {% endif %}
 {% endmacro %}
 

@@ -39,13 +39,13 @@ drop table {{ stage }}
 {# How many rows the model has, and why some of them are not in the diff; one row. #}
 {% macro model_counts() %}
 (
-  select count(*) as queried, coalesce(sum(case when {{ d.key_is_null(keys, "m") }} then 1 else 0 end), 0) as null_keys
+  select count(*) as queried, cast(coalesce(sum(case when {{ d.key_is_null(keys, "m") }} then 1 else 0 end), 0) as {{ d.type_bigint() }}) as null_keys
   from {{ d.source() }} as m
 ) as q
 {% if set_aside %}
 cross join (
   select
-    coalesce(sum(case when _levin_code = 'DUPLICATE_PRIMARY_KEY' then _levin_rows else 0 end), 0) as duplicate_key_rows
+    cast(coalesce(sum(case when _levin_code = 'DUPLICATE_PRIMARY_KEY' then _levin_rows else 0 end), 0) as {{ d.type_bigint() }}) as duplicate_key_rows
   from {{ set_aside }}
 ) as a
 {% endif %}
@@ -150,9 +150,9 @@ select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0
 from {{ d.model_counts() }}
 cross join (
   select
-    coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as added,
-    coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as changed,
-    coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as removed
+    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as added,
+    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as removed
   from {{ diff }}
 ) as r
 cross join (select count(*) as known from {{ d.known() }} as k) as s

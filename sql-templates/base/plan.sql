@@ -1,7 +1,7 @@
 {# How often each column changed; one row, a number per column. #}
 {% macro changed_columns() %}
 {{ step("count the changed columns", "rows") }}
-select {% for c in columns %}coalesce(sum(case when {{ d.character("_levin_changed" | sql, loop.index) }} = '1' then 1 else 0 end), 0) as n{{ loop.index0 }}{% if not loop.last %}, {% endif %}{% endfor +%}
+select {% for c in columns %}cast(coalesce(sum(case when {{ d.character("_levin_changed" | sql, loop.index) }} = '1' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as n{{ loop.index0 }}{% if not loop.last %}, {% endif %}{% endfor +%}
 from {{ diff }}
 where _levin_operation = 'changed'
 {% endmacro %}

@@ -74,7 +74,7 @@ where generation = {{ generation }}
 
 {% macro relation_kind() %}
 {{ step("look at the relation", "rows") }}
-select count(*) as found, coalesce(sum(case when table_type = 'BASE TABLE' then 1 else 0 end), 0) as tables
+select count(*) as found, cast(coalesce(sum(case when table_type = 'BASE TABLE' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as tables
 from information_schema.tables
 where table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ table_schema }}{% endif +%}
 {% endmacro %}

@@ -261,8 +261,9 @@ pub enum Statement<'a> {
     Deliver { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
     /// An empty table for outcomes.
     CreateOutcomes { outcomes: TableRef },
-    /// Doubts for a delivery whose notes are lost, written into the commit's outcomes.
-    DoubtEverything { scope: SyncScope<'a>, facts: &'a CommitFacts<'a> },
+    /// Doubts about rows that were sent and not answered for, written into the commit's outcomes;
+    /// about all that may have been sent and was not committed, when nobody knows which those are.
+    Doubt { scope: SyncScope<'a>, facts: &'a CommitFacts<'a>, among: Option<&'a [EndedRange]> },
     /// The one atomic step.
     Commit { scope: SyncScope<'a>, facts: &'a CommitFacts<'a> },
     /// Open rejections, newest first.
@@ -324,7 +325,7 @@ impl Statement<'_> {
             Self::BeginDelivery { .. } => "begin_delivery",
             Self::Deliver { .. } => "deliver",
             Self::CreateOutcomes { .. } => "create_outcomes",
-            Self::DoubtEverything { .. } => "doubt_everything",
+            Self::Doubt { .. } => "doubt",
             Self::Commit { .. } => "commit",
             Self::Rejections { .. } => "open_rejections",
             Self::Prune { .. } => "prune",
@@ -478,9 +479,13 @@ impl Statement<'_> {
                 ("due_before", Value::from(*due_before)),
             ],
             Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
-            Self::DoubtEverything { scope, facts } | Self::Commit { scope, facts } => {
-                commit_values(scope, facts, dialect)?
+            Self::Doubt { scope, facts, among } => {
+                let mut values = commit_values(scope, facts, dialect)?;
+                values
+                    .push(("among", among.map(ranges_value).transpose()?.unwrap_or_else(|| Value::from(()))));
+                values
             }
+            Self::Commit { scope, facts } => commit_values(scope, facts, dialect)?,
             Self::Rejections { tables, keys, limit } => vec![
                 ("rejections", table(&tables.rejections())),
                 ("keys", columns_value(keys, dialect)),
@@ -577,17 +582,6 @@ fn commit_values(
     facts: &CommitFacts<'_>,
     dialect: Dialect,
 ) -> Result<Vec<(&'static str, Value)>, InvalidText> {
-    let ranges = facts
-        .ranges
-        .iter()
-        .map(|r| {
-            Ok(map([
-                ("operation", text(r.operation)?),
-                ("first", Value::from(r.first)),
-                ("last", Value::from(r.last)),
-            ]))
-        })
-        .collect::<Result<Value, InvalidText>>()?;
     let sent = facts.sent.iter().map(|o| text(o)).collect::<Result<Value, _>>()?;
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);
@@ -601,7 +595,7 @@ fn commit_values(
         ("checkpoint", Value::from(facts.checkpoint)),
         ("last", Value::from(facts.last)),
         ("complete", Value::from(facts.complete)),
-        ("ranges", ranges),
+        ("ranges", ranges_value(facts.ranges)?),
         ("exceptions", Value::from(facts.outcomes.is_some())),
         ("outcomes", optional(&facts.outcomes)),
         ("set_aside", optional(&facts.set_aside)),
@@ -617,6 +611,19 @@ fn commit_values(
         ("due_before", Value::from(facts.due_before)),
     ]);
     Ok(values)
+}
+
+fn ranges_value(ranges: &[EndedRange]) -> Result<Value, InvalidText> {
+    ranges
+        .iter()
+        .map(|r| {
+            Ok(map([
+                ("operation", text(r.operation)?),
+                ("first", Value::from(r.first)),
+                ("last", Value::from(r.last)),
+            ]))
+        })
+        .collect()
 }
 
 fn scope_values(scope: &SyncScope<'_>, dialect: Dialect) -> Vec<(&'static str, Value)> {

@@ -245,7 +245,11 @@ fn cases(dialect: Dialect) -> Vec<(&'static str, String)> {
         ("deliver.removed_page", Statement::Deliver { shape: &shape, facts: &removals }),
         ("deliver.first", Statement::Deliver { shape: &shape, facts: &first }),
         ("create_outcomes", Statement::CreateOutcomes { outcomes: tables.outcomes("7_0") }),
-        ("doubt_everything", Statement::DoubtEverything { scope: composite_scope, facts: &exceptional }),
+        (
+            "doubt",
+            Statement::Doubt { scope: composite_scope, facts: &exceptional, among: Some(exceptional.ranges) },
+        ),
+        ("doubt.everything", Statement::Doubt { scope: composite_scope, facts: &exceptional, among: None }),
         ("commit", Statement::Commit { scope, facts: &commit }),
         ("commit.with_exceptions", Statement::Commit { scope: composite_scope, facts: &exceptional }),
         ("commit.checkpoint", Statement::Commit { scope, facts: &checkpoint }),

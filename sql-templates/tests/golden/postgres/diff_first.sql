@@ -13,7 +13,7 @@ create unique index on "levin_planner"."p6f0c2a9e_s1_diff_7" ("id");
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, 0 as changed, 0 as removed, 0 as known,
   0 as own_duplicates
 from (
-  select count(*) as queried, coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as null_keys
+  select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
   from (
 select * from customers -- all of them;
 ) as m

@@ -34,16 +34,16 @@ where m."id" is null
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
   (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates
 from (
-  select count(*) as queried, coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as null_keys
+  select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
   from (
 select * from customers -- all of them;
 ) as m
 ) as q
 cross join (
   select
-    coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as added,
-    coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as changed,
-    coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as removed
+    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as bigint) as added,
+    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as bigint) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as bigint) as removed
   from "levin_planner"."p6f0c2a9e_s1_diff_7"
 ) as r
 cross join (select count(*) as known from "levin_planner"."p6f0c2a9e_s1_snapshot" as k) as s;
