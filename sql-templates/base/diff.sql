@@ -36,7 +36,8 @@ drop table {{ stage }}
 {% endif %}
 {% endmacro %}
 
-{# How many rows the model has, and why some of them are not in the diff; one row. #}
+{# How many rows the model has, and why some of them are not in the diff; one row. A model with unique
+   keys has exactly the expected rows: what is known, less what is gone, and what is new. #}
 {% macro model_counts() %}
 (
   select count(*) as queried, cast(coalesce(sum(case when {{ d.key_is_null(keys, "m") }} then 1 else 0 end), 0) as {{ d.type_bigint() }}) as null_keys
@@ -65,7 +66,7 @@ where {{ d.key_is_whole(keys, "m") }}
 {% endif %}
 {{ d.first_unique() }}
 {{ step("count", "rows") }}
-select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, 0 as changed, 0 as removed, 0 as known,
+select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, 0 as changed, 0 as removed, 0 as known, r.added as expected,
   {{ d.first_duplicates() }} as own_duplicates
 from {{ d.model_counts() }}
 cross join (select count(*) as added from {{ diff }}) as r
@@ -146,11 +147,13 @@ where m.{{ keys[0].name }} is null
 {% endif %}
 {{ step("count", "rows") }}
 select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,
+  s.known - r.removed + r.new_keys as expected,
   (select count(*) from (select 1 as one from {{ diff }} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r) as own_duplicates
 from {{ d.model_counts() }}
 cross join (
   select
     cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as added,
+    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as {{ d.type_bigint() }}) as new_keys,
     cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as changed,
     cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as removed
   from {{ diff }}

@@ -1,0 +1,182 @@
+//! What a snapshot stands for, and what has to happen when a sync stands for something else.
+
+use connectors::change::Mode;
+use serde::{Deserialize, Serialize};
+use sql_templates::{Column, EngineType, ReshapedColumn, Shape};
+
+use crate::error::{Error, ErrorCode};
+
+/// What the rows of a snapshot stand for. Written in the state's row, in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// What is known of a key that is in the snapshot.
+    pub meaning: Meaning,
+    /// The key's columns.
+    pub keys: Vec<Column>,
+    /// The tracked columns.
+    pub columns: Vec<Column>,
+}
+
+/// What is known of a key that is in a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Meaning {
+    /// The destination accepted these values.
+    Values,
+    /// The destination accepted the key, with whatever values it then had.
+    Keys,
+    /// Nothing: every run sends every row.
+    Nothing,
+}
+
+impl Meaning {
+    /// What a mode's snapshot stands for.
+    pub fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Insert => Self::Keys,
+            Mode::Update | Mode::Upsert | Mode::Mirror | Mode::Diff => Self::Values,
+            Mode::All | Mode::Snapshot => Self::Nothing,
+        }
+    }
+}
+
+impl Definition {
+    /// The columns of the snapshot.
+    pub fn shape(&self) -> Shape {
+        Shape { keys: self.keys.clone(), columns: self.columns.clone() }
+    }
+
+    /// The text that the state holds.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads the text that the state holds.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        serde_json::from_str(text)
+            .map_err(|e| Error::new(ErrorCode::Internal, format!("the definition in the sync's state cannot be read: {e}")))
+    }
+}
+
+/// How a snapshot comes to stand for what the sync now says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It does already.
+    None,
+    /// There is no snapshot, or nothing of it can be kept: begin with an empty one.
+    Fresh,
+    /// Columns came, went or changed their type.
+    Reshape(Reshape),
+}
+
+/// Columns that came, went or changed their type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reshape {
+    /// Every column as it will be.
+    pub columns: Vec<ReshapedColumn>,
+    /// Columns of the old snapshot whose values have another form on the wire from now on.
+    pub due: Vec<Column>,
+    /// What happened, for people: `new_column:city` …
+    pub reasons: Vec<String>,
+}
+
+/// Compares what the snapshot stands for with what the sync says. The two agree on key names and
+/// meaning; whoever calls has dealt with those.
+pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
+    let mut columns = Vec::new();
+    let mut due = Vec::new();
+    let mut reasons = Vec::new();
+    for key in &is.keys {
+        let before = was.keys.iter().find(|k| k.name == key.name);
+        let retyped = before.is_some_and(|b| b.engine_type != key.engine_type);
+        let recast = before.is_some_and(|b| b.logical != key.logical);
+        if retyped {
+            reasons.push(format!("key_type:{}", key.name));
+        }
+        let cast = if recast {
+            let engine_type = EngineType::from_engine(&key.engine_type).map_err(|e| {
+                Error::new(ErrorCode::KeyTypeUnsupported, format!("the key `{}` cannot be cast: {e}", key.name))
+            })?;
+            Some(engine_type)
+        } else {
+            None
+        };
+        columns.push(ReshapedColumn { column: key.clone(), kept: true, cast });
+    }
+    for column in &is.columns {
+        let before = was.columns.iter().find(|c| c.name == column.name);
+        let kept = before.is_some_and(|b| b.logical == column.logical);
+        match before {
+            None => reasons.push(format!("new_column:{}", column.name)),
+            Some(before) if !kept => {
+                due.push(before.clone());
+                reasons.push(format!("column_type:{}", column.name));
+            }
+            Some(before) if before.engine_type != column.engine_type => {
+                reasons.push(format!("wider_column:{}", column.name));
+            }
+            Some(_) => {}
+        }
+        columns.push(ReshapedColumn { column: column.clone(), kept, cast: None });
+    }
+    for gone in was.columns.iter().filter(|c| !is.columns.iter().any(|i| i.name == c.name)) {
+        reasons.push(format!("dropped_column:{}", gone.name));
+    }
+    let same_order = was.keys.iter().map(|k| &k.name).eq(is.keys.iter().map(|k| &k.name))
+        && was.columns.iter().map(|c| &c.name).eq(is.columns.iter().map(|c| &c.name));
+    if reasons.is_empty() && same_order {
+        return Ok(Change::None);
+    }
+    Ok(Change::Reshape(Reshape { columns, due, reasons }))
+}
+
+#[cfg(test)]
+mod tests {
+    use sql_templates::LogicalType;
+
+    use super::*;
+
+    fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
+        Column { name: name.to_owned(), engine_type: engine_type.to_owned(), logical }
+    }
+
+    fn definition(columns: Vec<Column>) -> Definition {
+        Definition {
+            meaning: Meaning::Values,
+            keys: vec![column("id", "integer", LogicalType::Integer)],
+            columns,
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_reshaped_by_what_changed_and_no_more() {
+        let was = definition(vec![
+            column("a", "integer", LogicalType::Integer),
+            column("b", "text", LogicalType::Text),
+            column("c", "text", LogicalType::Text),
+        ]);
+        assert_eq!(compare(&was, &was).unwrap(), Change::None);
+        let is = definition(vec![
+            column("a", "bigint", LogicalType::Integer),
+            column("b", "integer", LogicalType::Integer),
+            column("d", "text", LogicalType::Text),
+        ]);
+        let Change::Reshape(reshape) = compare(&was, &is).unwrap() else { panic!("nothing to do?") };
+        assert_eq!(reshape.reasons, ["wider_column:a", "column_type:b", "new_column:d", "dropped_column:c"]);
+        assert_eq!(reshape.due, [column("b", "text", LogicalType::Text)]);
+        let kept: Vec<bool> = reshape.columns.iter().map(|c| c.kept).collect();
+        assert_eq!(kept, [true, true, false, false]);
+    }
+
+    #[test]
+    fn only_a_key_with_another_form_is_cast() {
+        let was = definition(vec![]);
+        let mut is = was.clone();
+        is.keys[0].engine_type = "bigint".to_owned();
+        let Change::Reshape(wider) = compare(&was, &is).unwrap() else { panic!("nothing to do?") };
+        assert_eq!(wider.columns[0].cast, None);
+        is.keys[0] = column("id", "text", LogicalType::Text);
+        let Change::Reshape(other) = compare(&was, &is).unwrap() else { panic!("nothing to do?") };
+        assert!(other.columns[0].cast.is_some());
+    }
+}

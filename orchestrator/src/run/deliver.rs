@@ -1,0 +1,602 @@
+//! Stage 4: rows leave for the destination, batch by batch, each noted before and after.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::Int64Type;
+use connectors::change::{ChangeBatch, Operation};
+use connectors::destination::{BatchLimits, Delivery, DeliverySpec, RunFacts};
+use connectors::outcome::{Exchange, Rejection, RowOutcome};
+use connectors::retry::{RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
+use connectors::warehouse::Session;
+use futures::TryStreamExt;
+use sql_templates::{DeliverFacts, DiffShape, Statement};
+use tokio::task::JoinSet;
+
+use super::diff::Diff;
+use super::ledger::{Ledger, position};
+use super::lease::Lease;
+use super::prepare::Described;
+use super::report::OperationCounts;
+use super::{Progress, Run};
+use crate::error::{Error, ErrorCode};
+use crate::mapping::Mapper;
+use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
+
+/// What has been delivered so far, and what of it is not committed yet.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// Ended rows that no commit has taken yet.
+    pub ledger: Ledger,
+    /// Rows that the destination accepted.
+    pub successful: OperationCounts,
+    /// Rows that were rejected or are in doubt.
+    pub failed: OperationCounts,
+    /// Rows among them that may have been applied.
+    pub in_doubt: u64,
+    /// Rows that were rejected as `NOT_FOUND`.
+    pub not_found: u64,
+    /// Requests that left.
+    pub calls: u64,
+    /// Attempts that repeated another.
+    pub retries: u64,
+    /// Why the delivery did not come to its end.
+    pub stop: Option<Error>,
+}
+
+/// What the run commits in the middle of a long delivery.
+#[async_trait::async_trait]
+pub trait Checkpoint: Send {
+    /// Commits what the ledger holds; called with every batch that is in it ended.
+    async fn commit(&mut self, ledger: Ledger) -> Result<(), Error>;
+
+    /// Whether enough has gathered, or enough time has passed.
+    fn is_due(&self, ledger: &Ledger) -> bool;
+}
+
+/// Everything that a delivery needs.
+pub struct Shipment<'a> {
+    /// The diff whose rows leave.
+    pub diff: &'a Diff,
+    /// The model and its columns.
+    pub described: &'a Described,
+    /// Maps the rows.
+    pub mapper: Mapper,
+    /// What the sync says to its destination.
+    pub spec: &'a DeliverySpec,
+    /// What is known of the run.
+    pub facts: &'a RunFacts,
+    /// Operations to send, in order.
+    pub sent: &'a [Operation],
+}
+
+/// Sends every row of the diff that the mode sends. Trouble of the destination ends up in
+/// [`Delivered::stop`]; an error is trouble of the warehouse, the store or the lease, and whatever
+/// had ended before stands in `delivered` all the same.
+pub async fn deliver(
+    run: &Run<'_>,
+    lease: &Lease,
+    shipment: Shipment<'_>,
+    checkpoint: &mut dyn Checkpoint,
+    delivered: &mut Delivered,
+) -> Result<(), Error> {
+    let destination = &run.sync.destination.destination;
+    let delivery: Arc<dyn Delivery> = match destination.open(shipment.spec, shipment.facts).await {
+        Ok(delivery) => Arc::from(delivery),
+        Err(error) => {
+            delivered.stop = Some(error.into());
+            return Ok(());
+        }
+    };
+    let deferred = run.sync.destination.connector.deferred;
+    let mut dispatch = Dispatch {
+        run,
+        lease,
+        delivery: delivery.clone(),
+        policy: RetryPolicy::new(destination.retries()),
+        deferred,
+        rules: StopRules::default(),
+        tasks: JoinSet::new(),
+        batches: 0,
+        deferred_rows: Vec::new(),
+        delivered,
+        done: 0,
+        total: shipment.facts.planned.values().sum(),
+    };
+    let outcome = dispatch.send_everything(shipment, checkpoint).await;
+    // Whatever happened, requests under way are waited for: their answers are worth having.
+    let drained = dispatch.drain().await;
+    let complete = outcome.is_ok() && drained.is_ok() && dispatch.delivered.stop.is_none();
+    let closing = dispatch.close(delivery, complete).await;
+    outcome.and(drained).and(closing)
+}
+
+struct Dispatch<'a, 'b> {
+    run: &'a Run<'b>,
+    lease: &'a Lease,
+    delivery: Arc<dyn Delivery>,
+    policy: RetryPolicy,
+    deferred: bool,
+    rules: StopRules,
+    tasks: JoinSet<Ended>,
+    batches: i64,
+    /// With a deferred destination: what was written and waits for the closing.
+    deferred_rows: Vec<(NotedRows, Vec<NotedException>)>,
+    delivered: &'a mut Delivered,
+    done: u64,
+    total: u64,
+}
+
+/// A batch that came to its end.
+struct Ended {
+    batch: i64,
+    rows: NotedRows,
+    sequences: Vec<i64>,
+    keys: Vec<String>,
+    /// Rows that the mapping refused.
+    unmapped: Vec<(i64, String, Rejection)>,
+    settled: Settled,
+}
+
+impl Dispatch<'_, '_> {
+    async fn send_everything(
+        &mut self,
+        mut shipment: Shipment<'_>,
+        checkpoint: &mut dyn Checkpoint,
+    ) -> Result<(), Error> {
+        for &operation in shipment.sent {
+            let count = shipment.facts.planned.get(&operation).copied().unwrap_or_default();
+            if count == 0 {
+                continue;
+            }
+            self.send_operation(operation, &mut shipment, checkpoint).await?;
+            self.drain().await?;
+            if self.is_stopped() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.delivered.stop.is_some() || self.run.cancel.is_cancelled() || self.lease.is_lost()
+    }
+
+    async fn send_operation(
+        &mut self,
+        operation: Operation,
+        shipment: &mut Shipment<'_>,
+        checkpoint: &mut dyn Checkpoint,
+    ) -> Result<(), Error> {
+        let run = self.run;
+        let limits = run.sync.destination.destination.batch_limits(shipment.spec, operation);
+        let mut cutter = Cutter::new(limits);
+        let mut position_in_operation = 0;
+        let shape = shipment.described.definition.shape();
+        let facts = DeliverFacts {
+            diff: shipment.diff.table.clone(),
+            diff_shape: shipment.diff.shape,
+            operation: operation.name(),
+            previous: if operation == Operation::Changed { &shipment.described.needed.previous } else { &[] },
+            after: None,
+            limit: None,
+        };
+        let full = shipment.diff.shape == DiffShape::Full;
+        let page = run.warehouse().page_rows();
+        let mut after = None;
+        'pages: loop {
+            let facts = DeliverFacts { after: page.map(|_| after.unwrap_or(0)), limit: page, ..facts.clone() };
+            let select = Statement::Deliver { shape: &shape, facts: &facts }.sql(run.dialect())?;
+            let mut session = run.session("deliver").await?;
+            let mut rows_of_page = 0;
+            let pages: Vec<RecordBatch>;
+            if page.is_some() {
+                // The engine must not stay open while requests are under way.
+                pages = session.query(&select).await?.try_collect().await?;
+                drop(session);
+                for rows in &pages {
+                    rows_of_page += rows.num_rows() as u64;
+                    after = last_sequence(rows)?.or(after);
+                    for piece in cutter.push(rows.clone())? {
+                        self.send(operation, full, &piece, &mut position_in_operation, shipment, checkpoint).await?;
+                        if self.is_stopped() {
+                            break 'pages;
+                        }
+                    }
+                }
+                if rows_of_page < page.unwrap_or_default() {
+                    break;
+                }
+            } else {
+                self.send_stream(session, &select, operation, full, &mut cutter, &mut position_in_operation, shipment, checkpoint)
+                    .await?;
+                break;
+            }
+        }
+        if !self.is_stopped()
+            && let Some(piece) = cutter.rest()?
+        {
+            self.send(operation, full, &piece, &mut position_in_operation, shipment, checkpoint).await?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one loop, told apart from its twin that reads in pages")]
+    async fn send_stream(
+        &mut self,
+        mut session: Box<dyn Session>,
+        select: &sql_templates::Sql,
+        operation: Operation,
+        full: bool,
+        cutter: &mut Cutter,
+        position_in_operation: &mut i64,
+        shipment: &mut Shipment<'_>,
+        checkpoint: &mut dyn Checkpoint,
+    ) -> Result<(), Error> {
+        let mut rows = session.query(select).await?;
+        while let Some(batch) = rows.try_next().await? {
+            for piece in cutter.push(batch)? {
+                self.send(operation, full, &piece, position_in_operation, shipment, checkpoint).await?;
+                if self.is_stopped() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps one batch, notes that it starts, and sends it on its way.
+    async fn send(
+        &mut self,
+        operation: Operation,
+        full: bool,
+        piece: &RecordBatch,
+        position_in_operation: &mut i64,
+        shipment: &mut Shipment<'_>,
+        checkpoint: &mut dyn Checkpoint,
+    ) -> Result<(), Error> {
+        let length = piece.num_rows() as i64;
+        let (Some(first), Some(last)) = (first_sequence(piece)?, last_sequence(piece)?) else { return Ok(()) };
+        let rows = NotedRows {
+            operation: position(operation),
+            start: *position_in_operation,
+            end: *position_in_operation + length,
+            first,
+            last,
+        };
+        *position_in_operation += length;
+        let mapped = shipment.mapper.map(operation, full, piece)?;
+        let most = self.run.sync.destination.destination.concurrency().max(1);
+        while self.tasks.len() >= most {
+            self.collect_one().await?;
+        }
+        if self.is_stopped() {
+            return Ok(());
+        }
+        if !self.deferred && checkpoint.is_due(&self.delivered.ledger) {
+            self.drain().await?;
+            checkpoint.commit(std::mem::take(&mut self.delivered.ledger)).await?;
+        }
+        self.batches += 1;
+        let batch = self.batches;
+        if !self.deferred {
+            fail::fail_point!("deliver.before_start_note");
+            self.run.store.start(Note { run: self.run.id, batch, rows, end: None }).await?;
+            fail::fail_point!("deliver.after_start_note");
+        }
+        let delivery = self.delivery.clone();
+        let policy = self.policy;
+        let timeout = self.run.sync.destination.destination.timeout();
+        let gate = self.lease.gate();
+        self.tasks.spawn(async move {
+            let sequences = mapped.batch.sequences.values().to_vec();
+            let keys = texts(&mapped.batch);
+            let settled = if mapped.batch.is_empty() {
+                Settled { outcomes: Vec::new(), stop: None, calls: 0, retries: 0, exchanges: Vec::new() }
+            } else {
+                deliver_batch(delivery.as_ref(), &mapped.batch, &policy, timeout, gate.as_ref()).await
+            };
+            fail::fail_point!("deliver.after_answer");
+            Ended { batch, rows, sequences, keys, unmapped: mapped.rejected, settled }
+        });
+        Ok(())
+    }
+
+    async fn drain(&mut self) -> Result<(), Error> {
+        while !self.tasks.is_empty() {
+            self.collect_one().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next batch that ends, and notes how.
+    async fn collect_one(&mut self) -> Result<(), Error> {
+        let Some(joined) = self.tasks.join_next().await else { return Ok(()) };
+        let ended = joined.map_err(|e| Error::new(ErrorCode::Internal, format!("a delivery broke off: {e}")))?;
+        let Some(operation) = super::ledger::operation(ended.rows.operation) else { return Ok(()) };
+        let mut exceptions: Vec<NotedException> = Vec::new();
+        let mut accepted = 0;
+        for (row, outcome) in ended.settled.outcomes.iter().enumerate() {
+            let sequence = ended.sequences[row];
+            match outcome {
+                RowOutcome::Accepted | RowOutcome::Deferred => accepted += 1,
+                RowOutcome::Rejected(why) => exceptions.push(rejected(sequence, why)),
+                RowOutcome::NotSent => exceptions.push(unsent(sequence)),
+                RowOutcome::InDoubt => exceptions.push(in_doubt(sequence)),
+            }
+        }
+        exceptions.extend(ended.unmapped.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
+        self.count(operation, accepted, &exceptions);
+        self.keep_exchanges(&ended).await?;
+        self.delivered.calls += ended.settled.calls;
+        self.delivered.retries += ended.settled.retries;
+        self.done += accepted + exceptions.len() as u64;
+        self.run.progress.delivered(self.done, self.total);
+        self.observe(&ended);
+        if self.deferred {
+            self.deferred_rows.push((ended.rows, exceptions));
+        } else {
+            fail::fail_point!("deliver.before_end_note");
+            self.run.store.end(self.run.id, ended.batch, &exceptions).await?;
+            fail::fail_point!("deliver.after_end_note");
+            self.delivered.ledger.end(ended.batch, ended.rows, exceptions);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, operation: Operation, accepted: u64, exceptions: &[NotedException]) {
+        *self.delivered.successful.of_mut(operation) += accepted;
+        for exception in exceptions {
+            if exception.outcome == NotedOutcome::NotSent && !exception.in_doubt {
+                continue;
+            }
+            *self.delivered.failed.of_mut(operation) += 1;
+            self.delivered.in_doubt += u64::from(exception.in_doubt);
+            self.delivered.not_found += u64::from(exception.code == Rejection::NOT_FOUND);
+        }
+    }
+
+    /// Decides whether the run goes on after this batch.
+    fn observe(&mut self, ended: &Ended) {
+        let stop = match &ended.settled.stop {
+            Some(StopReason::Unavailable { .. } | StopReason::Unauthorized { .. }) => ended.settled.stop.clone(),
+            Some(StopReason::Stopped) => None,
+            None => None,
+        }
+        .or_else(|| self.rules.observe(ended.batch.unsigned_abs(), &ended.settled.outcomes));
+        let Some(stop) = stop else { return };
+        if self.delivered.stop.is_none() {
+            self.delivered.stop = match stop {
+                StopReason::Unauthorized { message, hint } => {
+                    Some(Error::new(ErrorCode::DestinationUnusable, message).hint(hint))
+                }
+                StopReason::Unavailable { message } => Some(Error::new(ErrorCode::DestinationUnavailable, message)),
+                StopReason::Stopped => None,
+            };
+            self.lease.close_gate();
+        }
+    }
+
+    async fn keep_exchanges(&self, ended: &Ended) -> Result<(), Error> {
+        let mut kept: HashMap<&str, &Arc<Exchange>> = HashMap::new();
+        for (range, exchange) in &ended.settled.exchanges {
+            for row in range.clone() {
+                kept.insert(&ended.keys[row], exchange);
+            }
+        }
+        let exchanges: Vec<RejectedExchange> = kept
+            .into_iter()
+            .map(|(key, exchange)| RejectedExchange {
+                key: key.to_owned(),
+                run: self.run.id,
+                request: exchange.request.clone(),
+                response: exchange.response.clone(),
+            })
+            .collect();
+        self.run.store.keep_exchanges(self.run.sync.id, &exchanges).await
+    }
+
+    /// Ends the delivery; for a deferred destination this is the moment that counts.
+    async fn close(&mut self, delivery: Arc<dyn Delivery>, complete: bool) -> Result<(), Error> {
+        self.delivery = Arc::new(Closed);
+        let Some(delivery) = unshared(delivery) else {
+            return Err(Error::new(ErrorCode::Internal, "a delivery is still under way at its end"));
+        };
+        let complete = complete && !self.is_stopped();
+        let waiting = std::mem::take(&mut self.deferred_rows);
+        let mut batch = self.batches;
+        let first_batch = batch + 1;
+        if complete && self.deferred {
+            fail::fail_point!("deliver.before_start_note");
+            for (rows, _) in &waiting {
+                batch += 1;
+                self.run.store.start(Note { run: self.run.id, batch, rows: *rows, end: None }).await?;
+            }
+            if self.lease.gate().admit(self.run.sync.destination.destination.timeout()).await.is_err() {
+                self.undo_deferred(&waiting, NotedOutcome::NotSent);
+                let _ = delivery.close(false).await;
+                return Ok(());
+            }
+        }
+        match delivery.close(complete).await {
+            Ok(outcome) => {
+                fail::fail_point!("deliver.after_answer");
+                let accepted = complete && outcome.is_none_or(|o| o == RowOutcome::Accepted);
+                if !accepted {
+                    let what = if complete { NotedOutcome::InDoubt } else { NotedOutcome::NotSent };
+                    self.undo_deferred(&waiting, what);
+                    return Ok(());
+                }
+                for ((rows, exceptions), batch) in waiting.into_iter().zip(first_batch..) {
+                    self.run.store.end(self.run.id, batch, &exceptions).await?;
+                    self.delivered.ledger.end(batch, rows, exceptions);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.undo_deferred(&waiting, NotedOutcome::NotSent);
+                if self.delivered.stop.is_none() {
+                    self.delivered.stop = Some(error.into());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Rows that were written and do not count, because the delivery did not come to its end.
+    fn undo_deferred(&mut self, waiting: &[(NotedRows, Vec<NotedException>)], what: NotedOutcome) {
+        for (rows, exceptions) in waiting {
+            let Some(operation) = super::ledger::operation(rows.operation) else { continue };
+            let written = u64::try_from(rows.end - rows.start).unwrap_or_default() - exceptions.len() as u64;
+            let successful = self.delivered.successful.of_mut(operation);
+            *successful = successful.saturating_sub(written);
+            if what == NotedOutcome::InDoubt {
+                *self.delivered.failed.of_mut(operation) += written;
+                self.delivered.in_doubt += written;
+            }
+        }
+    }
+}
+
+/// Stands where a delivery was that has been closed.
+struct Closed;
+
+#[async_trait::async_trait]
+impl Delivery for Closed {
+    async fn deliver(&self, batch: &ChangeBatch) -> connectors::outcome::Delivered {
+        connectors::outcome::Delivered::all(RowOutcome::NotSent, batch.len())
+    }
+
+    async fn close(self: Box<Self>, _: bool) -> Result<Option<RowOutcome>, connectors::outcome::DeliveryError> {
+        Ok(None)
+    }
+}
+
+/// The delivery itself, once nobody else holds it.
+fn unshared(_delivery: Arc<dyn Delivery>) -> Option<Box<dyn Delivery>> {
+    None
+}
+
+fn rejected(sequence: i64, why: &Rejection) -> NotedException {
+    NotedException {
+        sequence,
+        outcome: NotedOutcome::Rejected,
+        in_doubt: why.in_doubt,
+        code: why.code.to_owned(),
+        reason: why.reason.clone(),
+    }
+}
+
+fn unsent(sequence: i64) -> NotedException {
+    NotedException {
+        sequence,
+        outcome: NotedOutcome::NotSent,
+        in_doubt: false,
+        code: String::new(),
+        reason: String::new(),
+    }
+}
+
+fn in_doubt(sequence: i64) -> NotedException {
+    NotedException {
+        sequence,
+        outcome: NotedOutcome::InDoubt,
+        in_doubt: true,
+        code: String::new(),
+        reason: String::new(),
+    }
+}
+
+fn texts(batch: &ChangeBatch) -> Vec<String> {
+    batch.keys.iter().map(|k| k.unwrap_or_default().to_owned()).collect()
+}
+
+fn first_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
+    Ok(sequences(rows)?.first().copied())
+}
+
+fn last_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
+    Ok(sequences(rows)?.last().copied())
+}
+
+/// The sequences of a batch, which must grow: ranges of them stand for the rows between.
+fn sequences(rows: &RecordBatch) -> Result<&[i64], Error> {
+    let values = rows
+        .column(0)
+        .as_primitive_opt::<Int64Type>()
+        .ok_or_else(|| Error::new(ErrorCode::Internal, "a diff's rows came without their sequence"))?
+        .values();
+    if values.is_sorted() {
+        Ok(values)
+    } else {
+        Err(Error::new(ErrorCode::Internal, "a diff's rows came in another order than they were written"))
+    }
+}
+
+/// Cuts a stream of Arrow batches into batches that a destination takes.
+struct Cutter {
+    limits: BatchLimits,
+    pending: Vec<RecordBatch>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Cutter {
+    fn new(limits: BatchLimits) -> Self {
+        Self {
+            limits: BatchLimits { rows: limits.rows.max(1), bytes: limits.bytes.max(1) },
+            pending: Vec::new(),
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes a batch and gives those that are full.
+    fn push(&mut self, batch: RecordBatch) -> Result<Vec<RecordBatch>, Error> {
+        let mut full = Vec::new();
+        if batch.num_rows() == 0 {
+            return Ok(full);
+        }
+        let width = (batch.get_array_memory_size() / batch.num_rows()).max(1);
+        let mut offset = 0;
+        while offset < batch.num_rows() {
+            let by_bytes = (self.limits.bytes.saturating_sub(self.bytes) / width).max(usize::from(self.rows == 0));
+            let room = by_bytes.min(self.limits.rows - self.rows);
+            if room == 0 {
+                full.extend(self.rest()?);
+                continue;
+            }
+            let take = room.min(batch.num_rows() - offset);
+            self.pending.push(batch.slice(offset, take));
+            self.rows += take;
+            self.bytes += take * width;
+            offset += take;
+            if self.rows >= self.limits.rows || self.bytes >= self.limits.bytes {
+                full.extend(self.rest()?);
+            }
+        }
+        Ok(full)
+    }
+
+    /// What is left.
+    fn rest(&mut self) -> Result<Option<RecordBatch>, Error> {
+        let pending = std::mem::take(&mut self.pending);
+        self.rows = 0;
+        self.bytes = 0;
+        match pending.len() {
+            0 => Ok(None),
+            1 => Ok(pending.into_iter().next()),
+            _ => concat_batches(&pending[0].schema(), &pending)
+                .map(Some)
+                .map_err(|e| Error::new(ErrorCode::Internal, format!("batches do not fit together: {e}"))),
+        }
+    }
+}
+
+/// When the delivery of a run began, for the checkpoints.
+pub fn started() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,182 @@
+//! Stage 2: what differs, found inside the warehouse.
+
+use connectors::warehouse::{ErrorKind, Session};
+use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Statement, SyncScope, TableRef, script};
+
+use super::Run;
+use super::rows::only_row;
+use crate::error::{Error, ErrorCode};
+
+/// How a diff is asked for.
+#[derive(Debug, Clone)]
+pub struct DiffQuestion<'a> {
+    /// Names the run's tables.
+    pub of: &'a str,
+    /// The run's generation.
+    pub generation: i64,
+    /// Every row counts as added, the snapshot is not read.
+    pub first: bool,
+    /// The model may be read twice within a transaction.
+    pub plain: bool,
+    /// The mode compares values, not only keys.
+    pub compared: bool,
+    /// There are keys in doubt.
+    pub in_doubt: bool,
+    /// Snapshot rows of an older generation are due.
+    pub due_before: Option<i64>,
+    /// Due rows are sent as added.
+    pub resync: bool,
+}
+
+/// A diff that stands in its table.
+#[derive(Debug, Clone)]
+pub struct Diff {
+    /// The table.
+    pub table: TableRef,
+    /// Its form.
+    pub shape: DiffShape,
+    /// The table of keys that were set aside, if there are any.
+    pub set_aside: Option<TableRef>,
+    /// How many rows of each kind.
+    pub counts: Counts,
+}
+
+/// How many rows the model has, and what they are. They add up:
+/// queried = unchanged + added + changed + duplicate-key + null-key rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Rows of the model.
+    pub queried: u64,
+    /// Rows as the destination last accepted them.
+    pub unchanged: u64,
+    /// Rows that are new.
+    pub added: u64,
+    /// Rows with other values.
+    pub changed: u64,
+    /// Rows that are gone.
+    pub removed: u64,
+    /// Rows whose key occurs more than once.
+    pub duplicate_keys: u64,
+    /// Rows whose key holds a null.
+    pub null_keys: u64,
+    /// Keys in the snapshot, and in doubt beside it.
+    pub known: u64,
+}
+
+/// The script of a diff; `careful` copies the model first and sets null and duplicate keys aside.
+pub fn diff_script(
+    run: &Run<'_>,
+    scope: SyncScope<'_>,
+    question: &DiffQuestion<'_>,
+    careful: bool,
+    atomicity: Atomicity,
+    before: &[Statement<'_>],
+) -> Result<Script, Error> {
+    let facts = facts(question, careful);
+    let diff = if question.first {
+        Statement::DiffFirst { scope, facts: &facts }
+    } else {
+        Statement::Diff { scope, facts: &facts }
+    };
+    let mut statements = before.to_vec();
+    statements.push(diff);
+    Ok(script(run.dialect(), atomicity, &statements)?)
+}
+
+fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
+    DiffFacts {
+        of: question.of,
+        generation: question.generation,
+        stage: careful || !question.plain,
+        set_aside: careful,
+        compared: question.compared,
+        in_doubt: question.in_doubt,
+        due_before: question.due_before.filter(|due| *due > 0),
+        resync: question.resync,
+        sorted: question.plain && !careful,
+    }
+}
+
+/// Computes the diff. A model whose counts say that some key is null or comes twice is copied and
+/// looked at again, more carefully.
+pub async fn diff(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    scope: SyncScope<'_>,
+    question: &DiffQuestion<'_>,
+) -> Result<Diff, Error> {
+    fail::fail_point!("diff.before");
+    let quick = diff_script(run, scope, question, false, Atomicity::Snapshot, &[])?;
+    let table = run.tables.diff(question.of);
+    match session.execute(&quick).await {
+        Ok(effect) => {
+            if let Some(counts) = read_counts(&effect)? {
+                fail::fail_point!("diff.after");
+                return Ok(Diff { table, shape: shape(question), set_aside: None, counts });
+            }
+            let drop = script(
+                run.dialect(),
+                Atomicity::Transaction,
+                &[Statement::Prune { drop: std::slice::from_ref(&table) }],
+            )?;
+            session.execute(&drop).await?;
+        }
+        Err(e) if e.kind == ErrorKind::UniqueViolation => {}
+        Err(e) => return Err(failed(run, e)),
+    }
+    let careful = diff_script(run, scope, question, true, Atomicity::Snapshot, &[])?;
+    let effect = session.execute(&careful).await.map_err(|e| failed(run, e))?;
+    let counts = read_counts(&effect)?
+        .ok_or_else(|| Error::new(ErrorCode::Internal, "keys that were set aside are in the diff"))?;
+    fail::fail_point!("diff.after");
+    Ok(Diff { table, shape: shape(question), set_aside: Some(run.tables.set_aside(question.of)), counts })
+}
+
+fn shape(question: &DiffQuestion<'_>) -> DiffShape {
+    if question.first { DiffShape::First } else { DiffShape::Full }
+}
+
+/// Troubles of the diff are mostly troubles of the model.
+pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Error {
+    let model = &run.sync.model;
+    match error.kind {
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data => {
+            let step = error.step.as_deref().unwrap_or("diff");
+            Error::new(ErrorCode::ModelFailed, format!("model `{}` failed in step `{step}`: {}", model.slug, error.message))
+                .at(model.file.clone(), 1)
+        }
+        ErrorKind::Unsupported => Error::new(ErrorCode::TooManyColumns, error.message),
+        _ => error.into(),
+    }
+}
+
+/// The counts, or `None` when they say that some key is null or comes twice and nothing was set
+/// aside. The snapshot holds every key once, so a model with unique keys has as many rows as are
+/// known, less those removed, and those that are new.
+pub fn read_counts(effect: &connectors::warehouse::Effect) -> Result<Option<Counts>, Error> {
+    let row = only_row(effect.result("count"), "the count")?;
+    let queried = row.count("queried")?;
+    let null_keys = row.count("null_keys")?;
+    let duplicate_keys = row.count("duplicate_key_rows")?;
+    let (added, changed, removed) = (row.count("added")?, row.count("changed")?, row.count("removed")?);
+    let known = row.count("known")?;
+    let careful = effect.steps.iter().any(|s| s.name == "set keys aside");
+    let unique = null_keys == 0 && row.count("own_duplicates")? == 0 && row.count("expected")? == queried;
+    if !careful && !unique {
+        return Ok(None);
+    }
+    let unchanged = queried - null_keys - duplicate_keys - added - changed;
+    let count = |n: i64, what: &str| {
+        u64::try_from(n).map_err(|_| Error::new(ErrorCode::Internal, format!("the count of {what} rows is {n}")))
+    };
+    Ok(Some(Counts {
+        queried: count(queried, "queried")?,
+        unchanged: count(unchanged, "unchanged")?,
+        added: count(added, "added")?,
+        changed: count(changed, "changed")?,
+        removed: count(removed, "removed")?,
+        duplicate_keys: count(duplicate_keys, "duplicate-key")?,
+        null_keys: count(null_keys, "null-key")?,
+        known: count(known, "known")?,
+    }))
+}

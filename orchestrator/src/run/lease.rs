@@ -1,0 +1,292 @@
+//! Who runs a sync: one holder at a time, fenced by a generation that only grows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use connectors::retry::{Gate, Stopped};
+use connectors::warehouse::{ErrorKind, Tag, Warehouse};
+use serde::{Deserialize, Serialize};
+use sql_templates::{Atomicity, Statement, SyncTables, script};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::error::Error;
+
+/// Who holds a lease, as the state's row says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The host's name, for people.
+    pub host: String,
+    /// The boot of that host.
+    pub boot: String,
+    /// The process-id namespace.
+    pub namespace: String,
+    /// The process.
+    pub pid: u32,
+    /// When the process began, in ticks since the boot: a pid that is used again is another process.
+    pub started: u64,
+    /// The server session with which it writes.
+    pub session: Option<String>,
+}
+
+impl Holder {
+    /// This process.
+    pub fn this(session: Option<String>) -> Self {
+        let pid = std::process::id();
+        Self {
+            host: read("/proc/sys/kernel/hostname"),
+            boot: read("/proc/sys/kernel/random/boot_id"),
+            namespace: std::fs::read_link("/proc/self/ns/pid").map(|p| p.display().to_string()).unwrap_or_default(),
+            pid,
+            started: process_start(pid).unwrap_or_default(),
+            session,
+        }
+    }
+
+    /// Whether the holder is certainly gone: it ran on this host, in this boot and this process-id
+    /// namespace, and its process is not there any more.
+    pub fn is_gone(&self) -> bool {
+        let here = Self::this(None);
+        let comparable = !here.boot.is_empty() && here.boot == self.boot && here.namespace == self.namespace;
+        comparable && process_start(self.pid) != Some(self.started)
+    }
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// Field 22 of `/proc/PID/stat` (proc(5)): the second field may hold spaces, so fields count from
+/// the last `)`. A zombie counts as gone: it sends nothing.
+fn process_start(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    if matches!(fields.first(), Some(&("Z" | "X"))) {
+        return None;
+    }
+    fields.get(19)?.parse().ok()
+}
+
+/// Milliseconds on a clock that goes on while the machine is suspended.
+fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1_000 + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
+}
+
+/// Asks a run to stop: requests in flight are finished and committed.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<CancelState>);
+
+#[derive(Debug, Default)]
+struct CancelState {
+    asked: AtomicBool,
+    changed: Notify,
+}
+
+impl Cancel {
+    /// Asks.
+    pub fn cancel(&self) {
+        self.0.asked.store(true, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Whether someone asked.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+
+    /// Ends once someone asks.
+    pub async fn cancelled(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.is_cancelled() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// The lease of one run: renewed in the background until dropped.
+#[derive(Debug)]
+pub struct Lease {
+    state: Arc<LeaseState>,
+    heartbeat: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct LeaseState {
+    generation: i64,
+    /// Until when this process may believe that it holds the lease.
+    deadline: AtomicU64,
+    lost: AtomicBool,
+    /// No batch may begin any more, although the lease holds: the stop rules said so.
+    closed: AtomicBool,
+    changed: Notify,
+    cancel: Cancel,
+}
+
+impl Lease {
+    /// Begins to renew a lease that was just taken; `asked_at` is [`Lease::clock`] from before it was.
+    pub fn hold(
+        warehouse: Arc<dyn Warehouse>,
+        tables: SyncTables,
+        sync: String,
+        generation: i64,
+        length: Duration,
+        asked_at: u64,
+        cancel: Cancel,
+    ) -> Self {
+        let state = Arc::new(LeaseState {
+            generation,
+            deadline: AtomicU64::new(asked_at + millis(length)),
+            lost: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            changed: Notify::new(),
+            cancel,
+        });
+        let heartbeat = tokio::spawn(renew(state.clone(), warehouse, tables, sync, length));
+        Self { state, heartbeat }
+    }
+
+    /// The clock on which leases are measured.
+    pub fn clock() -> u64 {
+        now()
+    }
+
+    /// The generation that the lease stands for.
+    pub fn generation(&self) -> i64 {
+        self.state.generation
+    }
+
+    /// Whether another holder took over.
+    pub fn is_lost(&self) -> bool {
+        self.state.lost.load(Ordering::SeqCst)
+    }
+
+    /// The gate before every request of this run.
+    pub fn gate(&self) -> Arc<dyn Gate> {
+        Arc::new(LeaseGate(self.state.clone()))
+    }
+
+    /// Admits no further request.
+    pub fn close_gate(&self) {
+        self.state.closed.store(true, Ordering::SeqCst);
+        self.state.changed.notify_waiters();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.heartbeat.abort();
+    }
+}
+
+/// Admits a request only while the lease outlives the request's time-out.
+struct LeaseGate(Arc<LeaseState>);
+
+impl LeaseGate {
+    fn is_stopped(&self) -> bool {
+        self.0.lost.load(Ordering::SeqCst) || self.0.closed.load(Ordering::SeqCst) || self.0.cancel.is_cancelled()
+    }
+}
+
+#[async_trait]
+impl Gate for LeaseGate {
+    async fn admit(&self, timeout: Duration) -> Result<(), Stopped> {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.is_stopped() {
+                return Err(Stopped);
+            }
+            if now() + millis(timeout) < self.0.deadline.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = changed => {}
+                () = self.0.cancel.cancelled() => {}
+            }
+        }
+    }
+
+    async fn stopped(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.is_stopped() {
+                return;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = self.0.cancel.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// Renews a lease three times within its length until it is lost.
+async fn renew(state: Arc<LeaseState>, warehouse: Arc<dyn Warehouse>, tables: SyncTables, sync: String, length: Duration) {
+    let tag = Tag { sync, run: None, stage: "prepare" };
+    let renewal = Statement::RenewLease {
+        tables: &tables,
+        generation: state.generation,
+        lease_seconds: seconds(length),
+    };
+    let Ok(renewal) = script(warehouse.dialect(), Atomicity::Transaction, &[renewal]) else { return };
+    let mut session = None;
+    loop {
+        tokio::time::sleep(length / 3).await;
+        let asked_at = now();
+        let outcome: Result<(), Error> = async {
+            let mut open = match session.take() {
+                Some(open) => open,
+                None => warehouse.session(&tag).await?,
+            };
+            open.execute(&renewal).await.map_err(|e| {
+                if e.kind == ErrorKind::Fenced {
+                    state.lost.store(true, Ordering::SeqCst);
+                }
+                Error::from(e)
+            })?;
+            session = Some(open);
+            Ok(())
+        }
+        .await;
+        match outcome {
+            Ok(()) => state.deadline.store(asked_at + millis(length), Ordering::SeqCst),
+            Err(error) => tracing::warn!(error = %error, "cannot renew the lease"),
+        }
+        // A holder that could not renew in time may have been replaced: it must not send any more.
+        if now() >= state.deadline.load(Ordering::SeqCst) {
+            state.lost.store(true, Ordering::SeqCst);
+        }
+        state.changed.notify_waiters();
+        if state.lost.load(Ordering::SeqCst) {
+            return;
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
+}
+
+/// Whole seconds, at least one.
+pub fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_gone_only_when_that_is_certain() {
+        let this = Holder::this(None);
+        assert!(!this.is_gone(), "this process is there");
+        assert!(Holder { started: this.started + 1, ..this.clone() }.is_gone(), "the pid is used by another process");
+        assert!(!Holder { boot: "another".to_owned(), pid: 1, ..this.clone() }.is_gone(), "another boot cannot be judged");
+        assert!(!Holder { namespace: "pid:[1]".to_owned(), started: 0, ..this }.is_gone());
+    }
+}

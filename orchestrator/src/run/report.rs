@@ -1,0 +1,158 @@
+//! What a run came to, as `run --json` prints it and the store keeps it.
+
+use std::collections::BTreeMap;
+
+use connectors::change::Operation;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Exit};
+
+/// Rows by operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationCounts {
+    /// Added rows.
+    pub added_count: u64,
+    /// Changed rows.
+    pub changed_count: u64,
+    /// Removed rows.
+    pub removed_count: u64,
+}
+
+impl OperationCounts {
+    /// The count of one operation.
+    pub fn of(&self, operation: Operation) -> u64 {
+        match operation {
+            Operation::Added => self.added_count,
+            Operation::Changed => self.changed_count,
+            Operation::Removed => self.removed_count,
+        }
+    }
+
+    /// The count of one operation, to be changed.
+    pub fn of_mut(&mut self, operation: Operation) -> &mut u64 {
+        match operation {
+            Operation::Added => &mut self.added_count,
+            Operation::Changed => &mut self.changed_count,
+            Operation::Removed => &mut self.removed_count,
+        }
+    }
+
+    /// All operations together.
+    pub fn total(&self) -> u64 {
+        self.added_count + self.changed_count + self.removed_count
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Every row that had to be sent was accepted.
+    Success,
+    /// Some rows were rejected or set aside.
+    Warning,
+    /// The run could not go on; what was accepted is committed.
+    Failed,
+    /// Someone asked the run to stop.
+    Cancelled,
+}
+
+impl Status {
+    /// The word in reports and in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// An error as reports carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportedError {
+    /// The code that `levin explain` knows.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+impl From<&Error> for ReportedError {
+    fn from(error: &Error) -> Self {
+        Self { code: error.code.name().to_owned(), message: error.message.clone(), hint: error.advice().to_owned() }
+    }
+}
+
+/// What a run came to. Counts that are not known are absent, never 0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunReport {
+    /// The sync's number.
+    pub sync_id: i64,
+    /// The sync's slug.
+    pub sync_slug: String,
+    /// The run's number.
+    pub id: i64,
+    /// How it ended.
+    pub status: Status,
+    /// Rows that the model returned.
+    pub query_size: Option<u64>,
+    /// Rows that the mode sends.
+    pub planned_rows: OperationCounts,
+    /// Rows that the destination accepted.
+    pub successful_rows: OperationCounts,
+    /// Rows that were rejected or are in doubt.
+    pub failed_rows: OperationCounts,
+    /// Rows that were planned and never sent.
+    pub aborted_rows: OperationCounts,
+    /// Rows that are as the destination last accepted them.
+    pub unchanged_count: Option<u64>,
+    /// Rows whose key occurs more than once.
+    pub duplicate_key_count: Option<u64>,
+    /// Rows whose key holds a null.
+    pub null_key_count: Option<u64>,
+    /// Removals that gave way to another row with the same matching value.
+    pub superseded_count: u64,
+    /// Rows parked as dead letters.
+    pub parked_count: u64,
+    /// Rows among the failed ones that may have been applied.
+    pub in_doubt_count: u64,
+    /// Differences that the mode does not send.
+    pub not_sent: OperationCounts,
+    /// When the run began, RFC 3339.
+    pub started_at: String,
+    /// When it ended.
+    pub finished_at: String,
+    /// Seconds spent in each stage.
+    pub stages: BTreeMap<String, f64>,
+    /// Requests (or transactions) that left for the destination.
+    pub destination_calls: u64,
+    /// Attempts that repeated another.
+    pub retries: u64,
+    /// Why the run could not go on.
+    pub error: Option<ReportedError>,
+    /// The run before was interrupted and this one settled it: rows found accepted, and in doubt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Settled>,
+    /// The exit code of a command that ran only this.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+/// What settling an interrupted run found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settled {
+    /// The interrupted run.
+    pub run: i64,
+    /// Batches that the notes prove to have ended.
+    pub ended_batches: u64,
+    /// Batches that were under way.
+    pub open_batches: u64,
+    /// The notes were not there: everything not committed is in doubt.
+    pub notes_lost: bool,
+}
