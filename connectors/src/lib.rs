@@ -4,4 +4,5 @@ pub mod catalogue;
 pub mod change;
 pub mod destination;
 pub mod outcome;
+mod postgres_client;
 pub mod warehouse;
