@@ -23,10 +23,10 @@ fn warehouse(folder: &Path, busy_timeout: &str) -> Arc<dyn Warehouse> {
     source("duckdb", json!({"path": "wh.duckdb", "busy_timeout": busy_timeout}), folder).unwrap()
 }
 
-/// A folder with an empty database file in it.
+/// A folder with an empty database in it.
 fn project() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("wh.duckdb"), "").unwrap();
+    duckdb::Connection::open(folder.path().join("wh.duckdb")).unwrap().close().unwrap();
     folder
 }
 

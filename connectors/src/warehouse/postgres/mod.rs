@@ -114,6 +114,7 @@ impl Warehouse for PostgresWarehouse {
             id,
             canceller,
             unfinished: false,
+            lost: false,
         }))
     }
 
@@ -183,6 +184,9 @@ struct PostgresSession {
     canceller: Arc<CurrentCanceller>,
     /// A statement was begun and its end was not seen.
     unfinished: bool,
+    /// The server, or the way to it, went away. So it stays: what ran is unknown to the session, and
+    /// what it stood for may have been taken over.
+    lost: bool,
 }
 
 /// Cancels on whatever connection the session has now.
@@ -200,6 +204,10 @@ impl Debug for PostgresSession {
 impl PostgresSession {
     /// The connection, for a statement that now begins; [`Self::end`] tells that it ended.
     async fn begin(&mut self) -> Result<&Client, WarehouseError> {
+        if self.lost {
+            let message = "the connection was lost; open another session";
+            return Err(WarehouseError::new(ErrorKind::ConnectionLost, message));
+        }
         if self.unfinished {
             self.abandon();
         }
@@ -213,9 +221,11 @@ impl PostgresSession {
         Ok(&self.connection.as_ref().expect("was opened above").client)
     }
 
-    /// The statement ended, well or not, and the connection can take the next.
-    fn end(&mut self) {
+    /// The statement ended, well or not, and the connection can take the next if it still stands.
+    fn end<T>(&mut self, result: Result<T, WarehouseError>) -> Result<T, WarehouseError> {
         self.unfinished = false;
+        self.lost |= matches!(&result, Err(error) if error.kind == ErrorKind::ConnectionLost);
+        result
     }
 
     /// Gives the connection up together with what runs on it.
@@ -243,8 +253,7 @@ impl Session for PostgresSession {
 
     async fn describe(&mut self, select: &Sql) -> Result<Vec<Column>, WarehouseError> {
         let described = describe(self.begin().await?, select).await;
-        self.end();
-        described
+        self.end(described)
     }
 
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError> {
@@ -256,26 +265,19 @@ impl Session for PostgresSession {
             Atomicity::Separate => (None, None),
         };
         let result = execute(client, script, opening, closing).await;
-        let clean = match &result {
-            Ok(_) => true,
-            Err(_) if opening.is_none() => true,
-            // Whatever is open is undone; where not even that is possible, the connection goes.
-            Err(_) => client.is_closed() || client.batch_execute("rollback").await.is_ok(),
-        };
-        if clean {
-            self.end();
+        let lost = matches!(&result, Err(error) if error.kind == ErrorKind::ConnectionLost);
+        if result.is_err() && !lost && opening.is_some() && client.batch_execute("rollback").await.is_err() {
+            // Not even undone: the next call gives this connection up, which undoes it.
+            return result;
         }
-        result
+        self.end(result)
     }
 
     async fn query(&mut self, select: &Sql) -> Result<BatchStream<'_>, WarehouseError> {
         let opened = Rows::open(self.begin().await?, select).await;
         match opened {
             Ok(rows) => Ok(SessionRows { session: self, rows }.into_stream()),
-            Err(error) => {
-                self.end();
-                Err(error)
-            }
+            Err(error) => self.end(Err(error)),
         }
     }
 
@@ -284,8 +286,7 @@ impl Session for PostgresSession {
             return Ok(0);
         }
         let loaded = load(self.begin().await?, table, &batches).await;
-        self.end();
-        loaded
+        self.end(loaded)
     }
 
     fn canceller(&self) -> Arc<dyn Canceller> {
@@ -461,18 +462,13 @@ impl<'a> SessionRows<'a> {
         futures::stream::try_unfold(self, |mut stream| async move {
             match stream.rows.next().await {
                 Ok(Some(batch)) => Ok(Some((batch, stream))),
-                Ok(None) => {
-                    stream.session.end();
-                    Ok(None)
+                Ok(None) => stream.session.end(Ok(None)),
+                // The server's own error ended the statement. One of ours left it running: dropping
+                // the stream stops it.
+                Err(error) if error.code.is_some() || error.kind == ErrorKind::ConnectionLost => {
+                    stream.session.end(Err(error))
                 }
-                // An error of the server ended the statement; one of ours left it running, and
-                // dropping the stream stops it.
-                Err(error) => {
-                    if error.code.is_some() {
-                        stream.session.end();
-                    }
-                    Err(error)
-                }
+                Err(error) => Err(error),
             }
         })
         .boxed()
