@@ -262,7 +262,7 @@ async fn loading_matches_columns_by_name_all_or_none() {
         &mut *session,
         &[
             "create schema s",
-            "create table s.\"T t\" (id integer primary key, name varchar, ok boolean, at timestamptz, extra varchar default 'd')",
+            "create table s.\"T t\" (id integer primary key, name varchar, ok boolean, \"at\" timestamptz, extra varchar default 'd')",
         ],
     )
     .await;
@@ -289,7 +289,7 @@ async fn loading_matches_columns_by_name_all_or_none() {
     assert_eq!(session.load(&table, vec![batch(many), batch(vec![9_000])]).await.unwrap(), 5_001);
     assert_eq!(number(&mut *session, "select count(*) from s.\"T t\" where ok and extra = 'd'").await, 5_001);
     assert_eq!(number(&mut *session, "select count(*) from s.\"T t\" where name is null").await, 2);
-    let at = "select epoch_ms(max(at)) from s.\"T t\" where id = 9000";
+    let at = "select epoch_ms(max(\"at\")) from s.\"T t\" where id = 9000";
     assert_eq!(number(&mut *session, at).await, 1_500);
 
     for ids in [vec![10_000, 0], vec![10_000, i64::MAX]] {
@@ -298,7 +298,8 @@ async fn loading_matches_columns_by_name_all_or_none() {
         assert_eq!(number(&mut *session, "select count(*) from s.\"T t\"").await, 5_001);
     }
     let missing = TableRef::new("s", "nowhere").unwrap();
-    assert_eq!(session.load(&missing, vec![batch(vec![1])]).await.unwrap_err().kind, ErrorKind::NotFound);
+    let failed = session.load(&missing, vec![batch(vec![1])]).await.unwrap_err();
+    assert_eq!(failed.kind, ErrorKind::NotFound, "{failed}");
     assert_eq!(session.load(&table, vec![]).await.unwrap(), 0);
 }
 

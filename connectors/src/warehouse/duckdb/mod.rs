@@ -8,9 +8,10 @@ use std::path::absolute;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ::arrow::array::RecordBatch;
+use ::arrow::array::{Array, AsArray, RecordBatch};
+use ::arrow::datatypes::Int64Type;
 use async_trait::async_trait;
-use duckdb::Connection;
+use duckdb::{Connection, Statement};
 use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -333,7 +334,8 @@ fn run_step(connection: &Connection, step: &Step) -> Result<StepEffect, Warehous
         batches.retain(|b| b.num_rows() > 0);
         batches.iter().map(RecordBatch::num_rows).sum()
     } else {
-        statement.execute([]).map_err(trouble)?
+        let changed = statement.execute([]).map_err(trouble)?;
+        created(&statement)?.unwrap_or(changed)
     } as u64;
     if step.expect == Expect::OneRow && rows != 1 {
         return Err(WarehouseError::new(
@@ -347,6 +349,18 @@ fn run_step(connection: &Connection, step: &Step) -> Result<StepEffect, Warehous
         batches,
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// The rows of a table that the statement created: DuckDB does not count them among the changed
+/// ones but returns their number, as the one value of a column of this name.
+fn created(statement: &Statement<'_>) -> Result<Option<usize>, WarehouseError> {
+    let schema = statement.schema();
+    if schema.fields().len() != 1 || schema.field(0).name() != "Count" {
+        return Ok(None);
+    }
+    let Some(result) = statement.step().map_err(trouble)? else { return Ok(None) };
+    let count = result.column(0).as_primitive_opt::<Int64Type>().filter(|c| c.len() == 1);
+    Ok(count.and_then(|c| usize::try_from(c.value(0)).ok()))
 }
 
 fn load(
@@ -371,10 +385,17 @@ fn load(
             ));
         }
         rows += batch.num_rows() as u64;
-        appender.append_record_batch(batch).map_err(trouble)?;
+        appender.append_record_batch(batch).map_err(refused)?;
     }
-    appender.flush().map_err(trouble)?;
+    appender.flush().map_err(refused)?;
     Ok(rows)
+}
+
+/// The appender's error: what it does not call by a name is about a value.
+fn refused(error: duckdb::Error) -> WarehouseError {
+    let error = trouble(error);
+    let kind = if error.kind == ErrorKind::Other { ErrorKind::Data } else { error.kind };
+    WarehouseError { kind, ..error }
 }
 
 /// DuckDB's error with its kind, which DuckDB writes in front of the message.
@@ -394,12 +415,18 @@ fn kind(message: &str) -> ErrorKind {
     if has("No space left on device") || has("Disk quota exceeded") {
         return ErrorKind::OutOfSpace;
     }
+    // The appender's messages begin in another way than those of statements.
+    if has("uplicate key") && has("constraint") {
+        return ErrorKind::UniqueViolation;
+    }
+    if has("could not be found") {
+        return ErrorKind::NotFound;
+    }
     match message.split(" Error:").next().unwrap_or_default() {
         "Catalog" if has("write-write conflict") => ErrorKind::Busy,
         "Catalog" if has("already exists") => ErrorKind::AlreadyExists,
         "Catalog" if has("does not exist") => ErrorKind::NotFound,
         "Catalog" | "Binder" | "Parser" | "Syntax" => ErrorKind::Invalid,
-        "Constraint" if has("uplicate key") || has("unique constraint") => ErrorKind::UniqueViolation,
         "Conversion" | "Constraint" | "Out of Range" | "Invalid Input" | "Mismatch Type" | "Decimal"
         | "Divide by Zero" | "Invalid type" => ErrorKind::Data,
         "Out of Memory" => ErrorKind::OutOfSpace,
@@ -482,6 +509,10 @@ mod tests {
             ("Catalog Error: Table with name \"x\" already exists!", ErrorKind::AlreadyExists),
             ("Parser Error: syntax error at or near \"selec\"", ErrorKind::Invalid),
             ("Conversion Error: Could not convert string 'a' to INT32", ErrorKind::Data),
+            (
+                "Failed to append: Duplicate key \"id: 0\" violates primary key constraint.",
+                ErrorKind::UniqueViolation,
+            ),
             ("INTERRUPT Error: Interrupted!", ErrorKind::Cancelled),
             ("IO Error: Could not set lock on file \"x\": Conflicting lock is held (PID 7)", ErrorKind::Busy),
             ("IO Error: Could not write file \"x\": No space left on device", ErrorKind::OutOfSpace),
