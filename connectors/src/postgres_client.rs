@@ -1,6 +1,8 @@
 //! How levin connects to PostgreSQL, as a warehouse and as a destination alike: addresses with
 //! libpq's meaning of `sslmode`, one way to cancel, and server errors turned into kinds.
 
+mod tls;
+
 use std::fmt::{self, Debug, Formatter};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -8,17 +10,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode as WireSslMode, SslNegotiation};
 use tokio_postgres::{CancelToken, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use self::tls::{Authorities, LibpqVerifier};
 use crate::warehouse::{ErrorKind, WarehouseError};
 
 /// The longest name a server keeps of a connection.
@@ -361,80 +361,6 @@ impl SslMode {
                 );
             }
         })
-    }
-}
-
-/// Verifies servers as libpq does: not at all without authorities, else the chain, and with
-/// `check_host` also the name.
-#[derive(Debug)]
-struct LibpqVerifier {
-    provider: Arc<CryptoProvider>,
-    authorities: Option<Authorities>,
-    check_host: bool,
-}
-
-#[derive(Debug)]
-struct Authorities {
-    verifier: Arc<WebPkiServerVerifier>,
-    /// Certificates of the `sslrootcert` file: a server that shows exactly one of them is believed.
-    /// OpenSSL does the same, and self-signed servers depend on it; webpki refuses an authority
-    /// that is its own server.
-    pinned: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for LibpqVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(authorities) = &self.authorities else { return Ok(ServerCertVerified::assertion()) };
-        if authorities.pinned.iter().any(|known| known.as_ref() == end_entity.as_ref()) {
-            if self.check_host {
-                let parsed = ParsedCertificate::try_from(end_entity)?;
-                rustls::client::verify_server_name(&parsed, server_name)?;
-            }
-            return Ok(ServerCertVerified::assertion());
-        }
-        let verdict = authorities.verifier.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
-        match verdict {
-            // The name is looked at only after the chain was found good.
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.check_host => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

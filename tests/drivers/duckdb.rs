@@ -43,6 +43,7 @@ fn other_process(folder: &Path, job: &str) -> Child {
         .env("LEVIN_TEST_JOB", job)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap()
 }
@@ -359,7 +360,7 @@ async fn the_file_is_closed_between_statements_and_when_a_stream_ends() {
     run(&mut *session, &["create table seen (n integer)"]).await;
     let elsewhere = |expected: bool| {
         let ended = other_process(folder.path(), "write").wait_with_output().unwrap();
-        assert_eq!(ended.status.success(), expected, "{}", String::from_utf8_lossy(&ended.stdout));
+        assert_eq!(ended.status.success(), expected, "{}", String::from_utf8_lossy(&ended.stderr));
     };
     elsewhere(true);
     assert_eq!(number(&mut *session, "select count(*) from seen").await, 1);

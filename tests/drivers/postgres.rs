@@ -444,6 +444,17 @@ async fn errors_have_kinds() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_nothing_is_given_up() {
+    // Connections wait in the queue of a socket that nobody reads.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://u@{}/d", silent.local_addr().unwrap());
+    let source = source("postgres", json!({"url": url, "connect_timeout": "100ms"}), Path::new("/")).unwrap();
+    let failed = source.session(&check()).await.err().unwrap();
+    assert_eq!(failed.kind, ErrorKind::Unreachable);
+    assert!(failed.message.contains("no answer"), "{failed}");
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_told_apart() {
     let server = PostgresServer::start();
     let role = format!(

@@ -32,6 +32,8 @@ async fn every_sslmode_verifies_what_it_says() {
         with(&by_number, "require", Some(&right)),
         with(&by_number, "verify-ca", Some(&right)),
         with(&by_name, "verify-full", Some(&right)),
+        // The server's own certificate, as people with self-signed ones have it.
+        with(&by_name, "verify-full", Some(&certificates.server())),
         // libpq: prefer falls back to a connection without encryption.
         with(&by_name, "prefer", Some(&wrong)),
     ] {
@@ -39,6 +41,7 @@ async fn every_sslmode_verifies_what_it_says() {
     }
     for url in [
         with(&by_number, "verify-full", Some(&right)),
+        with(&by_number, "verify-full", Some(&certificates.server())),
         with(&by_name, "verify-full", Some(&wrong)),
         with(&by_name, "verify-ca", Some(&wrong)),
         with(&by_name, "require", Some(&wrong)),

@@ -226,6 +226,11 @@ impl Certificates {
         self.folder.path().join("ca.pem")
     }
 
+    /// The server's certificate itself.
+    pub fn server(&self) -> PathBuf {
+        self.folder.path().join("server.crt")
+    }
+
     /// An authority that did not.
     pub fn other_authority(&self) -> PathBuf {
         self.folder.path().join("other.pem")

@@ -8,9 +8,9 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::{Buf, Bytes, BytesMut};
-use tokio_postgres::Column;
 use tokio_postgres::types::Type;
 
+use super::WireColumn;
 use crate::warehouse::{ErrorKind, WarehouseError};
 
 /// A batch is handed on once it holds this many rows …
@@ -57,12 +57,12 @@ enum Builder {
 
 impl Decoder {
     /// Prepares for rows of these columns; a type without an Arrow form is refused by name.
-    pub(super) fn new(columns: &[Column]) -> Result<Self, WarehouseError> {
+    pub(super) fn new(columns: &[WireColumn]) -> Result<Self, WarehouseError> {
         let mut fields = Vec::with_capacity(columns.len());
         let mut builders = Vec::with_capacity(columns.len());
         for column in columns {
             let (data_type, builder) = Builder::of(column)?;
-            fields.push(Field::new(column.name(), data_type, true));
+            fields.push(Field::new(&column.name, data_type, true));
             builders.push(builder);
         }
         Ok(Self {
@@ -161,10 +161,10 @@ impl Decoder {
 }
 
 impl Builder {
-    fn of(column: &Column) -> Result<(DataType, Self), WarehouseError> {
+    fn of(column: &WireColumn) -> Result<(DataType, Self), WarehouseError> {
         let microseconds =
             |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
-        Ok(match *column.type_() {
+        Ok(match column.wire_type {
             Type::BOOL => (DataType::Boolean, Self::Boolean(BooleanBuilder::new())),
             Type::INT2 => (DataType::Int16, Self::Int16(Int16Builder::new())),
             Type::INT4 => (DataType::Int32, Self::Int32(Int32Builder::new())),
@@ -186,7 +186,7 @@ impl Builder {
                     ErrorKind::Unsupported,
                     format!(
                         "column {:?} is of type {}, which has no Arrow form; cast it to text",
-                        column.name(),
+                        column.name,
                         other.name()
                     ),
                 ));
@@ -273,4 +273,129 @@ fn timestamp(microseconds: i64) -> i64 {
 
 fn malformed(what: &str) -> WarehouseError {
     WarehouseError::new(ErrorKind::Other, format!("the server's binary COPY cannot be read: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Array, AsArray};
+    use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
+
+    use super::super::encode;
+    use super::*;
+
+    fn columns() -> Vec<WireColumn> {
+        [("n", Type::INT4), ("t", Type::TEXT), ("at", Type::TIMESTAMPTZ)]
+            .map(|(name, wire_type)| WireColumn { name: name.into(), wire_type })
+            .into()
+    }
+
+    /// Three rows as the server would send them, through our own encoder.
+    fn copy() -> (RecordBatch, Vec<u8>) {
+        let batch = RecordBatch::try_from_iter_with_nullable([
+            (
+                "n",
+                Arc::new(arrow::array::Int32Array::from(vec![Some(i32::MIN), None, Some(7)])) as ArrayRef,
+                true,
+            ),
+            ("t", Arc::new(arrow::array::StringArray::from(vec![None, Some(""), Some("ä")])) as _, true),
+            (
+                "at",
+                Arc::new(
+                    arrow::array::TimestampMicrosecondArray::from(vec![
+                        Some(-1),
+                        Some(i64::MAX),
+                        Some(i64::MIN),
+                    ])
+                    .with_timezone("UTC"),
+                ) as _,
+                true,
+            ),
+        ])
+        .unwrap();
+        let mut bytes = BytesMut::from(encode::HEADER);
+        encode::encode(&batch, &columns(), &mut bytes).unwrap();
+        bytes.extend_from_slice(encode::TRAILER);
+        (batch, bytes.to_vec())
+    }
+
+    #[test]
+    fn rows_may_be_cut_anywhere() {
+        let (sent, bytes) = copy();
+        for size in 1..=bytes.len() {
+            let mut decoder = Decoder::new(&columns()).unwrap();
+            for piece in bytes.chunks(size) {
+                assert!(decoder.push(Bytes::copy_from_slice(piece)).unwrap().is_empty());
+            }
+            let read = decoder.finish().unwrap().expect("three rows");
+            assert_eq!(read, sent, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_result_that_ends_early_is_an_error() {
+        let (_, bytes) = copy();
+        for length in 0..bytes.len() {
+            let mut decoder = Decoder::new(&columns()).unwrap();
+            decoder.push(Bytes::copy_from_slice(&bytes[..length])).unwrap();
+            assert!(decoder.finish().is_err(), "after {length} bytes");
+        }
+    }
+
+    #[test]
+    fn what_is_no_copy_is_an_error_and_no_panic() {
+        let (_, bytes) = copy();
+        for (position, wrong) in [(0, b'X'), (15, 0xff), (20, 9), (24, 3)] {
+            let mut bytes = bytes.clone();
+            bytes[position] = wrong;
+            let mut decoder = Decoder::new(&columns()).unwrap();
+            let failed = decoder.push(bytes.into()).and_then(|_| decoder.finish());
+            assert!(failed.is_err(), "at {position}");
+        }
+        let text = [WireColumn { name: "t".into(), wire_type: Type::TEXT }];
+        let mut bytes = encode::HEADER.to_vec();
+        bytes.extend_from_slice(&[0, 1, 0, 0, 0, 1, 0xff]);
+        let failed = Decoder::new(&text).unwrap().push(bytes.into()).unwrap_err();
+        assert_eq!(failed.kind, ErrorKind::Data);
+        assert!(failed.message.contains("\"t\"") && failed.message.contains("UTF-8"), "{failed}");
+    }
+
+    #[test]
+    fn batches_are_cut_by_rows_and_by_bytes() {
+        let one = [WireColumn { name: "n".into(), wire_type: Type::INT4 }];
+        let mut bytes = encode::HEADER.to_vec();
+        for n in 0..20_000_i32 {
+            bytes.extend_from_slice(&[0, 1, 0, 0, 0, 4]);
+            bytes.extend_from_slice(&n.to_be_bytes());
+        }
+        bytes.extend_from_slice(encode::TRAILER);
+        let mut decoder = Decoder::new(&one).unwrap();
+        let mut batches = decoder.push(bytes.into()).unwrap();
+        batches.extend(decoder.finish().unwrap());
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [8_192, 8_192, 3_616]);
+        assert_eq!(batches[2].column(0).as_primitive::<Int32Type>().value(3_615), 19_999);
+
+        let text = [WireColumn { name: "t".into(), wire_type: Type::TEXT }];
+        let mut bytes = encode::HEADER.to_vec();
+        for _ in 0..5 {
+            bytes.extend_from_slice(&[0, 1]);
+            bytes.extend_from_slice(&3_000_000_i32.to_be_bytes());
+            bytes.extend_from_slice(&vec![b'x'; 3_000_000]);
+        }
+        bytes.extend_from_slice(encode::TRAILER);
+        let mut decoder = Decoder::new(&text).unwrap();
+        let mut batches = decoder.push(bytes.into()).unwrap();
+        batches.extend(decoder.finish().unwrap());
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [2, 2, 1]);
+    }
+
+    #[test]
+    fn infinities_and_what_lies_too_far_stay_recognisable() {
+        assert_eq!((date(0), date(i32::MAX), date(i32::MIN)), (EPOCH_DAYS, i32::MAX, i32::MIN));
+        assert_eq!(timestamp(-EPOCH_MICROSECONDS), 0);
+        assert_eq!((timestamp(i64::MAX), timestamp(i64::MIN)), (i64::MAX, i64::MIN));
+        assert_eq!(timestamp(i64::MAX - 1), i64::MAX);
+        let (batch, _) = copy();
+        assert_eq!(batch.column(2).as_primitive::<TimestampMicrosecondType>().value(1), i64::MAX);
+        assert!(batch.column(0).is_null(1));
+    }
 }

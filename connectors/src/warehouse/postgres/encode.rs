@@ -7,9 +7,9 @@ use arrow::datatypes::{
     TimestampMicrosecondType,
 };
 use bytes::{BufMut, BytesMut};
-use tokio_postgres::Column;
 use tokio_postgres::types::Type;
 
+use super::WireColumn;
 use super::decode::{EPOCH_DAYS, EPOCH_MICROSECONDS};
 use crate::warehouse::{ErrorKind, WarehouseError};
 
@@ -22,7 +22,7 @@ pub(super) const TRAILER: &[u8] = &[0xff, 0xff];
 /// the columns' types first; one that does not fit is an error of kind [`ErrorKind::Data`].
 pub(super) fn encode(
     batch: &RecordBatch,
-    columns: &[Column],
+    columns: &[WireColumn],
     out: &mut BytesMut,
 ) -> Result<(), WarehouseError> {
     let arrays: Vec<Encoded> = batch
@@ -43,7 +43,7 @@ pub(super) fn encode(
 }
 
 /// Refuses columns that [`encode`] has no form for, before anything is sent.
-pub(super) fn check(columns: &[Column]) -> Result<(), WarehouseError> {
+pub(super) fn check(columns: &[WireColumn]) -> Result<(), WarehouseError> {
     columns.iter().try_for_each(|column| target(column).map(drop))
 }
 
@@ -53,12 +53,12 @@ struct Encoded {
 }
 
 impl Encoded {
-    fn new(array: &ArrayRef, column: &Column) -> Result<Self, WarehouseError> {
+    fn new(array: &ArrayRef, column: &WireColumn) -> Result<Self, WarehouseError> {
         let kind = target(column)?;
         let data = |e: String| {
             WarehouseError::new(
                 ErrorKind::Data,
-                format!("column {:?} cannot take the values given to it: {e}", column.name()),
+                format!("column {:?} cannot take the values given to it: {e}", column.name),
             )
         };
         let array = cast(array, &kind)
@@ -68,7 +68,7 @@ impl Encoded {
                 if cast.null_count() == array.logical_null_count() {
                     Ok(cast)
                 } else {
-                    Err(data(format!("a value does not fit into {}", column.type_().name())))
+                    Err(data(format!("a value does not fit into {}", column.wire_type.name())))
                 }
             })?;
         Ok(Self { array, kind })
@@ -114,8 +114,8 @@ fn put(out: &mut BytesMut, value: &[u8]) {
 }
 
 /// The Arrow type whose bytes the column takes.
-fn target(column: &Column) -> Result<DataType, WarehouseError> {
-    Ok(match *column.type_() {
+fn target(column: &WireColumn) -> Result<DataType, WarehouseError> {
+    Ok(match column.wire_type {
         Type::BOOL => DataType::Boolean,
         Type::INT2 => DataType::Int16,
         Type::INT4 => DataType::Int32,
@@ -130,7 +130,7 @@ fn target(column: &Column) -> Result<DataType, WarehouseError> {
         ref other => {
             return Err(WarehouseError::new(
                 ErrorKind::Unsupported,
-                format!("column {:?} is of type {}, which cannot be loaded", column.name(), other.name()),
+                format!("column {:?} is of type {}, which cannot be loaded", column.name, other.name()),
             ));
         }
     })

@@ -17,7 +17,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use sql_templates::{Atomicity, Column, Dialect, Expect, Script, Sql, Step, TableRef};
-use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, CopyOutStream, SimpleQueryMessage, Statement};
 
 use self::decode::Decoder;
 use super::{
@@ -395,7 +396,8 @@ async fn load(client: &Client, table: &TableRef, batches: &[RecordBatch]) -> Res
     let names: Vec<String> = schema.fields().iter().map(|f| quoted(f.name())).collect();
     let names = names.join(", ");
     let statement = client.prepare(&format!("select {names} from {target} limit 0")).await?;
-    encode::check(statement.columns())?;
+    let columns = WireColumn::all(&statement);
+    encode::check(&columns)?;
     let copy = format!("copy {target} ({names}) from stdin (format binary)");
     // Dropped before its end, the sink tells the server to fail the COPY: all rows or none.
     let mut sink = Box::pin(client.copy_in(copy.as_str()).await?);
@@ -404,7 +406,7 @@ async fn load(client: &Client, table: &TableRef, batches: &[RecordBatch]) -> Res
         // A slice at a time, so that memory does not grow with the batch.
         for offset in (0..batch.num_rows()).step_by(1_024) {
             let rows = batch.slice(offset, (batch.num_rows() - offset).min(1_024));
-            encode::encode(&rows, statement.columns(), &mut buffer)?;
+            encode::encode(&rows, &columns, &mut buffer)?;
             if buffer.len() >= COPY_CHUNK_BYTES {
                 sink.send(buffer.split().freeze()).await?;
             }
@@ -413,6 +415,19 @@ async fn load(client: &Client, table: &TableRef, batches: &[RecordBatch]) -> Res
     buffer.extend_from_slice(encode::TRAILER);
     sink.send(buffer.freeze()).await?;
     Ok(sink.as_mut().finish().await?)
+}
+
+/// A column as the server sends or takes it.
+struct WireColumn {
+    name: String,
+    wire_type: Type,
+}
+
+impl WireColumn {
+    fn all(statement: &Statement) -> Vec<Self> {
+        let columns = statement.columns().iter();
+        columns.map(|c| Self { name: c.name().to_owned(), wire_type: c.type_().clone() }).collect()
+    }
 }
 
 /// A result on its way.
@@ -426,7 +441,7 @@ struct Rows {
 impl Rows {
     async fn open(client: &Client, select: &Sql) -> Result<Self, WarehouseError> {
         let statement = client.prepare(select.text()).await?;
-        let decoder = Decoder::new(statement.columns())?;
+        let decoder = Decoder::new(&WireColumn::all(&statement))?;
         // The line break ends a comment with which the statement may close.
         let copy = client.copy_out(&format!("copy ({}\n) to stdout (format binary)", select.text())).await?;
         Ok(Self { copy: Box::pin(copy), decoder, ready: Vec::new().into_iter(), finished: false })
