@@ -10,10 +10,10 @@ use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
 use crate::destination::Destination;
-use crate::warehouse::Warehouse;
+use crate::warehouse::{Warehouse, duckdb, postgres};
 
 /// Every kind of source.
-pub static SOURCES: &[&SourceConnector] = &[];
+pub static SOURCES: &[&SourceConnector] = &[&duckdb::DUCKDB, &postgres::POSTGRES];
 
 /// Every kind of destination.
 pub static DESTINATIONS: &[&DestinationConnector] = &[];

@@ -6,4 +6,5 @@ pub mod destination;
 pub mod json;
 pub mod outcome;
 pub mod retry;
+mod postgres_client;
 pub mod warehouse;
