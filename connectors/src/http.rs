@@ -167,7 +167,9 @@ impl HttpClient {
                     return Err(Failure::silence(message, RowOutcome::InDoubt, calls));
                 }
             };
-            if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED {
+            // A HEAD request only asks whether someone is there.
+            let found = request.method == Method::HEAD || response.status() == StatusCode::NOT_MODIFIED;
+            if found || !response.status().is_redirection() {
                 return Ok(read(response, deadline, calls).await);
             }
             let next = self.redirected(&request.method, &url, &response, calls)?;
