@@ -197,7 +197,9 @@ impl<'a> Rows<'a> {
             context.push(("row", row.clone()));
         }
         context.push(("rows", Value::from(rows)));
-        Ok(context.into_iter().collect())
+        let (names, values): (Vec<String>, Vec<Value>) =
+            context.into_iter().map(|(name, value)| (name.to_owned(), value)).unzip();
+        Ok(Ordered::value(names.into(), values))
     }
 
     /// The request for the rows that travel. An error is about these rows, as far as levin can tell.
