@@ -59,8 +59,9 @@ pub struct HttpClient {
     settings: HttpSettings,
 }
 
-/// A request, whole: bodies are never streamed, so that they can be repeated.
-#[derive(Debug, Clone)]
+/// A request, whole: bodies are never streamed, so that they can be repeated. Not `Debug`: it holds
+/// credentials and rows.
+#[derive(Clone)]
 pub struct HttpRequest {
     /// The method.
     pub method: Method,

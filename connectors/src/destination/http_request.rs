@@ -16,6 +16,7 @@ mod request;
 mod template;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,12 +76,18 @@ fn build(config: Value, context: &BuildContext) -> Result<Arc<dyn Destination>, 
 }
 
 /// One address with its credentials and its budget of requests.
-#[derive(Debug)]
 struct HttpDestination {
     config: Config,
     base: Base,
     client: HttpClient,
     budget: Option<Arc<DefaultDirectRateLimiter>>,
+}
+
+impl fmt::Debug for HttpDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base = self.client.redactor().redact(self.base.url.as_str());
+        f.debug_struct("HttpDestination").field("base_url", &base).finish_non_exhaustive()
+    }
 }
 
 impl HttpDestination {
@@ -92,7 +99,9 @@ impl HttpDestination {
             auth: config.auth_headers()?,
             signing_key: config.signing_key()?,
         };
-        let mut redactor = Redactor::new(&context.secrets);
+        let secrets: Vec<String> =
+            context.secrets.iter().map(String::as_str).chain(config.secrets()).map(str::to_owned).collect();
+        let mut redactor = Redactor::new(&secrets);
         match &config.auth {
             Some(Auth::ApiKey { header, .. }) => redactor = redactor.with_header(header),
             Some(Auth::Basic { username, password }) => redactor = redactor.with_basic(username, password),

@@ -305,6 +305,11 @@ async fn silence_is_ambiguous_only_once_the_request_may_have_left() {
         assert!(!silent(&failure).contains("tops3cret"));
     }
 
+    // The server does not speak TLS: nothing of the request leaves before that is settled.
+    let encrypted = format!("https://127.0.0.1:{}/", server.port);
+    let failure = client.send(&post(&encrypted)).await.unwrap_err();
+    assert_eq!(failure.outcome, RowOutcome::NotSent, "{failure:?}");
+
     let brief = HttpSettings { timeout: Duration::from_millis(150), ..settings(true) };
     let hanging = Server::start([], |_| Reply::Hang).await;
     let failure = HttpClient::new(brief).unwrap().send(&post(&hanging.url("/"))).await.unwrap_err();

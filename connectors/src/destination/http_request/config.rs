@@ -17,8 +17,8 @@ use crate::change::Operation;
 use crate::duration::Span;
 use crate::json::{JsonOptions, NonFinite, Nulls, Numbers};
 
-/// The destination's file.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// The destination's file. Not `Debug`: it holds secrets.
+#[derive(Clone, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Config {
     /// Where every request begins: `https://api.example.com/v1`. Paths of syncs are appended to it.
@@ -61,7 +61,7 @@ pub(super) struct Config {
 }
 
 /// One of the ways to prove who a request comes from.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Auth {
     /// `Authorization: Bearer …`.
@@ -246,6 +246,16 @@ impl Config {
             }
         }
         Ok(headers)
+    }
+
+    /// The secrets that stand in the file itself.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let auth = self.auth.as_ref().map(|auth| match auth {
+            Auth::Bearer(secret)
+            | Auth::Basic { password: secret, .. }
+            | Auth::ApiKey { value: secret, .. } => secret,
+        });
+        auth.into_iter().chain(&self.signing_secret).map(String::as_str)
     }
 
     /// The key with which requests are signed.

@@ -40,8 +40,8 @@ pub(super) struct Prepared {
     headers: HeaderMap,
 }
 
-/// What every request of a destination has.
-#[derive(Debug, Clone)]
+/// What every request of a destination has. Not `Debug`: it holds secrets.
+#[derive(Clone)]
 pub(super) struct Base {
     pub url: Url,
     pub headers: HeaderMap,

@@ -7,6 +7,9 @@
 //!   JSON string, `"Dear {{ row.fields.name }}"`, it becomes the content of that string. So no value
 //!   can break out of its place. What comes out must be one valid JSON value.
 //! * In **any other body** values are written as bare text; `urlencode` and `tojson` are there.
+//!
+//! Decimals, and integers beyond 64 bits, are digits: `row.fields.ltv | float` makes a number of
+//! them with which a template can compute and compare.
 
 use std::fmt;
 use std::sync::Arc;
@@ -83,6 +86,10 @@ impl Template {
         });
         environment.add_filter("tojson", move |value: &Value| -> Result<Value, Error> {
             Ok(Value::from_safe_string(if form == Form::Json { marked(value)? } else { json_of(value)? }))
+        });
+        environment.add_filter("float", |value: &Value| -> Result<f64, Error> {
+            let number = value.to_string().trim().parse::<f64>();
+            number.ok().filter(|n| n.is_finite()).ok_or_else(|| invalid("a value is no number"))
         });
         environment.add_template_owned("template", source.to_owned()).map_err(|e| e.to_string())?;
         let used =
@@ -194,10 +201,10 @@ fn marked(value: &Value) -> Result<String, Error> {
 
 fn json_of(value: &Value) -> Result<String, Error> {
     // What `tojson` made stays what it is.
-    if let Some(json) = value.as_str().filter(|_| value.is_safe()) {
-        if let Some(inner) = json.strip_prefix(BEGIN).and_then(|j| j.strip_suffix(END)) {
-            return Ok(inner.to_owned());
-        }
+    let marked = value.as_str().filter(|_| value.is_safe());
+    let inner = marked.and_then(|json| json.strip_prefix(BEGIN)?.strip_suffix(END));
+    if let Some(inner) = inner.filter(|inner| !inner.contains(BEGIN)) {
+        return Ok(inner.to_owned());
     }
     let mut out = Vec::new();
     write_json(value, &mut out)?;
@@ -427,6 +434,8 @@ mod tests {
             render(text, Form::Text, "a&b").unwrap(),
             "k=a%26b&v=12345678901234567890.10&j={\"b\":[1,2.50,\"x\"],\"a\":null}"
         );
+        let compared = "{% if row.fields.ltv | float > 1e19 %}big{% endif %}";
+        assert_eq!(render(compared, Form::Text, "x").unwrap(), "big");
         assert!(render("{{ row.fields.nmae }}", Form::Text, "x").unwrap_err().contains("undefined"));
         let error = Template::compile("{{ rows }}{{ row }}", Form::Json, &["rows"]).unwrap_err();
         assert!(error.contains("`row`") && error.contains("batch_size"), "{error}");

@@ -77,11 +77,8 @@ fn run() -> RunFacts {
 fn destination(base_url: &str, more: Value) -> Result<HttpDestination, ConfigError> {
     let mut config = json!({ "base_url": base_url, "allow_private_networks": true, "timeout": "5s" });
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let context = BuildContext {
-        slug: "out".into(),
-        project: PathBuf::new(),
-        secrets: vec!["tops3cret".into(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()],
-    };
+    let context =
+        BuildContext { slug: "out".into(), project: PathBuf::new(), secrets: vec!["tops3cret".into()] };
     HttpDestination::new(config, &context)
 }
 
@@ -343,7 +340,7 @@ async fn requests_are_signed_and_secrets_leave_no_trace() {
     }
     assert_eq!(codes(&settled), ["REFUSED"]);
     assert_eq!(settled.exchanges.len(), 1);
-    let seen = format!("{settled:?} {}", out.target(&sync(Mode::Upsert, options)));
+    let seen = format!("{settled:?} {out:?} {}", out.target(&sync(Mode::Upsert, options)));
     assert!(seen.contains("***") && !seen.contains("tops3cret") && !seen.contains("MfKQ9r8G"), "{seen}");
     assert!(!seen.contains(&received[1].headers["webhook-signature"]));
 }
