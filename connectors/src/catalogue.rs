@@ -9,14 +9,14 @@ use serde_json::Value;
 use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
-use crate::destination::Destination;
+use crate::destination::{Destination, http_request};
 use crate::warehouse::{Warehouse, duckdb, postgres};
 
 /// Every kind of source.
 pub static SOURCES: &[&SourceConnector] = &[&duckdb::DUCKDB, &postgres::POSTGRES];
 
 /// Every kind of destination.
-pub static DESTINATIONS: &[&DestinationConnector] = &[];
+pub static DESTINATIONS: &[&DestinationConnector] = &[&http_request::CONNECTOR];
 
 /// Everything the house knows about a kind of source.
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 pub mod catalogue;
 pub mod change;
 pub mod destination;
+pub mod duration;
+pub mod http;
 pub mod json;
 pub mod outcome;
 pub mod retry;

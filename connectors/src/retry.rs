@@ -264,8 +264,8 @@ impl Driver<'_> {
         delivered
     }
 
-    /// Takes over what an attempt said of each row. Returns how many rows it rejected, and how
-    /// many it accepted.
+    /// Takes over what an attempt said of each row. Returns how many rows the destination rejected,
+    /// and how many it accepted.
     fn note(&mut self, rows: &[usize], delivered: &Delivered) -> (usize, usize) {
         let (mut rejected, mut accepted) = (Vec::new(), 0);
         for (&row, outcome) in rows.iter().zip(&delivered.outcomes) {
@@ -278,7 +278,10 @@ impl Driver<'_> {
                 RowOutcome::Rejected(rejection) => {
                     let in_doubt = rejection.in_doubt || state.ambiguous;
                     state.end = Some(RowOutcome::Rejected(Rejection { in_doubt, ..rejection.clone() }));
-                    rejected.push(row);
+                    // What levin rejected before sending met no request.
+                    if met_destination(outcome) {
+                        rejected.push(row);
+                    }
                 }
                 RowOutcome::InDoubt => state.ambiguous = true,
                 RowOutcome::NotSent => {}

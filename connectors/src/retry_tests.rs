@@ -281,7 +281,8 @@ async fn only_rows_without_an_end_are_sent_again() {
     assert_eq!(settled.outcomes[1], RowOutcome::Accepted);
     assert_eq!(settled.outcomes[3], RowOutcome::Accepted);
     assert_eq!(rejection(&settled.outcomes[2]).reason, "no");
-    assert_eq!(settled.exchanges.iter().map(|(r, _)| r.clone()).collect::<Vec<_>>(), [2..3]);
+    assert_eq!(settled.exchanges.len(), 1);
+    assert_eq!(settled.exchanges[0].0, 2..3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,7 +398,7 @@ proptest! {
                 prop_assert_eq!(outcome, &RowOutcome::Accepted);
             }
         }
-        prop_assert!(settled.calls as usize <= extra + 7 + 2 * rows - 1);
+        prop_assert!(settled.calls < (extra + 7 + 2 * rows) as u64);
         let with_exchange: Vec<i64> =
             settled.exchanges.iter().flat_map(|(r, _)| r.clone()).map(|r| r as i64).collect();
         prop_assert_eq!(with_exchange, bad.into_iter().collect::<Vec<_>>());
