@@ -9,14 +9,14 @@ use serde_json::Value;
 use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
-use crate::destination::Destination;
+use crate::destination::{Destination, files};
 use crate::warehouse::Warehouse;
 
 /// Every kind of source.
 pub static SOURCES: &[&SourceConnector] = &[];
 
 /// Every kind of destination.
-pub static DESTINATIONS: &[&DestinationConnector] = &[];
+pub static DESTINATIONS: &[&DestinationConnector] = &[&files::CONNECTOR];
 
 /// Everything the house knows about a kind of source.
 #[derive(Debug)]

@@ -3,6 +3,8 @@
 //! [`Destination`] and [`Delivery`] are the contract that every connector keeps and that
 //! `tests/conformance/destination` checks on each of them.
 
+pub mod files;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
