@@ -3,6 +3,8 @@
 pub mod catalogue;
 pub mod change;
 pub mod destination;
+pub mod json;
 pub mod outcome;
 mod postgres_client;
+pub mod retry;
 pub mod warehouse;

@@ -97,6 +97,8 @@ pub enum DeliveryError {
     Unavailable {
         /// The destination did answer (5xx), so a smaller batch may pass.
         answered: bool,
+        /// How long the destination asked to wait, when it did.
+        after: Option<Duration>,
         /// What happened.
         message: String,
     },
