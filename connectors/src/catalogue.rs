@@ -9,14 +9,14 @@ use serde_json::Value;
 use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
-use crate::destination::{Destination, files};
+use crate::destination::{Destination, files, postgres};
 use crate::warehouse::Warehouse;
 
 /// Every kind of source.
 pub static SOURCES: &[&SourceConnector] = &[];
 
 /// Every kind of destination.
-pub static DESTINATIONS: &[&DestinationConnector] = &[&files::CONNECTOR];
+pub static DESTINATIONS: &[&DestinationConnector] = &[&files::CONNECTOR, &postgres::CONNECTOR];
 
 /// Everything the house knows about a kind of source.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 pub mod catalogue;
 pub mod change;
 pub mod destination;
+pub mod duration;
 pub mod json;
 pub mod outcome;
 mod postgres_client;

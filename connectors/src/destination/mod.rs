@@ -4,6 +4,7 @@
 //! `tests/conformance/destination` checks on each of them.
 
 pub mod files;
+pub mod postgres;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
