@@ -9,14 +9,14 @@ use serde_json::Value;
 use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
-use crate::destination::{Destination, files, postgres};
-use crate::warehouse::Warehouse;
+use crate::destination::{self, Destination};
+use crate::warehouse::{Warehouse, duckdb, postgres};
 
 /// Every kind of source.
-pub static SOURCES: &[&SourceConnector] = &[];
+pub static SOURCES: &[&SourceConnector] = &[&duckdb::DUCKDB, &postgres::POSTGRES];
 
 /// Every kind of destination.
-pub static DESTINATIONS: &[&DestinationConnector] = &[&files::CONNECTOR, &postgres::CONNECTOR];
+pub static DESTINATIONS: &[&DestinationConnector] = &[&destination::files::FILES, &destination::postgres::POSTGRES];
 
 /// Everything the house knows about a kind of source.
 #[derive(Debug)]

@@ -313,11 +313,6 @@ impl PostgresConnection {
         self.canceller.clone()
     }
 
-    /// Whether the server, or the way to it, is gone.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.client.is_closed()
-    }
-
     /// Closes the connection after asking the server to stop what it runs, in the background: for a
     /// connection whose statement nobody waits for any more.
     pub(crate) fn abandon(self) {

@@ -12,6 +12,13 @@ impl Sql {
     pub fn text(&self) -> &str {
         &self.0
     }
+
+    /// Any text as a statement, for tests of drivers.
+    #[cfg(feature = "test-sql")]
+    #[doc(hidden)]
+    pub fn for_tests(text: &str) -> Self {
+        Self(text.to_owned())
+    }
 }
 
 impl fmt::Display for Sql {

@@ -1,1 +1,3 @@
+//! What several of the tests here start or read.
 
+pub mod postgres;

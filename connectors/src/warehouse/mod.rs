@@ -3,6 +3,10 @@
 //! The two traits below are the contract that every driver keeps and that
 //! `tests/conformance/warehouse` checks on each of them.
 
+pub mod duckdb;
+mod duration;
+pub mod postgres;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use minijinja::{Environment, UndefinedBehavior, context};
-use schemars::{JsonSchema, Schema};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -32,7 +32,7 @@ use crate::json::{JsonOptions, NonFinite, Nulls, Numbers};
 use crate::outcome::{Delivered, DeliveryError, RowOutcome};
 
 /// The catalogue's entry.
-pub static CONNECTOR: DestinationConnector = DestinationConnector {
+pub static FILES: DestinationConnector = DestinationConnector {
     name: "files",
     title: "Files",
     summary: "Writes one file per run, JSON Lines or CSV, into a folder. A file appears complete or not at all.",
@@ -42,13 +42,9 @@ pub static CONNECTOR: DestinationConnector = DestinationConnector {
     whole_rows: true,
     deferred: true,
     config_schema: || schemars::schema_for!(FilesConfig),
-    options_schema: || options_schema(),
+    options_schema: || schemars::schema_for!(FilesOptions),
     build: |config, context| Ok(Arc::new(Files::build(config, context)?)),
 };
-
-fn options_schema() -> Schema {
-    schemars::schema_for!(FilesOptions)
-}
 
 /// The keys of a destination file of type `files`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -123,7 +119,7 @@ impl Files {
             Value::Null => FilesOptions::default(),
             options => FilesOptions::deserialize(options).map_err(|e| refused("", e.to_string()))?,
         };
-        if !CONNECTOR.modes.contains(&sync.mode) {
+        if !FILES.modes.contains(&sync.mode) {
             return Err(refused("mode", format!("files know no mode {}", sync.mode.name())));
         }
         let template = sync.object.clone().filter(|o| !o.is_empty()).ok_or_else(|| {

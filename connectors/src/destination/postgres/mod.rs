@@ -30,7 +30,7 @@ use serde_json::Value;
 
 use self::apply::{Plan, Planning};
 use self::delivery::PostgresDelivery;
-use self::table::{Table, TableName, created_type, differently_cased, quoted, quoted_list};
+use self::table::{Table, TableName, differently_cased, quoted, quoted_list};
 use self::trouble::Troubles;
 use super::{BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts};
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
@@ -40,7 +40,7 @@ use crate::outcome::DeliveryError;
 use crate::postgres_client::{PostgresConnection, PostgresUrl};
 
 /// The catalogue's entry.
-pub static CONNECTOR: DestinationConnector = DestinationConnector {
+pub static POSTGRES: DestinationConnector = DestinationConnector {
     name: "postgres",
     title: "PostgreSQL",
     summary: "Inserts, updates and deletes rows of a table. A batch is applied in one transaction, all or nothing.",
@@ -191,7 +191,7 @@ impl Postgres {
 
     fn checked(sync: &DeliverySpec) -> Result<Checked, ConfigError> {
         let refused = |path: &str, message: String| ConfigError { path: path.into(), message };
-        if !CONNECTOR.modes.contains(&sync.mode) {
+        if !POSTGRES.modes.contains(&sync.mode) {
             return Err(refused("mode", format!("postgres knows no mode {}", sync.mode.name())));
         }
         let options = match &sync.options {

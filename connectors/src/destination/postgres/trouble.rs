@@ -59,8 +59,9 @@ impl Troubles {
         match code {
             // A policy of row-level security refuses this row, not the table.
             "42501" if server.routine() == Some("ExecWithCheckOptions") => DeliveryError::Refused { message },
-            // Two rows of the batch are one row of the table; alone each of them passes.
-            "21000" => DeliveryError::Refused { message },
+            // Two rows of the batch are one row of the table, or a value is too long for an index:
+            // what is left without that row passes.
+            "21000" | "54000" => DeliveryError::Refused { message },
             "40001" | "40P01" | "55P03" | "55006" | "57P01" | "57P02" | "57P03" | "57P05" | "53300" => {
                 unavailable(message)
             }
