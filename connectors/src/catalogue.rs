@@ -16,7 +16,8 @@ use crate::warehouse::{Warehouse, duckdb, postgres};
 pub static SOURCES: &[&SourceConnector] = &[&duckdb::DUCKDB, &postgres::POSTGRES];
 
 /// Every kind of destination.
-pub static DESTINATIONS: &[&DestinationConnector] = &[&destination::files::FILES, &destination::postgres::POSTGRES];
+pub static DESTINATIONS: &[&DestinationConnector] =
+    &[&destination::files::FILES, &destination::postgres::POSTGRES];
 
 /// Everything the house knows about a kind of source.
 #[derive(Debug)]

@@ -119,7 +119,7 @@ impl PostgresDelivery {
             // Taken in a statement of its own: the lock must not be held while connecting.
             let idle = lock(&self.idle).pop();
             match idle {
-                Some(link) if link.connection.is_closed() => {}
+                Some(link) if link.connection.client.is_closed() => {}
                 Some(link) => break link,
                 None => {
                     let connection = self.server.connect(&self.application_name).await?;

@@ -66,9 +66,7 @@ impl Troubles {
                 unavailable(message)
             }
             // It answered, and a smaller batch may fit into the time or the memory.
-            "57014" | "53200" | "54000" => {
-                DeliveryError::Unavailable { answered: true, after: None, message }
-            }
+            "57014" | "53200" => DeliveryError::Unavailable { answered: true, after: None, message },
             "42501" => {
                 stop(format!("grant the role what it lacks{place}; `levin check` prints the statement"))
             }
