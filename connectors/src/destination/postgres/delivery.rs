@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::SinkExt;
@@ -15,7 +16,7 @@ use super::Server;
 use super::apply::{Plan, Planning, Statements};
 use super::copy::encode;
 use super::table::{Table, TableName, create_statement};
-use super::trouble::{commit_certainly_failed, unavailable};
+use super::trouble::{commit_certainly_failed, cut, unavailable};
 use crate::change::ChangeBatch;
 use crate::destination::{Delivery, DeliverySpec};
 use crate::outcome::{Delivered, DeliveryError, Exchange, Rejection, RowOutcome};
@@ -23,6 +24,9 @@ use crate::postgres_client::PostgresConnection;
 
 /// How much of COPY's data is handed over at once.
 const CHUNK: usize = 256 << 10;
+
+/// The most characters of a statement that are kept for an operator.
+const MAX_STATEMENT: usize = 4_000;
 
 /// How long undoing a failed transaction may take before its connection is given up.
 const ROLLBACK: Duration = Duration::from_secs(2);
@@ -241,6 +245,14 @@ impl Delivery for PostgresDelivery {
             held.put_back();
             return Delivered { calls: 0, ..Delivered::all(RowOutcome::Accepted, rows) };
         };
+        if !same_names(&batch.fields.schema(), &self.sync.fields)
+            || !same_names(&batch.identity.schema(), &self.sync.identity)
+        {
+            held.put_back();
+            let message = "the rows have other fields than the sync".into();
+            let hint = "report this as a fault of levin".into();
+            return Delivered { calls: 0, ..failed(DeliveryError::Unauthorized { message, hint }) };
+        }
         let (bytes, rejections) = match encode(&statements.columns, &batch.identity, &batch.fields) {
             Ok(encoded) => encoded,
             Err(error) => {
@@ -259,7 +271,9 @@ impl Delivery for PostgresDelivery {
             let outcomes = with_rejections(&|_| RowOutcome::NotSent);
             return Delivered { outcomes, error: None, calls: 0, exchange: None };
         }
-        let exchange = |response: String| Some(Exchange { request: statements.apply.clone(), response });
+        let exchange = |response: String| {
+            Some(Exchange { request: cut(statements.apply.clone(), MAX_STATEMENT), response })
+        };
         match self.transact(&mut held, statements, plan, bytes.into(), deadline).await {
             Ok(missing) => {
                 let outcome = |row: usize| {
@@ -303,6 +317,11 @@ impl Drop for Held<'_> {
             link.connection.abandon();
         }
     }
+}
+
+/// Columns are found by their place, so the places must be those of the plan.
+fn same_names(one: &Schema, other: &Schema) -> bool {
+    one.fields().iter().map(|f| f.name()).eq(other.fields().iter().map(|f| f.name()))
 }
 
 /// Nothing panics while it holds this lock.

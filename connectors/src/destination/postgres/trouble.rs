@@ -9,6 +9,9 @@ use crate::outcome::DeliveryError;
 use crate::postgres_client::PostgresUrl;
 use crate::warehouse::{ErrorKind, WarehouseError};
 
+/// The most characters of a message; functions of the database can say anything at any length.
+const MAX_MESSAGE: usize = 500;
+
 /// Turns errors into directives, without secrets and without values of rows.
 #[derive(Debug)]
 pub(super) struct Troubles {
@@ -24,7 +27,8 @@ impl Troubles {
     }
 
     fn redacted(&self, text: String) -> String {
-        self.secrets.iter().fold(text, |text, secret| text.replace(secret, "…"))
+        let text = self.secrets.iter().fold(text, |text, secret| text.replace(secret, "…"));
+        cut(text, MAX_MESSAGE)
     }
 
     /// No connection came about.
@@ -82,6 +86,15 @@ impl Troubles {
             },
         }
     }
+}
+
+/// The text's beginning, with a mark where something is missing.
+pub(super) fn cut(mut text: String, characters: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(characters) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// Whether a failed COMMIT certainly left nothing behind.
@@ -158,5 +171,6 @@ mod tests {
     fn secrets_do_not_get_into_messages() {
         let troubles = Troubles::new(vec!["pa".into(), String::new(), "password".into()]);
         assert_eq!(troubles.redacted("the password, pa".into()), "the …, …");
+        assert_eq!(troubles.redacted("ü".repeat(600)), "ü".repeat(500) + "…");
     }
 }
