@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod change;
 pub mod destination;
 pub mod duration;
+pub mod http;
 pub mod json;
 pub mod outcome;
 mod postgres_client;
