@@ -779,3 +779,47 @@ async fn connections_are_named_reused_and_replaced() {
     assert_eq!(words(&settled.outcomes), ["accepted"]);
     assert_eq!(rows_of(&url, "select count(*) from customers").await, ["4"]);
 }
+
+#[tokio::test]
+async fn a_bad_value_at_the_start_of_a_large_batch_is_found_and_the_rest_passes() {
+    let url = PostgresServer::start().fresh_database();
+    execute(&url, "create table t (id bigint primary key, body jsonb)");
+    let destination = destination(&url);
+    let body = json!({"filler": "x".repeat(1_000)}).to_string();
+    let keys: Vec<i64> = (0..5_000).collect();
+    let bodies: Vec<Option<&str>> =
+        keys.iter().map(|id| Some(if *id == 0 { "{broken" } else { body.as_str() })).collect();
+    let rows = batch(Operation::Added, &[ids(&keys), texts("body", &bodies)]);
+    let settled = deliver(destination.as_ref(), &spec(Mode::Upsert, "t", &rows), &rows).await;
+    assert!(reason(&settled.outcomes[0]).contains("invalid input syntax for type json"));
+    assert!(settled.outcomes[1..].iter().all(|o| o == &RowOutcome::Accepted));
+    assert_eq!(settled.retries, 0, "a refusal is no trouble of the connection");
+    assert_eq!(rows_of(&url, "select count(*), min(id) from t").await, ["4999|1"]);
+}
+
+#[tokio::test]
+async fn batches_of_one_run_are_applied_together_on_connections_of_their_own() {
+    let url = PostgresServer::start().fresh_database();
+    execute(&url, "create table t (id bigint primary key, name text)");
+    let destination = destination(&url);
+    assert_eq!(destination.concurrency(), 2);
+    let part = |from: i64| {
+        let keys: Vec<i64> = (from..from + 10_000).collect();
+        let names = vec![Some("a name of some length"); keys.len()];
+        batch(Operation::Added, &[ids(&keys), texts("name", &names)])
+    };
+    let (one, two) = (part(0), part(10_000));
+    let mut sync = spec(Mode::Upsert, "t", &one);
+    assert_eq!(destination.batch_limits(&sync, Operation::Added).rows, 10_000);
+    let delivery = destination.open(&sync, &facts()).await.unwrap();
+    for _ in 0..3 {
+        let (one, two) = tokio::join!(delivery.deliver(&one), delivery.deliver(&two));
+        assert!(one.outcomes.iter().chain(&two.outcomes).all(|o| o == &RowOutcome::Accepted));
+    }
+    assert_eq!(
+        rows_of(&url, "select count(*), count(distinct id), max(id) from t").await,
+        ["20000|20000|19999"]
+    );
+    sync.options = json!({"batch_size": 7});
+    assert_eq!(destination.batch_limits(&sync, Operation::Removed).rows, 7);
+}
