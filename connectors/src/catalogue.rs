@@ -9,14 +9,15 @@ use serde_json::Value;
 use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
-use crate::destination::{Destination, http_request};
+use crate::destination::{self, Destination};
 use crate::warehouse::{Warehouse, duckdb, postgres};
 
 /// Every kind of source.
 pub static SOURCES: &[&SourceConnector] = &[&duckdb::DUCKDB, &postgres::POSTGRES];
 
 /// Every kind of destination.
-pub static DESTINATIONS: &[&DestinationConnector] = &[&http_request::CONNECTOR];
+pub static DESTINATIONS: &[&DestinationConnector] =
+    &[&destination::files::FILES, &destination::http_request::HTTP_REQUEST, &destination::postgres::POSTGRES];
 
 /// Everything the house knows about a kind of source.
 #[derive(Debug)]

@@ -7,6 +7,6 @@ pub mod duration;
 pub mod http;
 pub mod json;
 pub mod outcome;
-pub mod retry;
 mod postgres_client;
+pub mod retry;
 pub mod warehouse;

@@ -48,7 +48,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const REASON: usize = 300;
 
 /// The line of the catalogue.
-pub static CONNECTOR: DestinationConnector = DestinationConnector {
+pub static HTTP_REQUEST: DestinationConnector = DestinationConnector {
     name: "http_request",
     title: "HTTP request",
     summary: "Sends rows as JSON, or in a form of your own, to any HTTP address. A 2xx answer accepts the rows \

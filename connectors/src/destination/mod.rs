@@ -3,7 +3,9 @@
 //! [`Destination`] and [`Delivery`] are the contract that every connector keeps and that
 //! `tests/conformance/destination` checks on each of them.
 
+pub mod files;
 pub mod http_request;
+pub mod postgres;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

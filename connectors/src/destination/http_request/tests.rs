@@ -479,7 +479,7 @@ fn targets_are_canonical() {
 
 #[test]
 fn schemas_mark_secrets_and_know_every_key() {
-    let config = serde_json::to_value((CONNECTOR.config_schema)()).unwrap();
+    let config = serde_json::to_value((HTTP_REQUEST.config_schema)()).unwrap();
     assert_eq!(config["properties"]["signing_secret"]["x-secret"], true);
     assert_eq!(config["additionalProperties"], false);
     for key in [
@@ -497,7 +497,7 @@ fn schemas_mark_secrets_and_know_every_key() {
     let auth = config["$defs"]["Auth"].to_string();
     assert_eq!(auth.matches("x-secret").count(), 3, "{auth}");
     assert!(!auth.contains("oauth2"));
-    let options = serde_json::to_value((CONNECTOR.options_schema)()).unwrap();
+    let options = serde_json::to_value((HTTP_REQUEST.options_schema)()).unwrap();
     for key in ["each", "added", "changed", "removed", "rejected", "numbers", "non_finite", "nulls"] {
         assert!(options["properties"][key].is_object(), "{key}");
     }
