@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
@@ -57,6 +56,12 @@ pub trait Checkpoint: Send {
     fn is_due(&self, ledger: &Ledger) -> bool;
 }
 
+/// Gives up after ten batches in a row without one success. Rows that were refused before and come
+/// again must not make a run give up on the rest, so each of them may cost a batch.
+fn stop_rules(known_rejections: i64) -> StopRules {
+    StopRules::new(u32::try_from(known_rejections).unwrap_or(u32::MAX).saturating_add(10))
+}
+
 /// Everything that a delivery needs.
 pub struct Shipment<'a> {
     /// The diff whose rows leave.
@@ -71,6 +76,8 @@ pub struct Shipment<'a> {
     pub facts: &'a RunFacts,
     /// Operations to send, in order.
     pub sent: &'a [Operation],
+    /// Rejections that were open before this run.
+    pub known_rejections: i64,
 }
 
 /// Sends every row of the diff that the mode sends. Trouble of the destination ends up in
@@ -84,8 +91,8 @@ pub async fn deliver(
     delivered: &mut Delivered,
 ) -> Result<(), Error> {
     let destination = &run.sync.destination.destination;
-    let delivery: Arc<dyn Delivery> = match destination.open(shipment.spec, shipment.facts).await {
-        Ok(delivery) => Arc::from(delivery),
+    let delivery = match destination.open(shipment.spec, shipment.facts).await {
+        Ok(delivery) => Arc::new(delivery),
         Err(error) => {
             delivered.stop = Some(error.into());
             return Ok(());
@@ -95,10 +102,11 @@ pub async fn deliver(
     let mut dispatch = Dispatch {
         run,
         lease,
-        delivery: delivery.clone(),
+        delivery,
         policy: RetryPolicy::new(destination.retries()),
         deferred,
-        rules: StopRules::default(),
+        rules: stop_rules(shipment.known_rejections),
+        judges_first_batch: shipment.known_rejections == 0,
         tasks: JoinSet::new(),
         batches: 0,
         deferred_rows: Vec::new(),
@@ -110,17 +118,19 @@ pub async fn deliver(
     // Whatever happened, requests under way are waited for: their answers are worth having.
     let drained = dispatch.drain().await;
     let complete = outcome.is_ok() && drained.is_ok() && dispatch.delivered.stop.is_none();
-    let closing = dispatch.close(delivery, complete).await;
+    let closing = dispatch.close(complete).await;
     outcome.and(drained).and(closing)
 }
 
 struct Dispatch<'a, 'b> {
     run: &'a Run<'b>,
     lease: &'a Lease,
-    delivery: Arc<dyn Delivery>,
+    delivery: Arc<Box<dyn Delivery>>,
     policy: RetryPolicy,
     deferred: bool,
     rules: StopRules,
+    /// No row is known to be refused, so a first batch without a success says something.
+    judges_first_batch: bool,
     tasks: JoinSet<Ended>,
     batches: i64,
     /// With a deferred destination: what was written and waits for the closing.
@@ -297,7 +307,7 @@ impl Dispatch<'_, '_> {
             let settled = if mapped.batch.is_empty() {
                 Settled { outcomes: Vec::new(), stop: None, calls: 0, retries: 0, exchanges: Vec::new() }
             } else {
-                deliver_batch(delivery.as_ref(), &mapped.batch, &policy, timeout, gate.as_ref()).await
+                deliver_batch(delivery.as_ref().as_ref(), &mapped.batch, &policy, timeout, gate.as_ref()).await
             };
             fail::fail_point!("deliver.after_answer");
             Ended { batch, rows, sequences, keys, unmapped: mapped.rejected, settled }
@@ -366,7 +376,11 @@ impl Dispatch<'_, '_> {
             Some(StopReason::Stopped) => None,
             None => None,
         }
-        .or_else(|| self.rules.observe(ended.batch.unsigned_abs(), &ended.settled.outcomes));
+        .or_else(|| {
+            // What comes last can stop nothing any more.
+            let number = ended.batch.unsigned_abs() - u64::from(self.judges_first_batch);
+            self.rules.observe(number, &ended.settled.outcomes).filter(|_| self.done < self.total)
+        });
         let Some(stop) = stop else { return };
         if self.delivered.stop.is_none() {
             self.delivered.stop = match stop {
@@ -400,9 +414,9 @@ impl Dispatch<'_, '_> {
     }
 
     /// Ends the delivery; for a deferred destination this is the moment that counts.
-    async fn close(&mut self, delivery: Arc<dyn Delivery>, complete: bool) -> Result<(), Error> {
-        self.delivery = Arc::new(Closed);
-        let Some(delivery) = unshared(delivery) else {
+    async fn close(mut self, complete: bool) -> Result<(), Error> {
+        // Every task has been waited for, so nobody else holds the delivery.
+        let Some(delivery) = Arc::into_inner(std::mem::replace(&mut self.delivery, Arc::new(Box::new(Closed)))) else {
             return Err(Error::new(ErrorCode::Internal, "a delivery is still under way at its end"));
         };
         let complete = complete && !self.is_stopped();
@@ -461,7 +475,7 @@ impl Dispatch<'_, '_> {
     }
 }
 
-/// Stands where a delivery was that has been closed.
+/// Stands where a delivery was that is being closed.
 struct Closed;
 
 #[async_trait::async_trait]
@@ -473,11 +487,6 @@ impl Delivery for Closed {
     async fn close(self: Box<Self>, _: bool) -> Result<Option<RowOutcome>, connectors::outcome::DeliveryError> {
         Ok(None)
     }
-}
-
-/// The delivery itself, once nobody else holds it.
-fn unshared(_delivery: Arc<dyn Delivery>) -> Option<Box<dyn Delivery>> {
-    None
 }
 
 fn rejected(sequence: i64, why: &Rejection) -> NotedException {
@@ -594,9 +603,4 @@ impl Cutter {
                 .map_err(|e| Error::new(ErrorCode::Internal, format!("batches do not fit together: {e}"))),
         }
     }
-}
-
-/// When the delivery of a run began, for the checkpoints.
-pub fn started() -> Instant {
-    Instant::now()
 }
