@@ -1,1 +1,15 @@
+//! Decides what runs, never how it talks: the commands, project files and runs of levin.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
+pub mod catalogue;
+pub mod check;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod error;
+pub mod project;
+pub mod redact;
+pub mod report;
+mod suggestion;
+pub mod telemetry;

@@ -3,6 +3,8 @@
 //! The two traits below are the contract that every driver keeps and that
 //! `tests/conformance/warehouse` checks on each of them.
 
+pub mod sample;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
