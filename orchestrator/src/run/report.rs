@@ -83,7 +83,11 @@ pub struct ReportedError {
 
 impl From<&Error> for ReportedError {
     fn from(error: &Error) -> Self {
-        Self { code: error.code.name().to_owned(), message: error.message.clone(), hint: error.advice().to_owned() }
+        Self {
+            code: error.code.name().to_owned(),
+            message: error.message.clone(),
+            hint: error.advice().to_owned(),
+        }
     }
 }
 
