@@ -163,8 +163,8 @@ struct Loader<'a> {
     redactor: &'a Redactor,
     options: LoadOptions<'a>,
     findings: Findings,
-    /// Schemas by kind and connector, each made once.
-    shapes: HashMap<(Kind, String), Shape>,
+    /// Schemas by kind, connector and whether its type is unknown, each made once.
+    shapes: HashMap<(Kind, String, bool), Shape>,
 }
 
 impl Loader<'_> {
@@ -282,13 +282,16 @@ impl Loader<'_> {
                 .mistake(&file.path, file.node.line_of("type"), message)
                 .hint(suggestion::hint(name, &names, "types"));
         }
+        let unknown_type = own.is_none() && connector.is_some();
         let name = if own.is_some() { connector.unwrap_or_default() } else { String::new() };
-        let shape = self.shapes.entry((file.kind, name.clone())).or_insert_with(|| {
+        let shape = self.shapes.entry((file.kind, name.clone(), unknown_type)).or_insert_with(|| {
             Shape::new(match (&own, file.kind) {
                 (Some(own), kind) => schema::joined(schema::base(kind), &name, own),
-                // Which keys the connector has cannot be known: those that any has may stand.
-                (None, Kind::Sync) => schema::published(catalogue, Kind::Sync),
-                (None, kind @ (Kind::Source | Kind::Destination)) => schema::open(schema::base(kind)),
+                // Without a destination the keys that any connector has may stand; beside an unknown type, all.
+                (None, Kind::Sync) if !unknown_type => schema::published(catalogue, Kind::Sync),
+                (None, kind @ (Kind::Source | Kind::Destination | Kind::Sync)) => {
+                    schema::open(schema::base(kind))
+                }
                 (None, kind) => schema::base(kind),
             })
         });

@@ -8,11 +8,14 @@ mod file;
 mod finding;
 mod load;
 mod lock;
+mod mapping;
 mod resolve;
 mod schedule;
 mod schema;
 mod secrets;
 mod shape;
+#[cfg(test)]
+mod tests;
 mod yaml;
 
 use crate::project::Project;

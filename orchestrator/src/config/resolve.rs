@@ -9,19 +9,20 @@ use connectors::change::{Mode, OnRemoved};
 use serde::Deserialize;
 
 use super::file::{
-    DestinationConfig, GuardsConfig, LimitConfig, MappingConfig, Matches, ModelConfig, ProjectConfig,
-    ScheduleConfig, SequenceConfig, SourceConfig, SyncConfig,
+    DestinationConfig, GuardsConfig, LimitConfig, Matches, ModelConfig, ProjectConfig, ScheduleConfig,
+    SequenceConfig, SourceConfig, SyncConfig,
 };
 use super::finding::Findings;
 use super::load::ProjectFile;
 use super::lock::{Lock, Renaming};
 use super::schedule;
 use super::schema::Kind;
+use super::secrets::reason;
 use super::yaml::Step;
 use crate::catalogue::Catalogue;
 use crate::project::{
-    DestinationSpec, Guards, Limit, Mapping, MappingValue, Mappings, MatchField, ModelQuery, ModelSpec,
-    Project, Schedule, SequenceSpec, SourceSpec, SyncSpec,
+    DestinationSpec, Guards, Limit, MatchField, ModelQuery, ModelSpec, Project, Schedule, SequenceSpec,
+    SourceSpec, SyncSpec,
 };
 use crate::redact::Redactor;
 use crate::suggestion;
@@ -69,8 +70,13 @@ impl Resolver<'_> {
         self.check_cycles();
 
         let file = project_file?;
+        // Looked at by itself first: another mistake in the file must not hide this one.
+        let lease = file.node.text("lease").map(|text| self.duration(file, "lease", text));
         let written: ProjectConfig = file.written(self.findings)?;
-        let lease = self.duration(file, "lease", &written.lease)?;
+        let lease = match lease {
+            Some(lease) => lease?,
+            None => self.duration(file, "lease", &written.lease)?,
+        };
         Some(Project {
             root: self.root.to_owned(),
             name: written.name,
@@ -240,8 +246,8 @@ impl Resolver<'_> {
 
     fn model(&mut self, file: &ProjectFile, id: i64, sources: &BySlug<SourceSpec>) -> Option<ModelSpec> {
         // Which of the three is there can be told even when other keys are wrong.
-        let given: Vec<&str> =
-            ["sql", "sql_file", "table"].into_iter().filter(|key| file.node.entry(key).is_some()).collect();
+        let keys = file.node.entries().iter().map(|entry| entry.key.as_str());
+        let given: Vec<&str> = keys.filter(|key| ["sql", "sql_file", "table"].contains(key)).collect();
         match given.as_slice() {
             [] => {
                 self.findings
@@ -278,7 +284,7 @@ impl Resolver<'_> {
                         .mistake(
                             &file.path,
                             file.node.line_of("sql_file"),
-                            format!("the file `{path}` cannot be read: {error}"),
+                            format!("the file `{path}` cannot be read: {}", reason(&error)),
                         )
                         .hint("the path starts at the project's folder");
                     return None;
@@ -360,21 +366,15 @@ impl Resolver<'_> {
                 .mistake(&file.path, line("on_removed"), "mode `mirror` always deletes removed rows")
                 .hint("leave `on_removed` out, or use mode `upsert`");
         }
-        if file.sound("mode") && asked != OnRemoved::Nothing {
-            let why = match mode {
-                Mode::Diff => Some("writes removed rows with their operation"),
-                Mode::All | Mode::Snapshot => Some("sends every row and has no removed ones"),
-                Mode::Insert | Mode::Update | Mode::Upsert | Mode::Mirror => None,
-            };
-            if let Some(why) = why {
-                self.findings
-                    .mistake(
-                        &file.path,
-                        line("on_removed"),
-                        format!("mode `{}` {why}: `on_removed` has no meaning with it", mode.name()),
-                    )
-                    .hint("leave `on_removed` out");
-            }
+        let meaningless = match mode {
+            Mode::Diff => Some("writes removed rows with their operation"),
+            Mode::All | Mode::Snapshot => Some("sends every row and has no removed ones"),
+            Mode::Insert | Mode::Update | Mode::Upsert | Mode::Mirror => None,
+        }
+        .filter(|_| file.sound("mode") && asked != OnRemoved::Nothing);
+        if let Some(why) = meaningless {
+            let message = format!("mode `{}` {why}: `on_removed` has no meaning with it", mode.name());
+            self.findings.mistake(&file.path, line("on_removed"), message).hint("leave `on_removed` out");
         }
         let connector = self
             .files
@@ -395,10 +395,8 @@ impl Resolver<'_> {
                 let hint = format!("modes of `{title}`: {}", suggestion::listed(&offered));
                 self.findings.mistake(&file.path, line, what).hint(hint);
             }
-            if file.sound("on_removed")
-                && asked != OnRemoved::Nothing
-                && !connector.on_removed.contains(&asked)
-            {
+            let possible = asked == OnRemoved::Nothing || connector.on_removed.contains(&asked);
+            if meaningless.is_none() && !possible {
                 let mut offered = vec!["nothing"];
                 offered.extend(
                     connector
@@ -422,108 +420,6 @@ impl Resolver<'_> {
             }
         }
         if mode == Mode::Mirror { OnRemoved::Delete } else { asked }
-    }
-
-    fn mappings(&mut self, file: &ProjectFile, written: Option<&[MappingConfig]>) -> Mappings {
-        match written {
-            None => Mappings::AllColumns,
-            Some(written) => {
-                let path = vec![Step::Key("mappings".to_owned())];
-                Mappings::Fields(self.fields(file, &path, written))
-            }
-        }
-    }
-
-    /// A list of mappings, each with a field of its own.
-    fn fields(&mut self, file: &ProjectFile, path: &[Step], written: &[MappingConfig]) -> Vec<Mapping> {
-        let mut seen: HashMap<&str, usize> = HashMap::new();
-        let mut fields = Vec::new();
-        for (index, mapping) in written.iter().enumerate() {
-            let mut here = path.to_vec();
-            here.push(Step::Index(index));
-            let line = file.node.line_at(&here);
-            let value = self.value(file, &here, mapping);
-            let Some(to) = mapping.to.as_deref() else {
-                self.findings
-                    .mistake(&file.path, line, "the mapping has no `to`")
-                    .hint("`to` names the destination's field");
-                continue;
-            };
-            if let Some(first) = seen.get(to) {
-                let message = format!("two mappings go to `{to}`: the other is on line {first}");
-                self.findings.mistake(&file.path, line, message).hint("keep one of the two");
-            } else {
-                seen.insert(to, line);
-            }
-            fields.extend(value.map(|value| Mapping { to: to.to_owned(), value }));
-        }
-        fields
-    }
-
-    fn value(&mut self, file: &ProjectFile, path: &[Step], written: &MappingConfig) -> Option<MappingValue> {
-        let ways = ["from", "template", "value", "variable", "object", "array"];
-        let given: Vec<&str> = ways
-            .into_iter()
-            .zip([
-                written.from.is_some(),
-                written.template.is_some(),
-                written.value.is_some(),
-                written.variable.is_some(),
-                written.object.is_some(),
-                written.array.is_some(),
-            ])
-            .filter_map(|(way, given)| given.then_some(way))
-            .collect();
-        let line = file.node.line_at(path);
-        if given.len() != 1 {
-            let message = if given.is_empty() {
-                format!("the mapping has none of {}", suggestion::listed(&ways))
-            } else {
-                format!("the mapping has more than one of {}", suggestion::listed(&given))
-            };
-            self.findings.mistake(&file.path, line, message).hint("give exactly one");
-            return None;
-        }
-        let inside = |key: &str| {
-            let mut inside = path.to_vec();
-            inside.push(Step::Key(key.to_owned()));
-            inside
-        };
-        if let Some(column) = &written.from {
-            return Some(MappingValue::Column(column.clone()));
-        }
-        if let Some(template) = &written.template {
-            if let Err(error) = minijinja::Environment::new().template_from_str(template) {
-                let why = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-                let line = file.node.line_at(&inside("template"));
-                self.findings
-                    .mistake(&file.path, line, format!("the template cannot be read: {why}"))
-                    .hint("expressions stand in `{{ … }}`, columns are `row.name`");
-            }
-            return Some(MappingValue::Template(template.clone()));
-        }
-        if let Some(value) = &written.value {
-            return Some(MappingValue::Constant(value.clone()));
-        }
-        if let Some(variable) = written.variable {
-            return Some(MappingValue::Variable(variable));
-        }
-        if let Some(object) = &written.object {
-            return Some(MappingValue::Object(self.fields(file, &inside("object"), object)));
-        }
-        let array = written.array.as_deref().unwrap_or_default();
-        let path = inside("array");
-        let mut values = Vec::new();
-        for (index, item) in array.iter().enumerate() {
-            let mut here = path.clone();
-            here.push(Step::Index(index));
-            if item.to.is_some() {
-                let line = file.node.line_at(&here);
-                self.findings.mistake(&file.path, line, "a value in a list has no `to`").hint("leave it out");
-            }
-            values.extend(self.value(file, &here, item));
-        }
-        Some(MappingValue::Array(values))
     }
 
     fn schedule(&mut self, file: &ProjectFile, written: &ScheduleConfig) -> Option<Schedule> {

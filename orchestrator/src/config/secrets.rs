@@ -34,16 +34,23 @@ enum Piece<'a> {
 impl Interpolation<'_> {
     /// Replaces every `${…}` below a node. Returns whether all of them could be read.
     pub(super) fn resolve(&self, file: &Path, node: &mut Node, findings: &mut Findings) -> bool {
+        // Every one is tried, so that all that is missing is found at once.
+        let mut complete = true;
         match &mut node.tree {
-            Tree::Text(text) => self.resolve_text(file, node.line, text, findings),
+            Tree::Text(text) => complete = self.resolve_text(file, node.line, text, findings),
             Tree::List(items) => {
-                items.iter_mut().fold(true, |all, item| self.resolve(file, item, findings) && all)
+                for item in items {
+                    complete &= self.resolve(file, item, findings);
+                }
             }
-            Tree::Map(entries) => entries
-                .iter_mut()
-                .fold(true, |all, entry| self.resolve(file, &mut entry.value, findings) && all),
-            _ => true,
+            Tree::Map(entries) => {
+                for entry in entries {
+                    complete &= self.resolve(file, &mut entry.value, findings);
+                }
+            }
+            _ => {}
         }
+        complete
     }
 
     fn resolve_text(&self, file: &Path, line: usize, text: &mut Text, findings: &mut Findings) -> bool {
@@ -116,7 +123,8 @@ impl Interpolation<'_> {
     }
 }
 
-fn reason(error: &std::io::Error) -> String {
+/// Why a file cannot be read, in few words.
+pub(super) fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "it does not exist".to_owned(),
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

@@ -142,16 +142,16 @@ impl Check<'_> {
                 self.mistake(&path, format!("{here} needs {what}")).hint(hint);
             }
             ValidationErrorKind::Minimum { limit } => {
-                self.mistake(&path, format!("{here} must not be less than {limit}"));
+                self.mistake(&path, format!("{here} must not be less than {}", plain(limit)));
             }
             ValidationErrorKind::Maximum { limit } => {
-                self.mistake(&path, format!("{here} must not be more than {limit}"));
+                self.mistake(&path, format!("{here} must not be more than {}", plain(limit)));
             }
             ValidationErrorKind::ExclusiveMinimum { limit } => {
-                self.mistake(&path, format!("{here} must be more than {limit}"));
+                self.mistake(&path, format!("{here} must be more than {}", plain(limit)));
             }
             ValidationErrorKind::ExclusiveMaximum { limit } => {
-                self.mistake(&path, format!("{here} must be less than {limit}"));
+                self.mistake(&path, format!("{here} must be less than {}", plain(limit)));
             }
             ValidationErrorKind::UniqueItems => {
                 self.mistake(&path, format!("{here} holds an entry twice"));
@@ -184,7 +184,18 @@ impl Check<'_> {
             Some((_, holder)) if !holder.is_empty() => format!(" in {}", subject(holder)),
             _ => String::new(),
         };
-        self.mistake(path, format!("unknown key `{key}`{inside}")).hint(suggestion::hint(key, known, "keys"));
+        // A key that is there already was not meant by another one.
+        let holder = path.split_last().and_then(|(_, holder)| self.root.at(holder));
+        let free: Vec<&str> = known
+            .iter()
+            .copied()
+            .filter(|key| holder.is_none_or(|holder| holder.entry(key).is_none()))
+            .collect();
+        self.mistake(path, format!("unknown key `{key}`{inside}")).hint(suggestion::hint(
+            key,
+            &free,
+            "other keys",
+        ));
     }
 
     fn wrong_type(&mut self, path: &[Step], expected: &[&str], schema: &Value) {
@@ -229,14 +240,17 @@ impl Check<'_> {
             Some(Tree::Text(text)) => suggestion::nearest(&text.written, words.iter().copied()),
             _ => None,
         };
-        let hint = nearest.map(|meant| format!("did you mean `{meant}`?"));
+        let hint = match node.map(|node| &node.tree) {
+            // YAML reads the word as no value at all.
+            Some(Tree::Null) if words.contains(&"null") => Some("write it in quotes: \"null\"".to_owned()),
+            _ => nearest.map(|meant| format!("did you mean `{meant}`?")),
+        };
         let one_of = if words.len() == 1 { "" } else { "one of " };
-        let message = format!(
-            "{} must be {one_of}{}, not {}",
-            subject(path),
-            suggestion::listed(&words),
-            described(node)
-        );
+        let (here, words) = (subject(path), suggestion::listed(&words));
+        let message = match node.map(|node| &node.tree) {
+            Some(Tree::Null) => format!("{here} has no value; it must be {one_of}{words}"),
+            _ => format!("{here} must be {one_of}{words}, not {}", described(node)),
+        };
         self.mistake(path, message).hint = hint;
     }
 
@@ -272,9 +286,9 @@ impl Check<'_> {
                     },
                 }
             }
-            Some(
-                tree @ (Tree::Text(_) | Tree::Integer(_) | Tree::Float(_) | Tree::Boolean(_) | Tree::Null),
-            ) if !words.is_empty() && !(matches!(tree, Tree::Null) && keys.is_empty()) => {
+            Some(Tree::Text(_) | Tree::Integer(_) | Tree::Float(_) | Tree::Boolean(_) | Tree::Null)
+                if !words.is_empty() =>
+            {
                 self.wrong_word(path, &words);
             }
             _ => {
@@ -362,6 +376,11 @@ fn type_name(name: &str) -> &'static str {
     }
 }
 
+/// A limit without the `.0` that schemas give whole numbers.
+fn plain(limit: &Value) -> String {
+    limit.to_string().trim_end_matches(".0").to_owned()
+}
+
 /// What a person wrote, without revealing what a `${…}` stands for.
 fn described(node: Option<&Node>) -> String {
     const SHOWN: usize = 60;
@@ -427,7 +446,7 @@ schedule: {every: 15, at: [{days: [monday], time: '9:00'}]}
                 "2: `destination` must be a text, not the number 12 (write it in quotes: \"12\")",
                 "3: `mode` must be one of `insert`, `update`, `upsert`, `mirror`, `all`, `diff`, `snapshot`, \
                  not the text `upsrt` (did you mean `upsert`?)",
-                "4: `on_removed` must be one of `nothing`, `clear`, `delete`, not nothing",
+                "4: `on_removed` has no value; it must be one of `nothing`, `clear`, `delete`",
                 "5: the key `to` is missing in `match`",
                 "5: unknown key `too` in `match` (did you mean `to`?)",
                 "7: `mappings[0].from` must be a text, not a list",
@@ -499,5 +518,12 @@ schedule: {every: 15, at: [{days: [monday], time: '9:00'}]}
         );
         assert_eq!(look(&schema, "auth: {}\n"), ["1: `auth` needs one of `bearer`, `basic`"]);
         assert_eq!(look(&schema, "auth: none\n"), [] as [&str; 0]);
+        let words = json!({"properties": {"non_finite": {"enum": ["null", "string"]}}});
+        assert_eq!(
+            look(&words, "non_finite: null\n"),
+            [
+                "1: `non_finite` has no value; it must be one of `null`, `string` (write it in quotes: \"null\")"
+            ]
+        );
     }
 }

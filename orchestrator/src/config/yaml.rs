@@ -96,7 +96,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Unreadable> {
         if error.info().contains("duplicated key") {
             "the key stands here twice".clone_into(&mut unreadable.message);
             unreadable.hint = Some("keep one of the two".to_owned());
-        } else if let Some(tab) = text.lines().take(line).position(indented_by_tab) {
+        } else if let Some(tab) = text.lines().take(line + 1).position(indented_by_tab) {
             unreadable = Unreadable::new(tab + 1, "not valid YAML: a line is indented with a tab");
             unreadable.hint = Some("indent with spaces".to_owned());
         }
