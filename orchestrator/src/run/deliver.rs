@@ -15,12 +15,12 @@ use futures::TryStreamExt;
 use sql_templates::{DeliverFacts, DiffShape, Statement};
 use tokio::task::JoinSet;
 
+use super::Run;
 use super::diff::Diff;
 use super::lease::Lease;
 use super::ledger::{Ledger, position};
 use super::prepare::Described;
 use super::report::OperationCounts;
-use super::{Progress, Run};
 use crate::error::{Error, ErrorCode};
 use crate::mapping::Mapper;
 use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
@@ -442,9 +442,7 @@ impl Dispatch<'_, '_> {
     /// Ends the delivery; for a deferred destination this is the moment that counts.
     async fn close(mut self, complete: bool) -> Result<(), Error> {
         // Every task has been waited for, so nobody else holds the delivery.
-        let Some(delivery) =
-            Arc::into_inner(std::mem::replace(&mut self.delivery, Arc::new(Box::new(Closed))))
-        else {
+        let Some(delivery) = Arc::into_inner(std::mem::replace(&mut self.delivery, closed())) else {
             return Err(Error::new(ErrorCode::Internal, "a delivery is still under way at its end"));
         };
         let complete = complete && !self.is_stopped();
@@ -511,6 +509,10 @@ impl Dispatch<'_, '_> {
             tracing::debug!(batch, rows = written, "written rows do not count");
         }
     }
+}
+
+fn closed() -> Arc<Box<dyn Delivery>> {
+    Arc::new(Box::new(Closed))
 }
 
 /// Stands where a delivery was that is being closed.

@@ -9,8 +9,10 @@ mod ledger;
 mod plan;
 mod prepare;
 mod prune;
+mod rehearsal;
 mod report;
 mod rows;
+mod settle;
 mod stages;
 
 use std::collections::BTreeMap;
@@ -30,6 +32,7 @@ pub use definition::{Change, Definition, Meaning};
 pub use lease::Cancel;
 pub use plan::Verdict;
 pub use prepare::{describe_model, model_sql, tables_of};
+pub use rehearsal::{PlanReport, Sample, rehearse, statements_of};
 pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
 pub use rows::{ResultRow, only_row, result_rows};
 pub use stages::Stage;
@@ -43,6 +46,7 @@ use diff::{Counts, Diff, DiffQuestion};
 use lease::Lease;
 use ledger::Ledger;
 use prepare::{Described, State};
+use settle::Unfinished;
 
 /// From where a run starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -446,14 +450,22 @@ fn due_before(run: &Run<'_>, state: &State, generation: i64) -> Option<i64> {
     }
 }
 
-fn new_mapper(run: &Run<'_>, described: &Described, generation: i64) -> Result<Mapper, Error> {
-    let values = RunValues {
+fn run_values(run: &Run<'_>, generation: i64) -> RunValues {
+    RunValues {
         run_id: run.id,
         generation,
         run_started_at: run.started_text(),
         project: run.project.uuid.to_string(),
-    };
-    Mapper::new(&run.sync, &described.definition.shape(), &described.needed.previous, values)
+    }
+}
+
+fn new_mapper(run: &Run<'_>, described: &Described, generation: i64) -> Result<Mapper, Error> {
+    Mapper::new(
+        &run.sync,
+        &described.definition.shape(),
+        &described.needed.previous,
+        run_values(run, generation),
+    )
 }
 
 fn delivery_spec(run: &Run<'_>, mapper: &Mapper) -> DeliverySpec {
@@ -487,89 +499,28 @@ async fn settle(
     state: &mut State,
     commits: &mut Commits,
 ) -> Result<Option<Settled>, Error> {
-    let (Some(delivering), Some(definition)) = (state.delivering.clone(), state.definition.clone()) else {
+    let of = format!("{}_settling", commits.generation);
+    let Some(unfinished) = Unfinished::find(run, session.as_mut(), Some(state), &of).await? else {
         return Ok(None);
     };
-    let notes_lost = delivering.store != run.store.id() || !run.store.knows_run(delivering.run).await?;
-    let notes = if notes_lost { Vec::new() } else { run.store.notes(delivering.run).await? };
-    let mut ledger = Ledger::default();
-    let mut open = Ledger::default();
-    let (mut ended_batches, mut open_batches) = (0, 0);
-    for note in notes {
-        match note.end {
-            Some(exceptions) => {
-                ended_batches += 1;
-                ledger.end(note.batch, note.rows, exceptions);
-            }
-            None => {
-                open_batches += 1;
-                open.end(note.batch, note.rows, Vec::new());
-            }
-        }
-    }
-    let shape = definition.shape();
-    // The commit reads no model; the snapshot stands where one is asked for.
-    let model = sql_templates::ModelSql::managed(&run.tables.snapshot());
-    let scope = SyncScope { tables: &run.tables, shape: &shape, model: &model };
-    let internal = |e: sql_templates::InvalidText| Error::new(ErrorCode::Internal, e.to_string());
-    let table = run.tables.recorded(&delivering.table).map_err(internal)?;
-    let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, Start::Incremental);
-    let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
-    let outcomes = run.tables.outcomes(&format!("{}_{}", commits.generation, commits.checkpoint));
-    let ranges = ledger.ranges();
-    let doubtful = open.ranges();
-    let keeps_snapshot = definition.meaning != Meaning::Nothing;
-    let mut pieces = ranges.chunks(commit::MOST_RANGES).peekable();
-    let mut first = true;
+    let mut left = unfinished.ranges();
     loop {
-        let piece = pieces.next().unwrap_or_default();
-        let last = pieces.peek().is_none();
-        let facts = CommitFacts {
-            diff: table.clone(),
-            diff_shape: delivering.shape,
-            diff_generation: delivering.generation,
-            run: delivering.run,
-            generation: commits.generation,
-            checkpoint: commits.checkpoint,
-            last,
-            complete: false,
-            ranges: piece,
-            outcomes: Some(outcomes.clone()),
-            set_aside: None,
-            sent: &words,
-            keep_removals: false,
-            had_rejections: state.rejections > 0,
-            had_doubts: state.doubts > 0,
-            keeps_snapshot,
-            adopt: false,
-            keep_set_aside: false,
-            reset: false,
-            due_before: None,
-        };
-        if first {
-            commit::write_outcomes(session.as_mut(), run, &outcomes, ledger.exceptions()).await?;
-            if notes_lost {
-                commit::doubt(session.as_mut(), run, scope, &facts, None).await?;
-            } else if !doubtful.is_empty() {
-                commit::doubt(session.as_mut(), run, scope, &facts, Some(&doubtful)).await?;
-            }
-            first = false;
-        }
-        let script = commit::commit_script(run, scope, &facts, &[], Atomicity::Transaction)?;
+        let (piece, rest) = left.split_at(left.len().min(commit::MOST_RANGES));
+        left = rest;
+        let facts = unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty());
+        let script = commit::commit_script(run, unfinished.scope(run), &facts, &[], Atomicity::Transaction)?;
         commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
         commits.checkpoint += 1;
-        if last {
+        if left.is_empty() {
             break;
         }
     }
-    if !notes_lost {
-        run.store.forget(delivering.run, None).await?;
-    }
-    prune::prune(session.as_mut(), run, &[outcomes, table]).await?;
+    run.store.forget(unfinished.run(), None).await?;
+    prune::prune(session.as_mut(), run, &unfinished.tables()).await?;
     if let Some(settled) = prepare::read_state(session.as_mut(), run).await? {
         *state = State { holder: state.holder.clone(), ..settled };
     }
-    Ok(Some(Settled { run: delivering.run, ended_batches, open_batches, notes_lost }))
+    Ok(Some(unfinished.settled()))
 }
 
 #[expect(

@@ -108,23 +108,33 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
     }))
 }
 
+/// The statements that make the managed schemas, where they are missing.
+pub async fn create_schemas<'a>(
+    session: &mut dyn Session,
+    run: &'a Run<'_>,
+) -> Result<Vec<Statement<'a>>, Error> {
+    let find =
+        script(run.dialect(), Atomicity::Transaction, &[Statement::FindSchemas { tables: &run.tables }])?;
+    let found = session.execute(&find).await?;
+    let there = result_rows(found.result("find the managed schemas")).count();
+    let wanted = if run.tables.planner_schema() == run.tables.audit_schema() { 1 } else { 2 };
+    Ok(if there < wanted { vec![Statement::CreateSchemas { tables: &run.tables }] } else { Vec::new() })
+}
+
 /// Makes the managed schemas and the sync's state.
 pub async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<(), Error> {
     let project = run.project.uuid.to_string();
-    let create = script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[
-            Statement::CreateSchemas { tables: &run.tables },
-            Statement::CreateState {
-                tables: &run.tables,
-                project: &project,
-                sync_id: run.sync.id,
-                slug: &run.sync.slug,
-            },
-            Statement::CreateAudit { tables: &run.tables },
-        ],
-    )?;
+    let mut statements = create_schemas(session, run).await?;
+    statements.extend([
+        Statement::CreateState {
+            tables: &run.tables,
+            project: &project,
+            sync_id: run.sync.id,
+            slug: &run.sync.slug,
+        },
+        Statement::CreateAudit { tables: &run.tables },
+    ]);
+    let create = script(run.dialect(), Atomicity::Transaction, &statements)?;
     match session.execute(&create).await {
         Ok(_) => Ok(()),
         Err(e) if e.kind == ErrorKind::Permission => Err(missing_grant(run, &e.message)),

@@ -92,7 +92,7 @@ impl From<&Error> for ReportedError {
 }
 
 /// What a run came to. Counts that are not known are absent, never 0.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReport {
     /// The sync's number.
