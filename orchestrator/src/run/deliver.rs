@@ -109,7 +109,7 @@ pub async fn deliver(
         judges_first_batch: shipment.known_rejections == 0,
         tasks: JoinSet::new(),
         batches: 0,
-        deferred_rows: Vec::new(),
+        waiting: Vec::new(),
         delivered,
         done: 0,
         total: shipment.facts.planned.values().sum(),
@@ -133,11 +133,18 @@ struct Dispatch<'a, 'b> {
     judges_first_batch: bool,
     tasks: JoinSet<Ended>,
     batches: i64,
-    /// With a deferred destination: what was written and waits for the closing.
-    deferred_rows: Vec<(NotedRows, Vec<NotedException>)>,
+    /// What was written and counts only once the delivery is closed.
+    waiting: Vec<Waiting>,
     delivered: &'a mut Delivered,
     done: u64,
     total: u64,
+}
+
+/// A batch whose outcomes come when the delivery is closed.
+struct Waiting {
+    batch: i64,
+    rows: NotedRows,
+    exceptions: Vec<NotedException>,
 }
 
 /// A batch that came to its end.
@@ -346,8 +353,8 @@ impl Dispatch<'_, '_> {
         self.done += accepted + exceptions.len() as u64;
         self.run.progress.delivered(self.done, self.total);
         self.observe(&ended);
-        if self.deferred {
-            self.deferred_rows.push((ended.rows, exceptions));
+        if self.deferred || ended.settled.outcomes.contains(&RowOutcome::Deferred) {
+            self.waiting.push(Waiting { batch: ended.batch, rows: ended.rows, exceptions });
         } else {
             fail::fail_point!("deliver.before_end_note");
             self.run.store.end(self.run.id, ended.batch, &exceptions).await?;
@@ -420,17 +427,18 @@ impl Dispatch<'_, '_> {
             return Err(Error::new(ErrorCode::Internal, "a delivery is still under way at its end"));
         };
         let complete = complete && !self.is_stopped();
-        let waiting = std::mem::take(&mut self.deferred_rows);
-        let mut batch = self.batches;
-        let first_batch = batch + 1;
-        if complete && self.deferred {
-            fail::fail_point!("deliver.before_start_note");
-            for (rows, _) in &waiting {
-                batch += 1;
-                self.run.store.start(Note { run: self.run.id, batch, rows: *rows, end: None }).await?;
+        let waiting = std::mem::take(&mut self.waiting);
+        if complete && !waiting.is_empty() {
+            if self.deferred {
+                // Nothing of it could be seen until now, so until now nothing of it could be in doubt.
+                fail::fail_point!("deliver.before_start_note");
+                for Waiting { batch, rows, .. } in &waiting {
+                    self.run.store.start(Note { run: self.run.id, batch: *batch, rows: *rows, end: None }).await?;
+                }
+                fail::fail_point!("deliver.after_start_note");
             }
             if self.lease.gate().admit(self.run.sync.destination.destination.timeout()).await.is_err() {
-                self.undo_deferred(&waiting, NotedOutcome::NotSent);
+                self.undo(&waiting, NotedOutcome::NotSent);
                 let _ = delivery.close(false).await;
                 return Ok(());
             }
@@ -438,20 +446,25 @@ impl Dispatch<'_, '_> {
         match delivery.close(complete).await {
             Ok(outcome) => {
                 fail::fail_point!("deliver.after_answer");
-                let accepted = complete && outcome.is_none_or(|o| o == RowOutcome::Accepted);
-                if !accepted {
-                    let what = if complete { NotedOutcome::InDoubt } else { NotedOutcome::NotSent };
-                    self.undo_deferred(&waiting, what);
-                    return Ok(());
+                match (complete, outcome) {
+                    (true, None | Some(RowOutcome::Accepted)) => {}
+                    (true, Some(RowOutcome::InDoubt)) => {
+                        self.undo(&waiting, NotedOutcome::InDoubt);
+                        return Ok(());
+                    }
+                    _ => {
+                        self.undo(&waiting, NotedOutcome::NotSent);
+                        return Ok(());
+                    }
                 }
-                for ((rows, exceptions), batch) in waiting.into_iter().zip(first_batch..) {
+                for Waiting { batch, rows, exceptions } in waiting {
                     self.run.store.end(self.run.id, batch, &exceptions).await?;
                     self.delivered.ledger.end(batch, rows, exceptions);
                 }
                 Ok(())
             }
             Err(error) => {
-                self.undo_deferred(&waiting, NotedOutcome::NotSent);
+                self.undo(&waiting, NotedOutcome::NotSent);
                 if self.delivered.stop.is_none() {
                     self.delivered.stop = Some(error.into());
                 }
@@ -461,8 +474,8 @@ impl Dispatch<'_, '_> {
     }
 
     /// Rows that were written and do not count, because the delivery did not come to its end.
-    fn undo_deferred(&mut self, waiting: &[(NotedRows, Vec<NotedException>)], what: NotedOutcome) {
-        for (rows, exceptions) in waiting {
+    fn undo(&mut self, waiting: &[Waiting], what: NotedOutcome) {
+        for Waiting { batch, rows, exceptions } in waiting {
             let Some(operation) = super::ledger::operation(rows.operation) else { continue };
             let written = u64::try_from(rows.end - rows.start).unwrap_or_default() - exceptions.len() as u64;
             let successful = self.delivered.successful.of_mut(operation);
@@ -471,6 +484,7 @@ impl Dispatch<'_, '_> {
                 *self.delivered.failed.of_mut(operation) += written;
                 self.delivered.in_doubt += written;
             }
+            tracing::debug!(batch, rows = written, "written rows do not count");
         }
     }
 }

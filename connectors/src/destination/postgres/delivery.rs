@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::SinkExt;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::Server;
 use super::apply::{Plan, Planning, Statements};
@@ -149,13 +149,7 @@ impl PostgresDelivery {
                 link.staged = true;
             }
             client.batch_execute("begin isolation level read committed read write").await?;
-            let mut sink = Box::pin(client.copy_in::<_, Bytes>(&statements.copy).await?);
-            let mut rest = rows;
-            while !rest.is_empty() {
-                let chunk = rest.split_to(rest.len().min(CHUNK));
-                sink.feed(chunk).await?;
-            }
-            sink.as_mut().finish().await?;
+            copy_rows(client, &statements.copy, rows).await?;
             // Planned anew each time: a plan that was made for a small table would stay.
             client.simple_query(&statements.apply).await
         };
@@ -319,8 +313,19 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Hands rows over to a COPY.
+pub(super) async fn copy_rows(client: &Client, copy: &str, rows: Bytes) -> Result<u64, Error> {
+    let mut sink = Box::pin(client.copy_in::<_, Bytes>(copy).await?);
+    let mut rest = rows;
+    while !rest.is_empty() {
+        let chunk = rest.split_to(rest.len().min(CHUNK));
+        sink.feed(chunk).await?;
+    }
+    sink.as_mut().finish().await
+}
+
 /// Columns are found by their place, so the places must be those of the plan.
-fn same_names(one: &Schema, other: &Schema) -> bool {
+pub(super) fn same_names(one: &Schema, other: &Schema) -> bool {
     one.fields().iter().map(|f| f.name()).eq(other.fields().iter().map(|f| f.name()))
 }
 

@@ -11,11 +11,13 @@
 //! * A removal of a row that the table does not hold is accepted: it is as it should be.
 //! * Sessions run in UTC: timestamps without a zone that go into `timestamptz` are read as UTC, and
 //!   instants that go into `timestamp` are written in UTC.
-//! * `all` upserts every row. Replacing the whole content atomically is not offered yet.
+//! * `all` upserts every row; with `replace: true` it replaces the content (`replace.rs`), and its
+//!   outcomes are deferred until closing.
 
 mod apply;
 mod copy;
 mod delivery;
+mod replace;
 mod table;
 mod trouble;
 
@@ -30,6 +32,7 @@ use serde_json::Value;
 
 use self::apply::{Plan, Planning};
 use self::delivery::PostgresDelivery;
+use self::replace::ReplaceDelivery;
 use self::table::{Table, TableName, differently_cased, quoted, quoted_list};
 use self::trouble::Troubles;
 use super::{BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts};
@@ -99,6 +102,9 @@ fn retries() -> u32 {
 struct PostgresOptions {
     /// Make the table when it is missing: a column per mapped field, the identity as primary key.
     create: bool,
+    /// Mode `all`: the rows of the run take the place of the table's whole content, at once and
+    /// only when the run has come to its end.
+    replace: bool,
     /// The most rows in one transaction.
     #[schemars(range(min = 1, max = 1_000_000))]
     batch_size: usize,
@@ -106,7 +112,7 @@ struct PostgresOptions {
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { create: false, batch_size: 10_000 }
+        Self { create: false, replace: false, batch_size: 10_000 }
     }
 }
 
@@ -201,6 +207,9 @@ impl Postgres {
         if options.batch_size == 0 {
             return Err(refused("batch_size", "must be at least 1".into()));
         }
+        if options.replace && sync.mode != Mode::All {
+            return Err(refused("replace", "belongs to mode all".into()));
+        }
         let object = sync.object.as_deref().unwrap_or_default();
         let name = TableName::parse(object)
             .map_err(|e| refused("object", format!("{e}; write it as schema.table")))?;
@@ -241,9 +250,11 @@ impl Postgres {
         &self,
         connection: &PostgresConnection,
         sync: &DeliverySpec,
+        checked: &Checked,
         table: &Table,
     ) -> Result<(), DeliveryError> {
         let mut needed: Vec<&str> = match sync.mode {
+            _ if checked.options.replace => vec!["SELECT", "INSERT", "DELETE"],
             Mode::Insert => vec!["INSERT"],
             Mode::Update => vec!["SELECT", "UPDATE"],
             _ => vec!["SELECT", "INSERT", "UPDATE"],
@@ -364,7 +375,7 @@ impl Destination for Postgres {
                 });
             }
         }
-        self.check_grants(&connection, sync, &table).await
+        self.check_grants(&connection, sync, &checked, &table).await
     }
 
     async fn fields(&self, object: &str) -> Result<Option<Vec<DestinationField>>, DeliveryError> {
@@ -389,8 +400,13 @@ impl Destination for Postgres {
         let delivery = PostgresDelivery::new(self.server.clone(), sync.clone(), checked.name.clone());
         let connection = self.server.connect(delivery.application_name()).await?;
         // What cannot work is said here; a missing table is made with the first rows.
-        if let Some(table) = self.look(&connection, sync, &checked).await? {
-            delivery.plan_for(&connection, &table).await?;
+        let table = self.look(&connection, sync, &checked).await?;
+        if let Some(table) = &table {
+            delivery.plan_for(&connection, table).await?;
+        }
+        if checked.options.replace {
+            let server = self.server.clone();
+            return Ok(Box::new(ReplaceDelivery::new(server, sync, checked.name, connection)));
         }
         delivery.keep(connection);
         Ok(Box::new(delivery))
