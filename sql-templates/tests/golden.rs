@@ -1,6 +1,9 @@
 //! Every statement in every dialect, as files that a reviewer can read and paste.
 //! `UPDATE_GOLDEN=1 cargo test` writes them anew.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the switch that writes the files is a variable")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
