@@ -2,7 +2,6 @@
 //! `UPDATE_GOLDEN=1 cargo test` writes them anew.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "the switch that writes the files is a variable")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
