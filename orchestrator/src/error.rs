@@ -105,6 +105,12 @@ impl From<DeliveryError> for Error {
     }
 }
 
+impl From<sql_templates::RenderError> for Error {
+    fn from(error: sql_templates::RenderError) -> Self {
+        Self::new(ErrorCode::Internal, error.to_string())
+    }
+}
+
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {
         Self::new(ErrorCode::ProjectInvalid, error.to_string())

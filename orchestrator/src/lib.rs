@@ -1,8 +1,18 @@
-//! The orchestrator: decides what runs, never how it talks.
+//! Decides what runs, never how it talks: the commands, project files and runs of levin.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
+pub mod catalogue;
+pub mod check;
+pub mod cli;
+pub mod command;
+pub mod config;
 pub mod error;
 pub mod mapping;
 pub mod project;
 pub mod redact;
+pub mod report;
+pub mod run;
 pub mod store;
-pub mod suggestion;
+mod suggestion;
+pub mod telemetry;

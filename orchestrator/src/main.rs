@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `levin`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orchestrator::cli::main()
+}

@@ -1,3 +1,11 @@
+{# Which of the managed schemas are there: creating one that is needs a right that levin may lack. #}
+{% macro find_schemas() %}
+{{ step("find the managed schemas", "rows") }}
+select schema_name
+from information_schema.schemata
+where schema_name in ({{ planner_literal }}, {{ audit_literal }})
+{% endmacro %}
+
 {% macro create_schemas() %}
 {{ step("create the planner schema") }}
 create schema if not exists {{ planner_schema }}

@@ -209,6 +209,8 @@ pub struct DeliverFacts<'a> {
 pub enum Statement<'a> {
     /// The model as it is, to be described.
     Model { model: &'a ModelSql },
+    /// Names of the managed schemas that are there.
+    FindSchemas { tables: &'a SyncTables },
     /// Both managed schemas, if missing.
     CreateSchemas { tables: &'a SyncTables },
     /// The state's table and its one row, if missing.
@@ -307,6 +309,7 @@ impl Statement<'_> {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Model { .. } => "model_rows",
+            Self::FindSchemas { .. } => "find_schemas",
             Self::CreateSchemas { .. } => "create_schemas",
             Self::CreateState { .. } => "create_state",
             Self::ReadState { .. } => "read_state",
@@ -361,6 +364,10 @@ impl Statement<'_> {
     fn values(&self, dialect: Dialect) -> Result<Vec<(&'static str, Value)>, InvalidText> {
         Ok(match self {
             Self::Model { model } => vec![("model", model_value(model))],
+            Self::FindSchemas { tables } => vec![
+                ("planner_literal", text(tables.planner_schema().name())?),
+                ("audit_literal", text(tables.audit_schema().name())?),
+            ],
             Self::CreateSchemas { tables } => vec![
                 ("planner_schema", ident(tables.planner_schema())),
                 ("audit_schema", ident(tables.audit_schema())),

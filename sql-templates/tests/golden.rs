@@ -163,6 +163,7 @@ fn cases(dialect: Dialect) -> Vec<(&'static str, String)> {
 
     let mut statements = vec![
         ("model_rows", Statement::Model { model: &model }),
+        ("find_schemas", Statement::FindSchemas { tables: &tables }),
         ("create_schemas", Statement::CreateSchemas { tables: &tables }),
         (
             "create_state",

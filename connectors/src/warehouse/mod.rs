@@ -6,6 +6,7 @@
 pub mod duckdb;
 mod duration;
 pub mod postgres;
+pub mod sample;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -56,10 +56,17 @@ fn outcomes_batch(exceptions: &[NotedException]) -> Result<RecordBatch, Error> {
     let columns: Vec<arrow::array::ArrayRef> = vec![
         Arc::new(exceptions.iter().map(|e| e.sequence).collect::<Int64Array>()),
         Arc::new(exceptions.iter().map(|e| Some(word(e))).collect::<StringArray>()),
-        Arc::new(exceptions.iter().map(|e| Some(e.in_doubt || e.outcome == NotedOutcome::InDoubt)).collect::<BooleanArray>()),
+        Arc::new(
+            exceptions
+                .iter()
+                .map(|e| Some(e.in_doubt || e.outcome == NotedOutcome::InDoubt))
+                .collect::<BooleanArray>(),
+        ),
         Arc::new(exceptions.iter().map(|e| Some(e.code.as_str())).collect::<StringArray>()),
         // Postgres has no text with a NUL; the reason is for people.
-        Arc::new(exceptions.iter().map(|e| Some(e.reason.replace('\0', "\u{fffd}"))).collect::<StringArray>()),
+        Arc::new(
+            exceptions.iter().map(|e| Some(e.reason.replace('\0', "\u{fffd}"))).collect::<StringArray>(),
+        ),
     ];
     RecordBatch::try_new(Arc::new(schema), columns)
         .map_err(|e| Error::new(ErrorCode::Internal, format!("outcomes do not fit together: {e}")))
@@ -97,7 +104,8 @@ pub async fn commit(
             }
             Err(error) => error,
         };
-        let passing = matches!(error.kind, ErrorKind::ConnectionLost | ErrorKind::Busy | ErrorKind::Unreachable);
+        let passing =
+            matches!(error.kind, ErrorKind::ConnectionLost | ErrorKind::Busy | ErrorKind::Unreachable);
         if !passing || attempt >= 5 {
             return Err(error.into());
         }
@@ -110,7 +118,9 @@ pub async fn commit(
             Err(e) => return Err(e),
         }
         match read_state(session.as_mut(), run).await {
-            Ok(Some(state)) if state.generation == generation && state.checkpoint > checkpoint => return Ok(()),
+            Ok(Some(state)) if state.generation == generation && state.checkpoint > checkpoint => {
+                return Ok(());
+            }
             Ok(Some(state)) if state.generation != generation => {
                 return Err(Error::new(ErrorCode::LeaseLost, "another run took over before the commit"));
             }

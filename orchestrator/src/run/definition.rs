@@ -53,8 +53,9 @@ impl Definition {
 
     /// Reads the text that the state holds.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        serde_json::from_str(text)
-            .map_err(|e| Error::new(ErrorCode::Internal, format!("the definition in the sync's state cannot be read: {e}")))
+        serde_json::from_str(text).map_err(|e| {
+            Error::new(ErrorCode::Internal, format!("the definition in the sync's state cannot be read: {e}"))
+        })
     }
 }
 
@@ -95,7 +96,10 @@ pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
         }
         let cast = if recast {
             let engine_type = EngineType::from_engine(&key.engine_type).map_err(|e| {
-                Error::new(ErrorCode::KeyTypeUnsupported, format!("the key `{}` cannot be cast: {e}", key.name))
+                Error::new(
+                    ErrorCode::KeyTypeUnsupported,
+                    format!("the key `{}` cannot be cast: {e}", key.name),
+                )
             })?;
             Some(engine_type)
         } else {

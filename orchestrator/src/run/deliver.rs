@@ -15,12 +15,12 @@ use futures::TryStreamExt;
 use sql_templates::{DeliverFacts, DiffShape, Statement};
 use tokio::task::JoinSet;
 
+use super::Run;
 use super::diff::Diff;
-use super::ledger::{Ledger, position};
 use super::lease::Lease;
+use super::ledger::{Ledger, position};
 use super::prepare::Described;
 use super::report::OperationCounts;
-use super::{Progress, Run};
 use crate::error::{Error, ErrorCode};
 use crate::mapping::Mapper;
 use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
@@ -205,7 +205,8 @@ impl Dispatch<'_, '_> {
         let page = run.warehouse().page_rows();
         let mut after = None;
         'pages: loop {
-            let facts = DeliverFacts { after: page.map(|_| after.unwrap_or(0)), limit: page, ..facts.clone() };
+            let facts =
+                DeliverFacts { after: page.map(|_| after.unwrap_or(0)), limit: page, ..facts.clone() };
             let select = Statement::Deliver { shape: &shape, facts: &facts }.sql(run.dialect())?;
             let mut session = run.session("deliver").await?;
             let mut rows_of_page = 0;
@@ -218,7 +219,8 @@ impl Dispatch<'_, '_> {
                     rows_of_page += rows.num_rows() as u64;
                     after = last_sequence(rows)?.or(after);
                     for piece in cutter.push(rows.clone())? {
-                        self.send(operation, full, &piece, &mut position_in_operation, shipment, checkpoint).await?;
+                        self.send(operation, full, &piece, &mut position_in_operation, shipment, checkpoint)
+                            .await?;
                         if self.is_stopped() {
                             break 'pages;
                         }
@@ -228,8 +230,17 @@ impl Dispatch<'_, '_> {
                     break;
                 }
             } else {
-                self.send_stream(session, &select, operation, full, &mut cutter, &mut position_in_operation, shipment, checkpoint)
-                    .await?;
+                self.send_stream(
+                    session,
+                    &select,
+                    operation,
+                    full,
+                    &mut cutter,
+                    &mut position_in_operation,
+                    shipment,
+                    checkpoint,
+                )
+                .await?;
                 break;
             }
         }
@@ -276,7 +287,9 @@ impl Dispatch<'_, '_> {
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
         let length = piece.num_rows() as i64;
-        let (Some(first), Some(last)) = (first_sequence(piece)?, last_sequence(piece)?) else { return Ok(()) };
+        let (Some(first), Some(last)) = (first_sequence(piece)?, last_sequence(piece)?) else {
+            return Ok(());
+        };
         let rows = NotedRows {
             operation: position(operation),
             start: *position_in_operation,
@@ -314,7 +327,8 @@ impl Dispatch<'_, '_> {
             let settled = if mapped.batch.is_empty() {
                 Settled { outcomes: Vec::new(), stop: None, calls: 0, retries: 0, exchanges: Vec::new() }
             } else {
-                deliver_batch(delivery.as_ref().as_ref(), &mapped.batch, &policy, timeout, gate.as_ref()).await
+                deliver_batch(delivery.as_ref().as_ref(), &mapped.batch, &policy, timeout, gate.as_ref())
+                    .await
             };
             fail::fail_point!("deliver.after_answer");
             Ended { batch, rows, sequences, keys, unmapped: mapped.rejected, settled }
@@ -332,7 +346,8 @@ impl Dispatch<'_, '_> {
     /// Takes the next batch that ends, and notes how.
     async fn collect_one(&mut self) -> Result<(), Error> {
         let Some(joined) = self.tasks.join_next().await else { return Ok(()) };
-        let ended = joined.map_err(|e| Error::new(ErrorCode::Internal, format!("a delivery broke off: {e}")))?;
+        let ended =
+            joined.map_err(|e| Error::new(ErrorCode::Internal, format!("a delivery broke off: {e}")))?;
         let Some(operation) = super::ledger::operation(ended.rows.operation) else { return Ok(()) };
         let mut exceptions: Vec<NotedException> = Vec::new();
         let mut accepted = 0;
@@ -379,7 +394,9 @@ impl Dispatch<'_, '_> {
     /// Decides whether the run goes on after this batch.
     fn observe(&mut self, ended: &Ended) {
         let stop = match &ended.settled.stop {
-            Some(StopReason::Unavailable { .. } | StopReason::Unauthorized { .. }) => ended.settled.stop.clone(),
+            Some(StopReason::Unavailable { .. } | StopReason::Unauthorized { .. }) => {
+                ended.settled.stop.clone()
+            }
             Some(StopReason::Stopped) => None,
             None => None,
         }
@@ -394,7 +411,9 @@ impl Dispatch<'_, '_> {
                 StopReason::Unauthorized { message, hint } => {
                     Some(Error::new(ErrorCode::DestinationUnusable, message).hint(hint))
                 }
-                StopReason::Unavailable { message } => Some(Error::new(ErrorCode::DestinationUnavailable, message)),
+                StopReason::Unavailable { message } => {
+                    Some(Error::new(ErrorCode::DestinationUnavailable, message))
+                }
                 StopReason::Stopped => None,
             };
             self.lease.close_gate();
@@ -423,7 +442,7 @@ impl Dispatch<'_, '_> {
     /// Ends the delivery; for a deferred destination this is the moment that counts.
     async fn close(mut self, complete: bool) -> Result<(), Error> {
         // Every task has been waited for, so nobody else holds the delivery.
-        let Some(delivery) = Arc::into_inner(std::mem::replace(&mut self.delivery, Arc::new(Box::new(Closed)))) else {
+        let Some(delivery) = Arc::into_inner(std::mem::replace(&mut self.delivery, closed())) else {
             return Err(Error::new(ErrorCode::Internal, "a delivery is still under way at its end"));
         };
         let complete = complete && !self.is_stopped();
@@ -433,7 +452,10 @@ impl Dispatch<'_, '_> {
                 // Nothing of it could be seen until now, so until now nothing of it could be in doubt.
                 fail::fail_point!("deliver.before_start_note");
                 for Waiting { batch, rows, .. } in &waiting {
-                    self.run.store.start(Note { run: self.run.id, batch: *batch, rows: *rows, end: None }).await?;
+                    self.run
+                        .store
+                        .start(Note { run: self.run.id, batch: *batch, rows: *rows, end: None })
+                        .await?;
                 }
                 fail::fail_point!("deliver.after_start_note");
             }
@@ -489,6 +511,10 @@ impl Dispatch<'_, '_> {
     }
 }
 
+fn closed() -> Arc<Box<dyn Delivery>> {
+    Arc::new(Box::new(Closed))
+}
+
 /// Stands where a delivery was that is being closed.
 struct Closed;
 
@@ -498,7 +524,10 @@ impl Delivery for Closed {
         connectors::outcome::Delivered::all(RowOutcome::NotSent, batch.len())
     }
 
-    async fn close(self: Box<Self>, _: bool) -> Result<Option<RowOutcome>, connectors::outcome::DeliveryError> {
+    async fn close(
+        self: Box<Self>,
+        _: bool,
+    ) -> Result<Option<RowOutcome>, connectors::outcome::DeliveryError> {
         Ok(None)
     }
 }
@@ -586,7 +615,8 @@ impl Cutter {
         let width = (batch.get_array_memory_size() / batch.num_rows()).max(1);
         let mut offset = 0;
         while offset < batch.num_rows() {
-            let by_bytes = (self.limits.bytes.saturating_sub(self.bytes) / width).max(usize::from(self.rows == 0));
+            let by_bytes =
+                (self.limits.bytes.saturating_sub(self.bytes) / width).max(usize::from(self.rows == 0));
             let room = by_bytes.min(self.limits.rows - self.rows);
             if room == 0 {
                 full.extend(self.rest()?);

@@ -142,8 +142,11 @@ pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Er
     match error.kind {
         ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data => {
             let step = error.step.as_deref().unwrap_or("diff");
-            Error::new(ErrorCode::ModelFailed, format!("model `{}` failed in step `{step}`: {}", model.slug, error.message))
-                .at(model.file.clone(), 1)
+            Error::new(
+                ErrorCode::ModelFailed,
+                format!("model `{}` failed in step `{step}`: {}", model.slug, error.message),
+            )
+            .at(model.file.clone(), 1)
         }
         ErrorKind::Unsupported => Error::new(ErrorCode::TooManyColumns, error.message),
         _ => error.into(),
@@ -167,7 +170,8 @@ pub fn read_counts(effect: &connectors::warehouse::Effect) -> Result<Option<Coun
     }
     let unchanged = queried - null_keys - duplicate_keys - added - changed;
     let count = |n: i64, what: &str| {
-        u64::try_from(n).map_err(|_| Error::new(ErrorCode::Internal, format!("the count of {what} rows is {n}")))
+        u64::try_from(n)
+            .map_err(|_| Error::new(ErrorCode::Internal, format!("the count of {what} rows is {n}")))
     };
     Ok(Some(Counts {
         queried: count(queried, "queried")?,

@@ -38,7 +38,9 @@ impl Holder {
         Self {
             host: read("/proc/sys/kernel/hostname"),
             boot: read("/proc/sys/kernel/random/boot_id"),
-            namespace: std::fs::read_link("/proc/self/ns/pid").map(|p| p.display().to_string()).unwrap_or_default(),
+            namespace: std::fs::read_link("/proc/self/ns/pid")
+                .map(|p| p.display().to_string())
+                .unwrap_or_default(),
             pid,
             started: process_start(pid).unwrap_or_default(),
             session,
@@ -72,7 +74,8 @@ fn process_start(pid: u32) -> Option<u64> {
 /// Milliseconds on a clock that goes on while the machine is suspended.
 fn now() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(time.tv_sec).unwrap_or_default() * 1_000 + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1_000
+        + u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000_000
 }
 
 /// Asks a run to stop: requests in flight are finished and committed.
@@ -189,7 +192,9 @@ struct LeaseGate(Arc<LeaseState>);
 
 impl LeaseGate {
     fn is_stopped(&self) -> bool {
-        self.0.lost.load(Ordering::SeqCst) || self.0.closed.load(Ordering::SeqCst) || self.0.cancel.is_cancelled()
+        self.0.lost.load(Ordering::SeqCst)
+            || self.0.closed.load(Ordering::SeqCst)
+            || self.0.cancel.is_cancelled()
     }
 }
 
@@ -226,7 +231,13 @@ impl Gate for LeaseGate {
 }
 
 /// Renews a lease three times within its length until it is lost.
-async fn renew(state: Arc<LeaseState>, warehouse: Arc<dyn Warehouse>, tables: SyncTables, sync: String, length: Duration) {
+async fn renew(
+    state: Arc<LeaseState>,
+    warehouse: Arc<dyn Warehouse>,
+    tables: SyncTables,
+    sync: String,
+    length: Duration,
+) {
     let tag = Tag { sync, run: None, stage: "prepare" };
     let renewal = Statement::RenewLease {
         tables: &tables,
@@ -285,8 +296,14 @@ mod tests {
     fn a_holder_is_gone_only_when_that_is_certain() {
         let this = Holder::this(None);
         assert!(!this.is_gone(), "this process is there");
-        assert!(Holder { started: this.started + 1, ..this.clone() }.is_gone(), "the pid is used by another process");
-        assert!(!Holder { boot: "another".to_owned(), pid: 1, ..this.clone() }.is_gone(), "another boot cannot be judged");
+        assert!(
+            Holder { started: this.started + 1, ..this.clone() }.is_gone(),
+            "the pid is used by another process"
+        );
+        assert!(
+            !Holder { boot: "another".to_owned(), pid: 1, ..this.clone() }.is_gone(),
+            "another boot cannot be judged"
+        );
         assert!(!Holder { namespace: "pid:[1]".to_owned(), started: 0, ..this }.is_gone());
     }
 }

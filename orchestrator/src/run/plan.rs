@@ -18,9 +18,7 @@ pub fn sent_operations(mode: Mode, on_removed: OnRemoved, start: Start) -> Vec<O
         .filter(|operation| match operation {
             Operation::Added => true,
             Operation::Changed => matches!(mode, Mode::Update | Mode::Upsert | Mode::Mirror | Mode::Diff),
-            Operation::Removed => {
-                !kept_back && sends_removed && !matches!(mode, Mode::All | Mode::Snapshot)
-            }
+            Operation::Removed => !kept_back && sends_removed && !matches!(mode, Mode::All | Mode::Snapshot),
         })
         .collect()
 }
@@ -41,7 +39,12 @@ pub struct Verdict {
 
 /// Judges every guard that the sync sets, and those that are always on. Operations that the mode
 /// does not send never trip.
-pub fn verdicts(run: &Run<'_>, counts: &Counts, sent: &[Operation], last_queried: Option<i64>) -> Vec<Verdict> {
+pub fn verdicts(
+    run: &Run<'_>,
+    counts: &Counts,
+    sent: &[Operation],
+    last_queried: Option<i64>,
+) -> Vec<Verdict> {
     let guards = &run.sync.guards;
     let mut verdicts = Vec::new();
     let keeps_snapshot = super::prepare::keeps_snapshot(run.sync.mode);
@@ -52,7 +55,8 @@ pub fn verdicts(run: &Run<'_>, counts: &Counts, sent: &[Operation], last_queried
         }
         let over_rows = limit.rows.is_some_and(|rows| value > rows);
         #[expect(clippy::cast_precision_loss, reason = "a share in percent needs no more than 52 bits")]
-        let over_percent = of > 0 && limit.percent.is_some_and(|percent| value as f64 * 100.0 > percent * of as f64);
+        let over_percent =
+            of > 0 && limit.percent.is_some_and(|percent| value as f64 * 100.0 > percent * of as f64);
         let limit = match (limit.percent, limit.rows) {
             (Some(percent), Some(rows)) => format!("{percent} % or {rows} rows"),
             (Some(percent), None) => format!("{percent} %"),
@@ -95,8 +99,15 @@ pub fn tripped(run: &Run<'_>, verdicts: &[Verdict]) -> Option<Error> {
         .map(|v| format!("`{}` allows {}, this run has {}", v.guard, v.limit, v.value))
         .collect();
     (!over.is_empty()).then(|| {
-        Error::new(ErrorCode::GuardTripped, format!("sync `{}` was stopped before anything was sent: {}", run.sync.slug, over.join("; ")))
-            .hint(format!("look at `levin plan {}`; when it is meant, raise the guard in {}", run.sync.slug, run.sync.file.display()))
+        Error::new(
+            ErrorCode::GuardTripped,
+            format!("sync `{}` was stopped before anything was sent: {}", run.sync.slug, over.join("; ")),
+        )
+        .hint(format!(
+            "look at `levin plan {}`; when it is meant, raise the guard in {}",
+            run.sync.slug,
+            run.sync.file.display()
+        ))
     })
 }
 
@@ -105,7 +116,10 @@ pub fn duplicate_keys_forbidden(run: &Run<'_>, counts: &Counts) -> Option<Error>
     (run.sync.on_duplicate_key == OnDuplicateKey::Fail && counts.duplicate_keys > 0).then(|| {
         Error::new(
             ErrorCode::DuplicatePrimaryKey,
-            format!("model `{}` returns {} rows whose primary key occurs more than once", run.sync.model.slug, counts.duplicate_keys),
+            format!(
+                "model `{}` returns {} rows whose primary key occurs more than once",
+                run.sync.model.slug, counts.duplicate_keys
+            ),
         )
     })
 }
@@ -114,9 +128,11 @@ pub fn duplicate_keys_forbidden(run: &Run<'_>, counts: &Counts) -> Option<Error>
 pub fn split(counts: &Counts, sent: &[Operation]) -> (OperationCounts, OperationCounts) {
     let mut planned = OperationCounts::default();
     let mut not_sent = OperationCounts::default();
-    for (operation, count) in
-        [(Operation::Added, counts.added), (Operation::Changed, counts.changed), (Operation::Removed, counts.removed)]
-    {
+    for (operation, count) in [
+        (Operation::Added, counts.added),
+        (Operation::Changed, counts.changed),
+        (Operation::Removed, counts.removed),
+    ] {
         let of = if sent.contains(&operation) { &mut planned } else { &mut not_sent };
         *of.of_mut(operation) = count;
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use connectors::change::Mode;
 use connectors::warehouse::{ErrorKind, Session};
 use sql_templates::{
-    Atomicity, Column, Dialect, DiffShape, ModelSql, NotOneSelect, SnapshotPart, Statement, SyncScope, SyncTables,
-    project_prefix, script,
+    Atomicity, Column, Dialect, DiffShape, ModelSql, NotOneSelect, SnapshotPart, Statement, SyncScope,
+    SyncTables, project_prefix, script,
 };
 
 use super::definition::{Change, Definition, Meaning, compare};
@@ -62,7 +62,8 @@ pub struct Delivering {
 
 /// Reads the state; `None` for a sync that has none yet.
 pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Option<State>, Error> {
-    let read = script(run.dialect(), Atomicity::Transaction, &[Statement::ReadState { tables: &run.tables }])?;
+    let read =
+        script(run.dialect(), Atomicity::Transaction, &[Statement::ReadState { tables: &run.tables }])?;
     let effect = match session.execute(&read).await {
         Ok(effect) => effect,
         Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
@@ -85,10 +86,9 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
         Some(generation) => Some(Delivering {
             generation,
             table: row.text("delivering_table")?.unwrap_or_default(),
-            shape: row
-                .text("delivering_shape")?
-                .and_then(|s| DiffShape::from_name(&s))
-                .ok_or_else(|| Error::new(ErrorCode::Internal, "the state names a delivery of an unknown form"))?,
+            shape: row.text("delivering_shape")?.and_then(|s| DiffShape::from_name(&s)).ok_or_else(|| {
+                Error::new(ErrorCode::Internal, "the state names a delivery of an unknown form")
+            })?,
             store: row.text("delivering_store")?.unwrap_or_default(),
             run: row.integer("delivering_run")?.unwrap_or_default(),
         }),
@@ -108,23 +108,33 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
     }))
 }
 
+/// The statements that make the managed schemas, where they are missing.
+pub async fn create_schemas<'a>(
+    session: &mut dyn Session,
+    run: &'a Run<'_>,
+) -> Result<Vec<Statement<'a>>, Error> {
+    let find =
+        script(run.dialect(), Atomicity::Transaction, &[Statement::FindSchemas { tables: &run.tables }])?;
+    let found = session.execute(&find).await?;
+    let there = result_rows(found.result("find the managed schemas")).count();
+    let wanted = if run.tables.planner_schema() == run.tables.audit_schema() { 1 } else { 2 };
+    Ok(if there < wanted { vec![Statement::CreateSchemas { tables: &run.tables }] } else { Vec::new() })
+}
+
 /// Makes the managed schemas and the sync's state.
 pub async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<(), Error> {
     let project = run.project.uuid.to_string();
-    let create = script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[
-            Statement::CreateSchemas { tables: &run.tables },
-            Statement::CreateState {
-                tables: &run.tables,
-                project: &project,
-                sync_id: run.sync.id,
-                slug: &run.sync.slug,
-            },
-            Statement::CreateAudit { tables: &run.tables },
-        ],
-    )?;
+    let mut statements = create_schemas(session, run).await?;
+    statements.extend([
+        Statement::CreateState {
+            tables: &run.tables,
+            project: &project,
+            sync_id: run.sync.id,
+            slug: &run.sync.slug,
+        },
+        Statement::CreateAudit { tables: &run.tables },
+    ]);
+    let create = script(run.dialect(), Atomicity::Transaction, &statements)?;
     match session.execute(&create).await {
         Ok(_) => Ok(()),
         Err(e) if e.kind == ErrorKind::Permission => Err(missing_grant(run, &e.message)),
@@ -135,10 +145,8 @@ pub async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<()
 }
 
 fn missing_grant(run: &Run<'_>, message: &str) -> Error {
-    Error::new(ErrorCode::GrantMissing, format!("cannot write the managed schemas: {message}")).hint(format!(
-        "let an owner run what `levin grants {}` prints",
-        run.sync.model.source.slug
-    ))
+    Error::new(ErrorCode::GrantMissing, format!("cannot write the managed schemas: {message}"))
+        .hint(format!("let an owner run what `levin grants {}` prints", run.sync.model.source.slug))
 }
 
 /// Takes the lease, waiting for another holder as long as was asked.
@@ -196,7 +204,8 @@ pub async fn take_lease(session: &mut dyn Session, run: &Run<'_>) -> Result<(Lea
             }
         }
         if Instant::now() >= patience || run.cancel.is_cancelled() {
-            let who = state.holder.map_or_else(String::new, |h| format!(" by process {} on {}", h.pid, h.host));
+            let who =
+                state.holder.map_or_else(String::new, |h| format!(" by process {} on {}", h.pid, h.host));
             let left = state.lease_seconds.unwrap_or_default().max(0.0);
             return Err(Error::new(
                 ErrorCode::SyncBusy,
@@ -224,12 +233,16 @@ pub struct Described {
 /// Makes a model's SELECT from what its file says.
 pub fn model_sql(model: &ModelSpec, dialect: Dialect) -> Result<ModelSql, Error> {
     let invalid = |message: String| {
-        Error::new(ErrorCode::ModelNotOneSelect, format!("model `{}`: {message}", model.slug)).at(model.file.clone(), 1)
+        Error::new(ErrorCode::ModelNotOneSelect, format!("model `{}`: {message}", model.slug))
+            .at(model.file.clone(), 1)
     };
     match &model.query {
-        ModelQuery::Sql(text) => ModelSql::query(text, dialect).map_err(|e: NotOneSelect| invalid(e.to_string())),
+        ModelQuery::Sql(text) => {
+            ModelSql::query(text, dialect).map_err(|e: NotOneSelect| invalid(e.to_string()))
+        }
         ModelQuery::Table(text) => {
-            let parts = split_name(text).ok_or_else(|| invalid(format!("`table: {text}` is no table's name")))?;
+            let parts =
+                split_name(text).ok_or_else(|| invalid(format!("`table: {text}` is no table's name")))?;
             let mut idents = parts
                 .iter()
                 .map(|p| sql_templates::Ident::new(p.as_str()).map_err(|e| invalid(e.to_string())))
@@ -350,7 +363,10 @@ fn check_columns(columns: &[Column], model: &ModelSpec, dialect: Dialect) -> Res
         if fold(&column.name).starts_with("_levin_") {
             return Err(Error::new(
                 ErrorCode::ModelReservedColumn,
-                format!("model `{}` returns the column `{}`; names that begin with `_levin_` are levin's own", model.slug, column.name),
+                format!(
+                    "model `{}` returns the column `{}`; names that begin with `_levin_` are levin's own",
+                    model.slug, column.name
+                ),
             )
             .at(model.file.clone(), 1));
         }
@@ -393,15 +409,24 @@ fn key_columns(columns: &[Column], model: &ModelSpec, dialect: Dialect) -> Resul
 }
 
 /// What has to happen with the snapshot before the model is compared with it.
-pub fn change_of_snapshot(run: &Run<'_>, state: &State, described: &Described, target: &str) -> Result<Change, Error> {
+pub fn change_of_snapshot(
+    run: &Run<'_>,
+    state: &State,
+    described: &Described,
+    target: &str,
+) -> Result<Change, Error> {
     let (Some(was), Some(old_target)) = (&state.definition, &state.target) else { return Ok(Change::Fresh) };
     let is = &described.definition;
     let starts_over = run.request.start != Start::Incremental;
-    let refuse = |code, message: String| if starts_over { Ok(Change::Fresh) } else { Err(Error::new(code, message)) };
+    let refuse =
+        |code, message: String| if starts_over { Ok(Change::Fresh) } else { Err(Error::new(code, message)) };
     if old_target != target {
         return refuse(
             ErrorCode::TargetChanged,
-            format!("sync `{}` now points to {target}; its snapshot tells what {old_target} accepted", run.sync.slug),
+            format!(
+                "sync `{}` now points to {target}; its snapshot tells what {old_target} accepted",
+                run.sync.slug
+            ),
         );
     }
     let names = |d: &Definition| {
@@ -440,7 +465,12 @@ pub fn reshape_statements<'a>(
     keys: usize,
 ) -> Vec<Statement<'a>> {
     let mut statements = vec![
-        Statement::Reshape { scope, part: SnapshotPart::Snapshot, columns: &change.columns, due: &change.due },
+        Statement::Reshape {
+            scope,
+            part: SnapshotPart::Snapshot,
+            columns: &change.columns,
+            due: &change.due,
+        },
         Statement::Reshape { scope, part: SnapshotPart::Doubts, columns: &change.columns, due: &[] },
     ];
     if change.reasons.iter().any(|r| r.starts_with("key_type:")) {
@@ -477,7 +507,11 @@ pub fn not_one_to_one(run: &Run<'_>) -> Error {
 }
 
 /// Tables that earlier runs of this sync left behind.
-pub async fn leftovers(session: &mut dyn Session, run: &Run<'_>, keep: &[String]) -> Result<Vec<sql_templates::TableRef>, Error> {
+pub async fn leftovers(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    keep: &[String],
+) -> Result<Vec<sql_templates::TableRef>, Error> {
     let prefix = format!("{}_s{}", project_prefix(&run.project.uuid.to_string()), run.sync.id);
     let list = script(
         run.dialect(),
@@ -489,7 +523,9 @@ pub async fn leftovers(session: &mut dyn Session, run: &Run<'_>, keep: &[String]
     for row in result_rows(effect.result("list the managed tables")) {
         let Some(name) = row.text("table_name")? else { continue };
         if run.tables.is_leftover(&name) && !keep.contains(&name) {
-            tables.push(run.tables.recorded(&name).map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?);
+            tables.push(
+                run.tables.recorded(&name).map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?,
+            );
         }
     }
     Ok(tables)
@@ -501,7 +537,11 @@ pub fn keeps_snapshot(mode: Mode) -> bool {
 }
 
 /// The managed tables of a sync.
-pub fn tables_of(source: &crate::project::SourceSpec, project: &str, sync_id: i64) -> Result<SyncTables, Error> {
+pub fn tables_of(
+    source: &crate::project::SourceSpec,
+    project: &str,
+    sync_id: i64,
+) -> Result<SyncTables, Error> {
     SyncTables::new(&source.planner_schema, &source.audit_schema, project, sync_id)
         .map_err(|e| Error::new(ErrorCode::ProjectInvalid, format!("source `{}`: {e}", source.slug)))
 }

@@ -20,7 +20,12 @@ pub async fn prune(session: &mut dyn Session, run: &Run<'_>, tables: &[TableRef]
 }
 
 /// Gives the lease up, noting how many rows the model had.
-pub async fn release(session: &mut dyn Session, run: &Run<'_>, generation: i64, queried: Option<i64>) -> Result<(), Error> {
+pub async fn release(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    generation: i64,
+    queried: Option<i64>,
+) -> Result<(), Error> {
     fail::fail_point!("prune.before_release");
     let release = script(
         run.dialect(),

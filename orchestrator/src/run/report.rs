@@ -83,12 +83,16 @@ pub struct ReportedError {
 
 impl From<&Error> for ReportedError {
     fn from(error: &Error) -> Self {
-        Self { code: error.code.name().to_owned(), message: error.message.clone(), hint: error.advice().to_owned() }
+        Self {
+            code: error.code.name().to_owned(),
+            message: error.message.clone(),
+            hint: error.advice().to_owned(),
+        }
     }
 }
 
 /// What a run came to. Counts that are not known are absent, never 0.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReport {
     /// The sync's number.

@@ -66,6 +66,20 @@ impl ResultRow<'_> {
         }
     }
 
+    /// The columns `k0` … as a person may read them.
+    pub fn displayed_key(&self, keys: usize) -> String {
+        let parts: Vec<String> = (0..keys)
+            .filter_map(|at| self.batch.column_by_name(&format!("k{at}")))
+            .map(|column| {
+                if column.is_null(self.row) {
+                    return "null".to_owned();
+                }
+                arrow::util::display::array_value_to_string(column, self.row).unwrap_or_default()
+            })
+            .collect();
+        if keys == 1 { parts.concat() } else { format!("[{}]", parts.join(",")) }
+    }
+
     fn column(&self, name: &str) -> Result<&dyn Array, Error> {
         self.batch
             .column_by_name(name)

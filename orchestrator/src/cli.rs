@@ -1,0 +1,134 @@
+//! The command line: global flags, the list of commands, and how the process ends.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::catalogue::Catalogue;
+use crate::command::{self, Context};
+use crate::error::{Error, ErrorCode, Exit};
+use crate::redact::Redactor;
+use crate::report::{ColourChoice, Report};
+use crate::telemetry::{self, LogFormat};
+
+/// Keep destinations in step with your warehouse
+///
+/// levin computes in the warehouse what changed since each destination last accepted a row, and
+/// sends only that.
+#[derive(Debug, Parser)]
+#[command(
+    name = "levin",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Start here:
+  levin init demo --example    a project that runs at once
+  levin --project demo check
+
+Exit codes: 0 done, 1 done with rows rejected, 2 a run failed, 3 a guard tripped,
+64 wrong usage or an invalid project. `levin explain CODE` explains every error."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// The folder that holds `levin.yml`
+    #[arg(long, global = true, value_name = "DIR", default_value = ".")]
+    project: PathBuf,
+    /// The form of log lines on standard error
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Log more: -v, -vv, -vvv (`LEVIN_LOG` takes directives instead)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// When to use colours (`NO_COLOR` is honoured)
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: ColourChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(command::init::Args),
+    Check(command::check::Args),
+    Connectors(command::connectors::Args),
+    Explain(command::explain::Args),
+    Schema(command::schema::Args),
+}
+
+impl Command {
+    async fn execute(self, context: &Context) -> Result<ExitCode, Error> {
+        match self {
+            Self::Init(args) => command::init::execute(args, context).await,
+            Self::Check(args) => command::check::execute(args, context).await,
+            Self::Connectors(args) => command::connectors::execute(args, context).await,
+            Self::Explain(args) => command::explain::execute(args, context).await,
+            Self::Schema(args) => command::schema::execute(args, context).await,
+        }
+    }
+}
+
+/// Reads the command line, runs the command and says how the process ends.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output, everything else to standard error.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+        }
+    };
+    let redactor = Redactor::default();
+    let report = Report::new(cli.global.color, redactor.clone());
+    telemetry::init(cli.global.log_format, cli.global.verbose, report.colours_stderr(), redactor.clone());
+    // Two providers are linked; one must be chosen. A second choice (a test's) stays.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let context =
+        Context { root: cli.global.project, catalogue: Catalogue::levin(), redactor, report: report.clone() };
+
+    let panics = report.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        panics.error(&Error::new(ErrorCode::Internal, panic.to_string()))
+    }));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+            Error::new(ErrorCode::Internal, format!("the process cannot start its threads: {error}"))
+        })?;
+        runtime.block_on(cli.command.execute(&context))
+    }));
+    match outcome {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
+            report.error(&error);
+            error.code.exit().into()
+        }
+        // The hook has said what happened.
+        Err(_) => ErrorCode::Internal.exit().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_teaches_by_example() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        command.build();
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            assert!(sub.get_about().is_some(), "`{}` says not what it does", sub.get_name());
+            let after = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains("levin "), "`{}` has no example", sub.get_name());
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Durations, cron expressions and times of day, as project files write them.
+
+use std::time::Duration;
+
+use super::file::ScheduleConfig;
+use crate::project::{Schedule, TimeOfDay};
+use crate::suggestion;
+
+/// `500ms`, `30s`, `15m`, `2h`, `1d`, `1w`, or several of them in a row: `1h30m`. More than zero.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration such as `30s`, `15m`, `2h` or `1h30m`");
+    let mut total = Duration::ZERO;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let milliseconds: u64 = match &rest[..letters] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 604_800_000,
+            _ => return Err(wrong()),
+        };
+        rest = &rest[letters..];
+        let part = number.checked_mul(milliseconds).map(Duration::from_millis);
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+    }
+    if total.is_zero() { Err(format!("`{text}` is no time at all")) } else { Ok(total) }
+}
+
+const MONTHS: [&str; 12] =
+    ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
+const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
+
+struct Field {
+    name: &'static str,
+    min: u32,
+    max: u32,
+    /// Names of values, the first standing for `first_name`.
+    names: &'static [&'static str],
+    first_name: u32,
+}
+
+const FIELDS: [Field; 5] = [
+    Field { name: "minute", min: 0, max: 59, names: &[], first_name: 0 },
+    Field { name: "hour", min: 0, max: 23, names: &[], first_name: 0 },
+    Field { name: "day of the month", min: 1, max: 31, names: &[], first_name: 0 },
+    Field { name: "month", min: 1, max: 12, names: &MONTHS, first_name: 1 },
+    Field { name: "day of the week", min: 0, max: 7, names: &DAYS, first_name: 0 },
+];
+
+/// Checks a cron expression of five fields: `*`, numbers, names, ranges, steps and lists.
+pub(super) fn check_cron(text: &str) -> Result<(), String> {
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    if parts.len() != FIELDS.len() {
+        return Err(format!(
+            "`{text}` has {} instead of 5 fields (minute, hour, day of the month, month, day of the week)",
+            parts.len()
+        ));
+    }
+    for (part, field) in parts.iter().zip(&FIELDS) {
+        for item in part.split(',') {
+            check_cron_item(item, field).map_err(|why| format!("`{part}` is no {}: {why}", field.name))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_cron_item(item: &str, field: &Field) -> Result<(), String> {
+    let (range, step) = match item.split_once('/') {
+        Some((range, step)) => (range, Some(step)),
+        None => (item, None),
+    };
+    if let Some(step) = step {
+        let valid = step.parse::<u32>().is_ok_and(|step| step >= 1 && step <= field.max);
+        if !valid {
+            return Err(format!("the step `{step}` is not a number from 1 to {}", field.max));
+        }
+    }
+    if range == "*" {
+        return Ok(());
+    }
+    let value = |text: &str| -> Result<u32, String> {
+        let named = field.names.iter().position(|name| name.eq_ignore_ascii_case(text));
+        let number = match named {
+            Some(index) => Some(u32::try_from(index).unwrap_or(u32::MAX).saturating_add(field.first_name)),
+            None => text.parse().ok(),
+        };
+        number.filter(|number| (field.min..=field.max).contains(number)).ok_or_else(|| {
+            let names = match field.names {
+                [first, .., last] => format!(" or {first} to {last}"),
+                _ => String::new(),
+            };
+            format!("`{text}` is not {} to {}{names}", field.min, field.max)
+        })
+    };
+    match range.split_once('-') {
+        Some((from, to)) => {
+            let (from_value, to_value) = (value(from)?, value(to)?);
+            // `FRI-SUN`: Sunday ends the week as well as it begins it.
+            let to_value = if to_value == 0 && field.max == 7 { 7 } else { to_value };
+            if from_value > to_value { Err(format!("`{range}` runs backwards")) } else { Ok(()) }
+        }
+        None => value(range).map(drop),
+    }
+}
+
+/// An IANA zone's form: `UTC`, `Europe/Berlin`. Whether there is such a zone the scheduler tells.
+fn check_timezone(text: &str) -> Result<(), String> {
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "_+-".contains(c))
+    };
+    if text.split('/').all(part) {
+        Ok(())
+    } else {
+        Err(format!("`{text}` is not a time zone such as `UTC` or `Europe/Berlin`"))
+    }
+}
+
+/// Checks a schedule. An error names the key that is to blame; `None` means the schedule as a whole.
+pub(super) fn checked(config: &ScheduleConfig) -> Result<Schedule, (Option<&'static str>, String)> {
+    let given: Vec<&'static str> = [
+        ("every", config.every.is_some()),
+        ("cron", config.cron.is_some()),
+        ("at", config.at.is_some()),
+        ("after", config.after.is_some()),
+        ("dbt_cloud", config.dbt_cloud.is_some()),
+        ("fivetran", config.fivetran.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(key, given)| given.then_some(key))
+    .collect();
+    let ways = ["every", "cron", "at", "after", "dbt_cloud", "fivetran"];
+    let key = match given.as_slice() {
+        [key] => *key,
+        [] => return Err((None, format!("`schedule` has none of {}", suggestion::listed(&ways)))),
+        [_, second, ..] => {
+            return Err((
+                Some(*second),
+                format!("`schedule` has more than one of {}", suggestion::listed(&given)),
+            ));
+        }
+    };
+    if let Some(zone) = &config.timezone {
+        if !["cron", "at"].contains(&key) {
+            return Err((Some("timezone"), format!("`timezone` has no meaning beside `{key}`")));
+        }
+        check_timezone(zone).map_err(|message| (Some("timezone"), message))?;
+    }
+    let timezone = config.timezone.clone().unwrap_or_else(|| "UTC".to_owned());
+    let blame = |message| (Some(key), message);
+    if let Some(every) = &config.every {
+        return duration(every).map(Schedule::Every).map_err(blame);
+    }
+    if let Some(cron) = &config.cron {
+        check_cron(cron).map_err(blame)?;
+        return Ok(Schedule::Cron { expression: cron.clone(), timezone });
+    }
+    if let Some(times) = &config.at {
+        let times = times
+            .iter()
+            .map(|at| {
+                let (hour, minute) = at.time.split_once(':').unwrap_or_default();
+                let number =
+                    |text: &str| text.parse().map_err(|_| blame(format!("`{}` is no time of day", at.time)));
+                let days = match &at.days {
+                    Some(days) => days.iter().map(|day| *day as u8).collect(),
+                    None => (0..7).collect(),
+                };
+                Ok(TimeOfDay { days, hour: number(hour)?, minute: number(minute)? })
+            })
+            .collect::<Result<_, _>>()?;
+        return Ok(Schedule::At { times, timezone });
+    }
+    if let Some(after) = &config.after {
+        return Ok(Schedule::After(after.clone()));
+    }
+    if let Some(keys) = &config.dbt_cloud {
+        return Ok(Schedule::DbtCloud(keys.clone().into()));
+    }
+    Ok(Schedule::Fivetran(config.fivetran.clone().unwrap_or_default().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let seconds = |text| duration(text).map(|d| d.as_secs_f64());
+        assert_eq!(seconds("500ms"), Ok(0.5));
+        assert_eq!(seconds("30s"), Ok(30.0));
+        assert_eq!(seconds("1h30m"), Ok(5_400.0));
+        assert_eq!(seconds("1d"), Ok(86_400.0));
+        assert_eq!(seconds("2w"), Ok(1_209_600.0));
+        for wrong in [
+            "",
+            "15",
+            "m",
+            "15 minutes",
+            "-1s",
+            "1.5h",
+            "1x",
+            "99999999999999999999s",
+            "0s",
+            "9999999999999999w",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cron_expressions() {
+        for right in
+            ["* * * * *", "0 9 * * MON-FRI", "*/15 0-6/2 1,15 jan-mar 0", "5 4 * * 7", "0 0 1 * fri-sun"]
+        {
+            assert_eq!(check_cron(right), Ok(()), "{right}");
+        }
+        for (wrong, words) in [
+            ("* * * *", "4 instead of 5"),
+            ("60 * * * *", "0 to 59"),
+            ("* 25 * * *", "no hour"),
+            ("* * 0 * *", "1 to 31"),
+            ("* * * * FUNDAY", "SUN to SAT"),
+            ("*/0 * * * *", "step"),
+            ("30-10 * * * *", "backwards"),
+            ("1, * * * *", "is not"),
+        ] {
+            let message = check_cron(wrong).unwrap_err();
+            assert!(message.contains(words), "{wrong}: {message}");
+        }
+    }
+
+    #[test]
+    fn schedules_have_one_way_and_know_which_key_is_wrong() {
+        let look = |value| checked(&serde_json::from_value(value).unwrap());
+        assert_eq!(look(json!({"every": "15m"})), Ok(Schedule::Every(Duration::from_secs(900))));
+        assert_eq!(
+            look(json!({"cron": "0 9 * * *", "timezone": "Europe/Berlin"})),
+            Ok(Schedule::Cron { expression: "0 9 * * *".to_owned(), timezone: "Europe/Berlin".to_owned() })
+        );
+        assert_eq!(
+            look(json!({"at": [{"days": ["mon", "sun"], "time": "09:05"}]})),
+            Ok(Schedule::At {
+                times: vec![TimeOfDay { days: vec![0, 6], hour: 9, minute: 5 }],
+                timezone: "UTC".to_owned()
+            })
+        );
+        assert_eq!(look(json!({"after": ["a"]})), Ok(Schedule::After(vec!["a".to_owned()])));
+        assert_eq!(look(json!({})).unwrap_err().0, None);
+        assert_eq!(look(json!({"every": "1h", "cron": "* * * * *"})).unwrap_err().0, Some("cron"));
+        assert_eq!(look(json!({"every": "soon"})).unwrap_err().0, Some("every"));
+        assert_eq!(look(json!({"every": "1h", "timezone": "UTC"})).unwrap_err().0, Some("timezone"));
+        assert_eq!(look(json!({"cron": "* * * * *", "timezone": "GMT +1"})).unwrap_err().0, Some("timezone"));
+    }
+}

@@ -1,0 +1,253 @@
+//! Everything that a person reads: data on standard output, all else on standard error. The only
+//! module that prints.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+
+use crate::config::{Finding, Severity};
+use crate::error::Error;
+use crate::redact::Redactor;
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ColourChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What a colour means. Nothing is said by colour alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// Went well; rows added.
+    Good,
+    /// Worth a look; rows changed.
+    Warning,
+    /// Went wrong; rows removed.
+    Bad,
+    /// Advice.
+    Hint,
+    /// A heading.
+    Heading,
+    /// Of lesser weight.
+    Faint,
+}
+
+impl Meaning {
+    fn code(self) -> &'static str {
+        match self {
+            Self::Good => "32",
+            Self::Warning => "33",
+            Self::Bad => "31;1",
+            Self::Hint => "36",
+            Self::Heading => "1",
+            Self::Faint => "2",
+        }
+    }
+}
+
+/// Prints for people and programs. Everything on standard error goes through the [`Redactor`].
+#[derive(Debug, Clone)]
+pub struct Report {
+    redactor: Redactor,
+    out: bool,
+    err: bool,
+}
+
+impl Report {
+    /// A report that colours as asked.
+    pub fn new(choice: ColourChoice, redactor: Redactor) -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let coloured = |terminal: bool| match choice {
+            ColourChoice::Always => true,
+            ColourChoice::Never => false,
+            ColourChoice::Auto => terminal && !no_color,
+        };
+        Self {
+            redactor,
+            out: coloured(io::stdout().is_terminal()),
+            err: coloured(io::stderr().is_terminal()),
+        }
+    }
+
+    /// Whether standard error is coloured.
+    pub fn colours_stderr(&self) -> bool {
+        self.err
+    }
+
+    /// A text for standard output, coloured when that is.
+    pub fn paint(&self, meaning: Meaning, text: &str) -> String {
+        paint(self.out, meaning, text)
+    }
+
+    /// Prints data: a line, or several, to standard output.
+    pub fn data(&self, text: &str) {
+        // A reader that has seen enough (`| head`) closed the pipe: that is no error of ours.
+        let _ = writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'));
+    }
+
+    /// Prints a value as JSON, indented, to standard output.
+    pub fn json(&self, value: &serde_json::Value) {
+        self.data(&format!("{value:#}"));
+    }
+
+    /// Prints a table as data.
+    pub fn table(&self, table: &Table) {
+        self.data(&table.render(|text| self.paint(Meaning::Heading, text)));
+    }
+
+    /// Prints a line to standard error.
+    pub fn note(&self, text: &str) {
+        self.print_err(text);
+    }
+
+    /// Prints to standard error that something went well.
+    pub fn done(&self, text: &str) {
+        self.print_err(&format!("{} {text}", paint(self.err, Meaning::Good, "ok:")));
+    }
+
+    /// Prints a warning to standard error.
+    pub fn warning(&self, text: &str) {
+        self.print_err(&format!("{} {text}", paint(self.err, Meaning::Warning, "warning:")));
+    }
+
+    /// Prints what was found in a project file: `file:line: message`, and below it what would be right.
+    pub fn finding(&self, finding: &Finding) {
+        let place = paint(self.err, Meaning::Heading, &format!("{}:", finding.place));
+        let severity = match finding.severity {
+            Severity::Mistake => String::new(),
+            Severity::Warning => format!("{} ", paint(self.err, Meaning::Warning, "warning:")),
+        };
+        let mut text = format!("{place} {severity}{}", finding.message);
+        if let Some(hint) = &finding.hint {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "\n  {} {hint}", paint(self.err, Meaning::Hint, "hint:"));
+        }
+        self.print_err(&text);
+    }
+
+    /// Prints why a command or run ended, and what to do next.
+    pub fn error(&self, error: &Error) {
+        let head = paint(self.err, Meaning::Bad, &format!("error[{}]:", error.code));
+        let place = error.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        let hint = paint(self.err, Meaning::Hint, "hint:");
+        self.print_err(&format!("{head} {place}{}\n\n{hint} {}", error.message, error.advice()));
+    }
+
+    fn print_err(&self, text: &str) {
+        // There is nowhere left to say that standard error is gone.
+        let _ = writeln!(io::stderr().lock(), "{}", self.redactor.redact(text));
+    }
+}
+
+fn paint(coloured: bool, meaning: Meaning, text: &str) -> String {
+    if coloured { format!("\u{1b}[{}m{text}\u{1b}[0m", meaning.code()) } else { text.to_owned() }
+}
+
+/// A number with separators between its thousands: `10,402,118`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 row`, `2,000 rows`.
+pub fn counted(number: u64, one: &str) -> String {
+    format!("{} {one}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// Rows under headings, columns as wide as their widest cell.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    headings: Vec<String>,
+    rows: Vec<Vec<String>>,
+    /// Columns of numbers, which stand flush right.
+    right: Vec<usize>,
+}
+
+impl Table {
+    /// A table with these headings and no rows.
+    pub fn new(headings: &[&str]) -> Self {
+        Self { headings: headings.iter().map(|h| (*h).to_owned()).collect(), ..Self::default() }
+    }
+
+    /// The same table, with numbers in these columns.
+    #[must_use]
+    pub fn numbers_in(mut self, columns: &[usize]) -> Self {
+        self.right = columns.to_vec();
+        self
+    }
+
+    /// Adds a row; cells that are missing stay empty.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Whether it has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The table as text; `heading` colours the first line.
+    pub fn render(&self, heading: impl Fn(&str) -> String) -> String {
+        let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
+        let widths: Vec<usize> = (0..self.headings.len())
+            .map(|column| {
+                let cells = self.rows.iter().map(|row| cell(row, column).chars().count());
+                cells.chain([self.headings[column].chars().count()]).max().unwrap_or(0)
+            })
+            .collect();
+        let line = |row: &[String]| {
+            let cells: Vec<String> = widths
+                .iter()
+                .enumerate()
+                .map(|(column, &width)| {
+                    let text = cell(row, column);
+                    if self.right.contains(&column) {
+                        format!("{text:>width$}")
+                    } else {
+                        format!("{text:<width$}")
+                    }
+                })
+                .collect();
+            cells.join("  ").trim_end().to_owned()
+        };
+        let mut lines = vec![heading(&line(&self.headings))];
+        lines.extend(self.rows.iter().map(|row| line(row)));
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_separators() {
+        let shown: Vec<String> =
+            [0, 7, 999, 1_000, 10_402_118, u64::MAX].into_iter().map(thousands).collect();
+        assert_eq!(shown, ["0", "7", "999", "1,000", "10,402,118", "18,446,744,073,709,551,615"]);
+        assert_eq!((counted(1, "row"), counted(1_000, "row")), ("1 row".to_owned(), "1,000 rows".to_owned()));
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let mut table = Table::new(&["sync", "rows"]).numbers_in(&[1]);
+        assert!(table.is_empty());
+        table.row(["kundenübersicht".to_owned(), "1,000".to_owned()]);
+        table.row(["a".to_owned()]);
+        table.row(["bc".to_owned(), "7".to_owned()]);
+        let text = table.render(str::to_uppercase);
+        assert_eq!(text, "SYNC              ROWS\nkundenübersicht  1,000\na\nbc                   7");
+    }
+}

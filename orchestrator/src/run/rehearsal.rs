@@ -1,0 +1,545 @@
+//! `levin plan` and `levin sql`: everything up to the plan, in one transaction that is undone.
+//!
+//! A rehearsal takes no lease and settles nothing; it reads the snapshot and the notes of an
+//! interrupted run together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use connectors::change::Operation;
+use connectors::json::{JsonOptions, NonFinite, RowEncoder};
+use connectors::warehouse::{Effect, Session};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sql_templates::{
+    Atomicity, Column, CommitFacts, DeliverFacts, DiffShape, EndedRange, Statement, SyncScope, script,
+};
+
+use super::definition::{Change, Meaning};
+use super::diff::{Counts, DiffQuestion, diff_script, failed, read_counts};
+use super::lease::Cancel;
+use super::plan::Verdict;
+use super::prepare::{self, Described, State};
+use super::report::OperationCounts;
+use super::rows::only_row;
+use super::settle::Unfinished;
+use super::stages::Stage;
+use super::{Request, Run, Silent, Start, delivery_spec, due_before, plan, prune, result_rows, run_values};
+use crate::error::{Error, ErrorCode};
+use crate::mapping::Mapper;
+use crate::project::{Project, SyncSpec};
+use crate::store::Store;
+
+/// What a run would do, as `plan --json` prints it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanReport {
+    /// Names this plan: the same differences of the same sync give the same name.
+    pub plan_id: String,
+    /// The sync's number.
+    pub sync_id: i64,
+    /// The sync's slug.
+    pub sync_slug: String,
+    /// Why rows are sent: `first_run`, `incremental`, `full_resync`, `new_column:<name>` …
+    pub reason: String,
+    /// Rows that the model returns.
+    pub query_size: u64,
+    /// Rows that would be sent.
+    pub planned_rows: OperationCounts,
+    /// Differences that the mode does not send.
+    pub not_sent: OperationCounts,
+    /// Rows as the destination last accepted them.
+    pub unchanged_count: u64,
+    /// Rows whose key occurs more than once.
+    pub duplicate_key_count: u64,
+    /// Rows whose key holds a null.
+    pub null_key_count: u64,
+    /// In how many changed rows each column differs.
+    pub changed_columns: BTreeMap<String, u64>,
+    /// Every guard, and whether it would stop the run.
+    pub guards: Vec<Verdict>,
+    /// A few rows of each operation.
+    pub samples: Vec<Sample>,
+    /// What the warehouse says that this costs; `null` when it cannot say.
+    pub estimated_cost: Option<f64>,
+}
+
+/// One row of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sample {
+    /// `added`, `changed`, `removed`, or why the row would be set aside.
+    pub operation: String,
+    /// The row's key.
+    pub key: String,
+    /// What would be sent.
+    pub fields: Value,
+    /// For a changed row, what the destination last accepted in the columns that differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Value>,
+}
+
+/// How many rows of each operation a plan shows.
+const SAMPLES: u64 = 3;
+/// Beyond so many columns samples show no previous values: engines bound a select's width.
+const WIDEST_SAMPLE: usize = 500;
+
+/// What a run would do now. Sends nothing and leaves nothing behind.
+pub async fn rehearse(
+    project: &Project,
+    sync: &Arc<SyncSpec>,
+    store: &Store,
+    request: Request,
+) -> Result<PlanReport, Error> {
+    let silent = Silent;
+    let run = Run::new(project, sync, store, request, &silent, Cancel::default())?;
+    let mut session = run.session(Stage::Plan.name()).await?;
+    let state = prepare::read_state(session.as_mut(), &run).await?;
+    let described = prepare::describe(session.as_mut(), &run).await?;
+    let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
+    let shape = described.definition.shape();
+    let previous: &[Column] = if shape.columns.len() <= WIDEST_SAMPLE { &shape.columns } else { &[] };
+    let mapper = Mapper::new(sync, &shape, previous, run_values(&run, generation))?;
+    let spec = delivery_spec(&run, &mapper);
+    sync.destination.destination.validate(&spec)?;
+    let target = sync.destination.destination.target(&spec);
+    let change = match &state {
+        Some(state) => prepare::change_of_snapshot(&run, state, &described, &target)?,
+        None => Change::Fresh,
+    };
+    let rehearsal = Rehearsal {
+        run: &run,
+        described: &described,
+        state: state.as_ref(),
+        change: &change,
+        target: &target,
+        generation,
+    };
+    rehearsal.report(session.as_mut(), mapper, previous).await
+}
+
+struct Rehearsal<'a> {
+    run: &'a Run<'a>,
+    described: &'a Described,
+    state: Option<&'a State>,
+    change: &'a Change,
+    target: &'a str,
+    generation: i64,
+}
+
+impl Rehearsal<'_> {
+    async fn report(
+        &self,
+        session: &mut dyn Session,
+        mapper: Mapper,
+        previous: &[Column],
+    ) -> Result<PlanReport, Error> {
+        let run = self.run;
+        let shape = self.described.definition.shape();
+        let scope = SyncScope { tables: &run.tables, shape: &shape, model: &self.described.model };
+        let definition = self.described.definition.text();
+        // A word of its own, so that no run's tables are touched, not even in a transaction that is undone.
+        let of = format!("plan_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let question = self.question(&of);
+        let unfinished = Unfinished::find(run, session, self.state, &of).await?;
+        let mut before = prepare::create_schemas(session, run).await?;
+        let settling = unfinished.as_ref().zip(self.state).map(|(unfinished, state)| {
+            unfinished.facts(state, state.generation, state.checkpoint, unfinished.ranges(), true)
+        });
+        if let (Some(unfinished), Some(facts)) = (&unfinished, &settling) {
+            before.push(Statement::Commit { scope: unfinished.scope(run), facts });
+        }
+        if let Change::Reshape(reshape) = self.change {
+            before.extend(prepare::reshape_statements(scope, reshape, shape.keys.len()));
+            before.push(Statement::Define {
+                tables: &run.tables,
+                generation: self.generation - 1,
+                definition: &definition,
+                target: self.target,
+                due_before: 0,
+            });
+        }
+        let full = !question.first;
+        let diff_table = run.tables.diff(&of);
+        let operations: Vec<Operation> = if full { Operation::ALL.to_vec() } else { vec![Operation::Added] };
+        let samples: Vec<DeliverFacts<'_>> = operations
+            .iter()
+            .map(|operation| DeliverFacts {
+                diff: diff_table.clone(),
+                diff_shape: if full { DiffShape::Full } else { DiffShape::First },
+                operation: operation.name(),
+                previous: if *operation == Operation::Changed { previous } else { &[] },
+                after: Some(0),
+                limit: Some(SAMPLES),
+            })
+            .collect();
+        let mut careful = false;
+        let (effect, counts) = loop {
+            let mut script = diff_script(run, scope, &question, careful, Atomicity::Rehearsal, &before)?;
+            let mut look = Vec::new();
+            if full && !shape.columns.is_empty() {
+                look.push(Statement::ChangedColumns { shape: &shape, diff: diff_table.clone() });
+            }
+            look.extend(samples.iter().map(|facts| Statement::Samples { shape: &shape, facts }));
+            if careful {
+                look.push(Statement::SetAsideSamples {
+                    shape: &shape,
+                    set_aside: run.tables.set_aside(&of),
+                    limit: SAMPLES,
+                });
+            }
+            script.steps.extend(sql_templates::script(run.dialect(), Atomicity::Rehearsal, &look)?.steps);
+            match session.execute(&script).await {
+                Ok(effect) => match read_counts(&effect)? {
+                    Some(counts) => break (effect, counts),
+                    None if !careful => careful = true,
+                    None => {
+                        return Err(Error::new(
+                            ErrorCode::Internal,
+                            "keys that were set aside are in the diff",
+                        ));
+                    }
+                },
+                Err(e) if e.kind == connectors::warehouse::ErrorKind::UniqueViolation && !careful => {
+                    careful = true
+                }
+                Err(e) => return Err(failed(run, e)),
+            }
+        };
+        if let Some(unfinished) = &unfinished {
+            let [outcomes, _] = unfinished.tables();
+            prune::prune(session, run, &[outcomes]).await?;
+        }
+        prepare::keys_stayed_one_to_one(run, &effect)?;
+        self.read(&effect, counts, mapper, full, previous)
+    }
+
+    fn question<'b>(&self, of: &'b str) -> DiffQuestion<'b> {
+        let run = self.run;
+        let keeps_snapshot = prepare::keeps_snapshot(run.sync.mode);
+        let fresh = *self.change == Change::Fresh;
+        let doubtful = self.state.is_some_and(|s| s.doubts > 0 || s.delivering.is_some());
+        let due = self.state.and_then(|state| due_before(run, state, self.generation));
+        let reshaped_due = matches!(self.change, Change::Reshape(r) if !r.due.is_empty());
+        DiffQuestion {
+            of,
+            generation: self.generation,
+            first: fresh || !keeps_snapshot || run.request.start == Start::ResetCdc,
+            plain: self.described.plain,
+            compared: self.described.definition.meaning == Meaning::Values,
+            in_doubt: doubtful && !fresh,
+            due_before: due.or(reshaped_due.then_some(1)),
+            resync: matches!(run.request.start, Start::FullResync { .. })
+                || self.state.is_some_and(|s| s.due_before > 1),
+        }
+    }
+
+    fn read(
+        &self,
+        effect: &Effect,
+        counts: Counts,
+        mut mapper: Mapper,
+        full: bool,
+        previous: &[Column],
+    ) -> Result<PlanReport, Error> {
+        let run = self.run;
+        let shape = self.described.definition.shape();
+        let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.request.start);
+        let (planned_rows, not_sent) = plan::split(&counts, &sent);
+        let mut changed_columns = BTreeMap::new();
+        if full && !shape.columns.is_empty() {
+            let row = only_row(effect.result("count the changed columns"), "the count of changed columns")?;
+            for (at, column) in shape.columns.iter().enumerate() {
+                let count = row.count(&format!("n{at}"))?;
+                if count > 0 {
+                    changed_columns.insert(column.name.clone(), count.unsigned_abs());
+                }
+            }
+        }
+        let mut samples = Vec::new();
+        for operation in [Operation::Added, Operation::Changed, Operation::Removed] {
+            for batch in effect.result(&format!("sample {}", operation.name())) {
+                let previous = if operation == Operation::Changed { previous } else { &[] };
+                samples.extend(read_samples(&mut mapper, operation, full, batch, previous)?);
+            }
+        }
+        for row in result_rows(effect.result("sample the keys set aside")) {
+            samples.push(Sample {
+                operation: row.text("_levin_code")?.unwrap_or_default(),
+                key: row.displayed_key(shape.keys.len()),
+                fields: serde_json::json!({ "rows": row.integer("_levin_rows")? }),
+                previous: None,
+            });
+        }
+        let guards = plan::verdicts(run, &counts, &sent, self.state.and_then(|s| s.queried));
+        let plan_id = self.plan_id(&counts, &changed_columns);
+        Ok(PlanReport {
+            plan_id,
+            sync_id: run.sync.id,
+            sync_slug: run.sync.slug.clone(),
+            reason: self.reason(),
+            query_size: counts.queried,
+            planned_rows,
+            not_sent,
+            unchanged_count: counts.unchanged,
+            duplicate_key_count: counts.duplicate_keys,
+            null_key_count: counts.null_keys,
+            changed_columns,
+            guards,
+            samples,
+            estimated_cost: None,
+        })
+    }
+
+    fn reason(&self) -> String {
+        match (self.run.request.start, self.change) {
+            (Start::FullResync { .. }, _) => "full_resync".to_owned(),
+            (Start::ResetCdc, _) => "reset_cdc".to_owned(),
+            (Start::Incremental, Change::Fresh) => "first_run".to_owned(),
+            (Start::Incremental, Change::Reshape(reshape)) => reshape.reasons.join(","),
+            (Start::Incremental, Change::None) => "incremental".to_owned(),
+        }
+    }
+
+    /// A digest of what the plan would send: sync, generation, definition, target and counts.
+    fn plan_id(&self, counts: &Counts, changed_columns: &BTreeMap<String, u64>) -> String {
+        let mut digest = blake3::Hasher::new();
+        digest.update(self.run.project.uuid.as_bytes());
+        digest.update(&self.run.sync.id.to_le_bytes());
+        digest.update(&self.generation.to_le_bytes());
+        digest.update(self.described.definition.text().as_bytes());
+        digest.update(self.target.as_bytes());
+        digest.update(format!("{counts:?}{changed_columns:?}{:?}", self.run.request.start).as_bytes());
+        format!("plan_{}", &digest.finalize().to_hex()[..16])
+    }
+}
+
+fn read_samples(
+    mapper: &mut Mapper,
+    operation: Operation,
+    full: bool,
+    batch: &RecordBatch,
+    previous: &[Column],
+) -> Result<Vec<Sample>, Error> {
+    let before = previous_values(batch, previous)?;
+    let mapped = mapper.map(operation, full, batch)?.batch;
+    // People may look at a NaN that a destination would refuse.
+    let options = JsonOptions { non_finite: NonFinite::String, ..JsonOptions::default() };
+    let unsupported = |e: connectors::json::UnsupportedColumn| {
+        Error::new(ErrorCode::ColumnTypeUnsupported, format!("the field `{}` arrives as {}", e.name, e.arrow))
+    };
+    let encoder = RowEncoder::new(&mapped.fields.schema(), options).map_err(unsupported)?;
+    let bound = encoder.bind(&mapped.fields).map_err(unsupported)?;
+    let mut samples = Vec::new();
+    for row in 0..mapped.len() {
+        let mut out = Vec::new();
+        let fields = match encoder.encode_row(&bound, row, &mut out) {
+            Ok(()) => serde_json::from_slice(&out).unwrap_or(Value::Null),
+            Err(why) => serde_json::json!({ "error": why.reason }),
+        };
+        let marks = result_rows(std::slice::from_ref(batch))
+            .nth(row)
+            .and_then(|r| r.text("_levin_changed").ok().flatten());
+        let previous = (operation == Operation::Changed).then(|| {
+            let marks = marks.unwrap_or_default();
+            let values: Map<String, Value> = before
+                .get(row)
+                .into_iter()
+                .flatten()
+                .zip(marks.bytes())
+                .filter(|(_, mark)| *mark == b'1')
+                .map(|((name, value), _)| (name.clone(), value.clone()))
+                .collect();
+            Value::Object(values)
+        });
+        samples.push(Sample {
+            operation: operation.name().to_owned(),
+            key: mapped.keys.value(row).to_owned(),
+            fields,
+            previous,
+        });
+    }
+    Ok(samples)
+}
+
+/// The previous values that stand at the end of a sample's columns.
+fn previous_values(batch: &RecordBatch, previous: &[Column]) -> Result<Vec<Vec<(String, Value)>>, Error> {
+    let offset = batch.num_columns() - previous.len();
+    let fields: Vec<arrow::datatypes::Field> = previous
+        .iter()
+        .enumerate()
+        .map(|(at, c)| {
+            let array = batch.column(offset + at);
+            connectors::change::with_logical_type(
+                arrow::datatypes::Field::new(&c.name, array.data_type().clone(), true),
+                c.logical,
+            )
+        })
+        .collect();
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let values = RecordBatch::try_new_with_options(
+        Arc::new(arrow::datatypes::Schema::new(fields)),
+        batch.columns()[offset..].to_vec(),
+        &options,
+    )
+    .map_err(|e| Error::new(ErrorCode::Internal, format!("a sample cannot be read: {e}")))?;
+    let options = JsonOptions { non_finite: NonFinite::String, ..JsonOptions::default() };
+    let unsupported = |e: connectors::json::UnsupportedColumn| {
+        Error::new(
+            ErrorCode::ColumnTypeUnsupported,
+            format!("the column `{}` arrives as {}", e.name, e.arrow),
+        )
+    };
+    let encoder = RowEncoder::new(&values.schema(), options).map_err(unsupported)?;
+    let bound = encoder.bind(&values).map_err(unsupported)?;
+    Ok((0..values.num_rows())
+        .map(|row| {
+            previous
+                .iter()
+                .enumerate()
+                .map(|(at, c)| {
+                    let mut out = Vec::new();
+                    let value = match encoder.encode_value(&bound, at, row, &mut out) {
+                        Ok(()) => serde_json::from_slice(&out).unwrap_or(Value::Null),
+                        Err(_) => Value::Null,
+                    };
+                    (c.name.clone(), value)
+                })
+                .collect()
+        })
+        .collect())
+}
+
+/// The statements that a run would execute now, stage by stage, ready to paste.
+pub async fn statements_of(
+    project: &Project,
+    sync: &Arc<SyncSpec>,
+    store: &Store,
+    only: Option<Stage>,
+) -> Result<Vec<(Stage, sql_templates::Script)>, Error> {
+    let silent = Silent;
+    let run = Run::new(project, sync, store, Request::default(), &silent, Cancel::default())?;
+    let mut session = run.session("sql").await?;
+    let state = prepare::read_state(session.as_mut(), &run).await?;
+    let described = prepare::describe(session.as_mut(), &run).await?;
+    let shape = described.definition.shape();
+    let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
+    let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
+    let of = generation.to_string();
+    let sent = plan::sent_operations(sync.mode, sync.on_removed, Start::Incremental);
+    let first = state.as_ref().is_none_or(|s| s.definition.is_none()) || !prepare::keeps_snapshot(sync.mode);
+    let question = DiffQuestion {
+        of: &of,
+        generation,
+        first,
+        plain: described.plain,
+        compared: described.definition.meaning == Meaning::Values,
+        in_doubt: state.as_ref().is_some_and(|s| s.doubts > 0) && !first,
+        due_before: state.as_ref().and_then(|s| due_before(&run, s, generation)),
+        resync: state.as_ref().is_some_and(|s| s.due_before > 1),
+    };
+    let diff = run.tables.diff(&of);
+    let diff_shape = if first { DiffShape::First } else { DiffShape::Full };
+    let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
+    // Which rows end, and how, only the run itself learns: here all of them are accepted.
+    let ranges: Vec<EndedRange> =
+        sent.iter().map(|o| EndedRange { operation: o.name(), first: 1, last: i64::MAX }).collect();
+    let commit = CommitFacts {
+        diff: diff.clone(),
+        diff_shape,
+        diff_generation: generation,
+        run: 0,
+        generation,
+        checkpoint: 0,
+        last: true,
+        complete: true,
+        ranges: &ranges,
+        outcomes: None,
+        set_aside: None,
+        sent: &words,
+        keep_removals: false,
+        had_rejections: state.as_ref().is_some_and(|s| s.rejections > 0),
+        had_doubts: question.in_doubt,
+        keeps_snapshot: prepare::keeps_snapshot(sync.mode),
+        adopt: first && prepare::keeps_snapshot(sync.mode),
+        keep_set_aside: false,
+        reset: false,
+        due_before: None,
+    };
+    let one = |statements: &[Statement<'_>]| {
+        Ok::<_, Error>(script(run.dialect(), Atomicity::Transaction, statements)?)
+    };
+    let project_id = project.uuid.to_string();
+    let mut stages = Vec::new();
+    for stage in Stage::ALL.into_iter().filter(|s| only.is_none_or(|o| o == *s)) {
+        let script = match stage {
+            Stage::Prepare => {
+                let mut statements = Vec::new();
+                if state.is_none() {
+                    statements.extend(prepare::create_schemas(session.as_mut(), &run).await?);
+                    statements.push(Statement::CreateState {
+                        tables: &run.tables,
+                        project: &project_id,
+                        sync_id: sync.id,
+                        slug: &sync.slug,
+                    });
+                }
+                statements.extend([
+                    Statement::ReadState { tables: &run.tables },
+                    Statement::TakeLease {
+                        tables: &run.tables,
+                        slug: &sync.slug,
+                        generation,
+                        holder: "{}",
+                        lease_seconds: super::lease::seconds(run.lease_length()),
+                        replace_holder: false,
+                    },
+                ]);
+                if state.as_ref().is_none_or(|s| s.definition.is_none()) {
+                    statements.push(Statement::CreateTables { scope });
+                }
+                one(&statements)?
+            }
+            Stage::Diff => diff_script(&run, scope, &question, false, Atomicity::Snapshot, &[])?,
+            Stage::Plan if first || shape.columns.is_empty() => continue,
+            Stage::Plan => one(&[Statement::ChangedColumns { shape: &shape, diff: diff.clone() }])?,
+            Stage::Deliver => {
+                let facts: Vec<DeliverFacts<'_>> = sent
+                    .iter()
+                    .filter(|o| !first || **o == Operation::Added)
+                    .map(|operation| DeliverFacts {
+                        diff: diff.clone(),
+                        diff_shape,
+                        operation: operation.name(),
+                        previous: if *operation == Operation::Changed {
+                            &described.needed.previous
+                        } else {
+                            &[]
+                        },
+                        after: run.warehouse().page_rows().map(|_| 0),
+                        limit: run.warehouse().page_rows(),
+                    })
+                    .collect();
+                let mut statements = vec![Statement::BeginDelivery {
+                    tables: &run.tables,
+                    generation,
+                    diff: &diff,
+                    diff_shape,
+                    store: store.id(),
+                    run: 0,
+                    due_before: 0,
+                }];
+                statements.extend(facts.iter().map(|facts| Statement::Deliver { shape: &shape, facts }));
+                one(&statements)?
+            }
+            Stage::Commit => one(&[Statement::Commit { scope, facts: &commit }])?,
+            Stage::Prune => one(&[
+                Statement::Prune { drop: std::slice::from_ref(&diff) },
+                Statement::ReleaseLease { tables: &run.tables, generation, queried: None },
+            ])?,
+        };
+        stages.push((stage, script));
+    }
+    Ok(stages)
+}

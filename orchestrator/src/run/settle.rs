@@ -1,0 +1,140 @@
+//! What an interrupted run left behind: a delivery that began and was not committed to its end.
+
+use connectors::warehouse::Session;
+use sql_templates::{CommitFacts, EndedRange, ModelSql, Shape, SyncScope, TableRef};
+
+use super::Run;
+use super::commit;
+use super::definition::Meaning;
+use super::ledger::Ledger;
+use super::plan::sent_operations;
+use super::prepare::{Delivering, State};
+use super::report::Settled;
+use crate::error::{Error, ErrorCode};
+
+/// A delivery that began and was not committed to its end, with what its notes prove.
+pub struct Unfinished {
+    delivering: Delivering,
+    shape: Shape,
+    keeps_snapshot: bool,
+    /// The commit reads no model; the snapshot stands where one is asked for.
+    model: ModelSql,
+    diff: TableRef,
+    outcomes: TableRef,
+    ranges: Vec<EndedRange>,
+    sent: Vec<&'static str>,
+    settled: Settled,
+}
+
+impl Unfinished {
+    /// Finds it, and writes what did not end as accepted into a table of outcomes, named by `of`.
+    pub async fn find(
+        run: &Run<'_>,
+        session: &mut dyn Session,
+        state: Option<&State>,
+        of: &str,
+    ) -> Result<Option<Self>, Error> {
+        let Some(state) = state else { return Ok(None) };
+        let (Some(delivering), Some(definition)) = (state.delivering.clone(), &state.definition) else {
+            return Ok(None);
+        };
+        let notes_lost = delivering.store != run.store.id() || !run.store.knows_run(delivering.run).await?;
+        let notes = if notes_lost { Vec::new() } else { run.store.notes(delivering.run).await? };
+        let (mut ended, mut open) = (Ledger::default(), Ledger::default());
+        let (mut ended_batches, mut open_batches) = (0, 0);
+        for note in notes {
+            if let Some(exceptions) = note.end {
+                ended_batches += 1;
+                ended.end(note.batch, note.rows, exceptions);
+            } else {
+                open_batches += 1;
+                open.end(note.batch, note.rows, Vec::new());
+            }
+        }
+        let diff = run
+            .tables
+            .recorded(&delivering.table)
+            .map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?;
+        let start = super::Start::Incremental;
+        let unfinished = Self {
+            shape: definition.shape(),
+            keeps_snapshot: definition.meaning != Meaning::Nothing,
+            model: ModelSql::managed(&run.tables.snapshot()),
+            diff,
+            outcomes: run.tables.outcomes(of),
+            ranges: ended.ranges(),
+            sent: sent_operations(run.sync.mode, run.sync.on_removed, start)
+                .iter()
+                .map(|o| o.name())
+                .collect(),
+            settled: Settled { run: delivering.run, ended_batches, open_batches, notes_lost },
+            delivering,
+        };
+        commit::write_outcomes(session, run, &unfinished.outcomes, ended.exceptions()).await?;
+        let doubtful = open.ranges();
+        if notes_lost || !doubtful.is_empty() {
+            let facts = unfinished.facts(state, state.generation, 0, &[], true);
+            let among = (!notes_lost).then_some(doubtful.as_slice());
+            commit::doubt(session, run, unfinished.scope(run), &facts, among).await?;
+        }
+        Ok(Some(unfinished))
+    }
+
+    /// The statements' view of it: its own columns, which may no longer be the sync's.
+    pub fn scope<'a>(&'a self, run: &'a Run<'_>) -> SyncScope<'a> {
+        SyncScope { tables: &run.tables, shape: &self.shape, model: &self.model }
+    }
+
+    /// The commit of some of its ended rows, fenced by this generation.
+    pub fn facts<'a>(
+        &'a self,
+        state: &State,
+        generation: i64,
+        checkpoint: i64,
+        ranges: &'a [EndedRange],
+        last: bool,
+    ) -> CommitFacts<'a> {
+        CommitFacts {
+            diff: self.diff.clone(),
+            diff_shape: self.delivering.shape,
+            diff_generation: self.delivering.generation,
+            run: self.delivering.run,
+            generation,
+            checkpoint,
+            last,
+            complete: false,
+            ranges,
+            outcomes: Some(self.outcomes.clone()),
+            set_aside: None,
+            sent: &self.sent,
+            keep_removals: false,
+            had_rejections: state.rejections > 0,
+            had_doubts: state.doubts > 0,
+            keeps_snapshot: self.keeps_snapshot,
+            adopt: false,
+            keep_set_aside: false,
+            reset: false,
+            due_before: None,
+        }
+    }
+
+    /// Every row that ended.
+    pub fn ranges(&self) -> &[EndedRange] {
+        &self.ranges
+    }
+
+    /// The run whose delivery it was; its notes are worth nothing once it is settled.
+    pub fn run(&self) -> i64 {
+        self.delivering.run
+    }
+
+    /// What was found.
+    pub fn settled(&self) -> Settled {
+        self.settled
+    }
+
+    /// The table of outcomes, and that of the diff.
+    pub fn tables(&self) -> [TableRef; 2] {
+        [self.outcomes.clone(), self.diff.clone()]
+    }
+}
