@@ -1,6 +1,6 @@
 //! Everything in levin that talks to the outside: warehouses and destinations.
 
-#![warn(missing_docs)]
+#![warn(missing_docs, unreachable_pub)]
 
 pub mod catalogue;
 pub mod change;

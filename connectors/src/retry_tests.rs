@@ -1,3 +1,5 @@
+//! The driver of deliveries against destinations that fail in every way.
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -4,7 +4,7 @@
 //! was printed from a template by a printer that quotes identifiers and values and refuses every
 //! plain string. See the folder's README for how a dialect says things in its own way.
 
-#![warn(missing_docs)]
+#![warn(missing_docs, unreachable_pub)]
 
 mod column;
 mod dialect;
