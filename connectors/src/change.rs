@@ -161,6 +161,7 @@ impl ChangeBatch {
     ///
     /// # Panics
     /// When the range lies outside the batch.
+    #[must_use]
     pub fn slice(&self, offset: usize, length: usize) -> Self {
         Self {
             operation: self.operation,

@@ -129,6 +129,7 @@ impl HttpClient {
 
     pub(crate) fn with_lookup(settings: HttpSettings, lookup: Arc<dyn Lookup>) -> Result<Self, String> {
         let resolver = GuardedResolver { lookup, allow_private_networks: settings.allow_private_networks };
+        #[expect(clippy::disallowed_methods, reason = "this is the one client")]
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls()?)
             .no_proxy()

@@ -323,6 +323,7 @@ impl RowEncoder {
             Bound::Timestamp(values, nulls, per_second, zoned) if nulls.is_none_or(|n| n.is_valid(row)) => {
                 let (value, nanos) = (values[row], 1_000_000_000 / per_second);
                 // Below one billion, because the remainder is below `per_second`.
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
                 let fraction = (value.rem_euclid(*per_second) * nanos) as u32;
                 let time = DateTime::from_timestamp(value.div_euclid(*per_second), fraction);
                 let time = time.map(|t| t.naive_utc()).filter(|t| has_form(t.year()));

@@ -1,3 +1,5 @@
+//! Every value in the form that the wire promises.
+
 use std::sync::Arc;
 
 use arrow::array::{

@@ -1,5 +1,7 @@
 //! Everything in levin that talks to the outside: warehouses and destinations.
 
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod catalogue;
 pub mod change;
 pub mod destination;

@@ -1,3 +1,5 @@
+//! The driver of deliveries against destinations that fail in every way.
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -242,7 +244,7 @@ async fn an_answered_error_is_halved_once_retries_are_spent() {
         let dead = Fake::new(broken);
         let settled = settle(&dead, n, 3).await;
         assert!(settled.outcomes.iter().all(|o| rejection(o).in_doubt));
-        assert_eq!(settled.calls as usize, 3 + 2 * n - 1, "a dead destination costs no more for {n} rows");
+        assert_eq!(settled.calls, 3 + 2 * n as u64 - 1, "a dead destination costs no more for {n} rows");
     }
 }
 

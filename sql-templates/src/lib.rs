@@ -4,6 +4,8 @@
 //! was printed from a template by a printer that quotes identifiers and values and refuses every
 //! plain string. See the folder's README for how a dialect says things in its own way.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod column;
 mod dialect;
 mod dispatch;

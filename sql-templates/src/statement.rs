@@ -204,6 +204,7 @@ pub struct DeliverFacts<'a> {
 }
 
 /// One statement, or a few that belong together.
+#[allow(missing_docs, reason = "a variant says what it is; its fields are what its template asks for")]
 #[derive(Debug, Clone)]
 pub enum Statement<'a> {
     /// The model as it is, to be described.

@@ -1,6 +1,8 @@
 //! Every statement in every dialect, as files that a reviewer can read and paste.
 //! `UPDATE_GOLDEN=1 cargo test` writes them anew.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -140,6 +140,7 @@ fn budget(requests_per_second: f64) -> Result<Arc<DefaultDirectRateLimiter>, Con
         return Err(error(path, "must be between 0.001 and 100000"));
     }
     // A small burst evens out timers, which are coarser than the gaps between many requests.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 5,000")]
     let burst = ((requests_per_second / 20.0) as u32).max(1);
     let quota = Quota::with_period(Duration::from_secs_f64(1.0 / requests_per_second))
         .ok_or_else(|| error(path, "is too high"))?

@@ -10,8 +10,9 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,8 +142,9 @@ impl Files {
             );
             return Err(refused("object", message));
         }
-        let format =
-            options.format.unwrap_or(if template.ends_with(".csv") { Format::Csv } else { Format::Jsonl });
+        let csv =
+            Path::new(&template).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
+        let format = options.format.unwrap_or(if csv { Format::Csv } else { Format::Jsonl });
         if format == Format::Csv && options.nulls == Nulls::Omit {
             return Err(refused("nulls", "CSV cannot leave out a field; remove `nulls: omit`".into()));
         }
@@ -154,12 +156,8 @@ impl Files {
         let rows = RowWriter::new(format, json, sync.mode == Mode::Diff, &sync.fields)
             .map_err(|message| refused("mappings", message))?;
         let checked = Checked { template, replace: !per_run, rows };
-        let example = RunFacts {
-            run_id: 1,
-            generation: 1,
-            started_at: DateTime::UNIX_EPOCH,
-            planned: Default::default(),
-        };
+        let example =
+            RunFacts { run_id: 1, generation: 1, started_at: DateTime::UNIX_EPOCH, planned: BTreeMap::new() };
         checked.place(sync, &example).map_err(|message| refused("object", message))?;
         Ok(checked)
     }

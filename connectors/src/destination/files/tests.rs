@@ -1,3 +1,5 @@
+//! Files as their readers find them: whole or not there.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -204,7 +204,7 @@ pub(super) fn error(path: impl Into<String>, message: impl Into<String>) -> Conf
 
 impl Config {
     /// The base of every request: http or https, without user, password or fragment.
-    pub fn base(&self) -> Result<Url, ConfigError> {
+    pub(super) fn base(&self) -> Result<Url, ConfigError> {
         let wrong = |message: &str| error("base_url", message);
         let url: Url = self
             .base_url
@@ -225,7 +225,7 @@ impl Config {
     }
 
     /// The headers that prove who a request comes from.
-    pub fn auth_headers(&self) -> Result<HeaderMap, ConfigError> {
+    pub(super) fn auth_headers(&self) -> Result<HeaderMap, ConfigError> {
         let mut headers = HeaderMap::new();
         let mut put = |name: HeaderName, value: String, path: &str| {
             let mut value = HeaderValue::from_str(&value)
@@ -249,7 +249,7 @@ impl Config {
     }
 
     /// The secrets that stand in the file itself.
-    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
         let auth = self.auth.as_ref().map(|auth| match auth {
             Auth::Bearer(secret)
             | Auth::Basic { password: secret, .. }
@@ -259,7 +259,7 @@ impl Config {
     }
 
     /// The key with which requests are signed.
-    pub fn signing_key(&self) -> Result<Option<Vec<u8>>, ConfigError> {
+    pub(super) fn signing_key(&self) -> Result<Option<Vec<u8>>, ConfigError> {
         let Some(secret) = &self.signing_secret else { return Ok(None) };
         let key = secret.strip_prefix("whsec_").and_then(|key| BASE64.decode(key).ok());
         match key {
@@ -270,7 +270,7 @@ impl Config {
 }
 
 impl SyncOptions {
-    pub fn read(options: &Value) -> Result<Self, ConfigError> {
+    pub(super) fn read(options: &Value) -> Result<Self, ConfigError> {
         let options = if options.is_null() { Value::Object(serde_json::Map::new()) } else { options.clone() };
         let options: Self = serde_json::from_value(options).map_err(|e| error("each", e.to_string()))?;
         for (name, request) in options.named() {
@@ -282,7 +282,7 @@ impl SyncOptions {
     }
 
     /// The request for an operation, and the key under which it stands.
-    pub fn request(&self, operation: Operation) -> Option<(&'static str, &RequestOptions)> {
+    pub(super) fn request(&self, operation: Operation) -> Option<(&'static str, &RequestOptions)> {
         let own = match operation {
             Operation::Added => &self.added,
             Operation::Changed => &self.changed,
@@ -301,7 +301,7 @@ impl SyncOptions {
         all.into_iter().filter_map(|(name, request)| Some((name, request.as_ref()?)))
     }
 
-    pub fn json(&self, config: &Config) -> JsonOptions {
+    pub(super) fn json(&self, config: &Config) -> JsonOptions {
         JsonOptions {
             numbers: self.numbers.or(config.numbers).unwrap_or_default(),
             non_finite: self.non_finite.or(config.non_finite).unwrap_or_default(),

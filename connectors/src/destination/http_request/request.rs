@@ -51,7 +51,7 @@ pub(super) struct Base {
 
 impl Prepared {
     /// `name` is the key under which the options stand in the sync's file.
-    pub fn new(name: &str, options: &RequestOptions, base: &Base) -> Result<Self, ConfigError> {
+    pub(super) fn new(name: &str, options: &RequestOptions, base: &Base) -> Result<Self, ConfigError> {
         let mut in_path: Vec<&str> = FACTS.to_vec();
         let mut in_body = [&FACTS[..], &["rows"]].concat();
         if options.batch_size == 1 {
@@ -107,7 +107,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(batch: &'a ChangeBatch, encoder: &'a RowEncoder) -> Result<Self, String> {
+    pub(super) fn new(batch: &'a ChangeBatch, encoder: &'a RowEncoder) -> Result<Self, String> {
         let bound = encoder.bind(&batch.fields).map_err(|e| e.to_string())?;
         let mut rows = Self {
             batch,
@@ -203,7 +203,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The request for the rows that travel. An error is about these rows, as far as levin can tell.
-    pub fn request(
+    pub(super) fn request(
         &self,
         prepared: &Prepared,
         base: &Base,

@@ -48,7 +48,7 @@ pub(super) struct Template {
 
 impl Template {
     /// Compiles a template that may use these variables. The text of an error says what is wrong.
-    pub fn compile(source: &str, form: Form, variables: &[&str]) -> Result<Self, String> {
+    pub(super) fn compile(source: &str, form: Form, variables: &[&str]) -> Result<Self, String> {
         if source.contains([BEGIN, END]) {
             return Err("holds a control character".to_owned());
         }
@@ -107,12 +107,12 @@ impl Template {
     }
 
     /// Whether its output depends on the one row of its request.
-    pub fn uses_row(&self) -> bool {
+    pub(super) fn uses_row(&self) -> bool {
         self.uses_row
     }
 
     /// The output for these variables.
-    pub fn render(&self, context: &Value) -> Result<String, String> {
+    pub(super) fn render(&self, context: &Value) -> Result<String, String> {
         let rendered = self
             .environment
             .get_template("template")
@@ -279,7 +279,7 @@ pub(super) struct Ordered {
 
 impl Ordered {
     /// As many values as names, in their order.
-    pub fn value(names: Arc<[String]>, values: Vec<Value>) -> Value {
+    pub(super) fn value(names: Arc<[String]>, values: Vec<Value>) -> Value {
         Value::from_object(Self { names, values })
     }
 }

@@ -1,6 +1,6 @@
 //! Rows to a real server on loopback, through the driver that repeats and halves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -22,7 +22,7 @@ impl Gate for Open {
         Ok(())
     }
     async fn stopped(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -71,7 +71,7 @@ fn sync(mode: Mode, options: Value) -> DeliverySpec {
 }
 
 fn run() -> RunFacts {
-    RunFacts { run_id: 12, generation: 7, started_at: Utc::now(), planned: Default::default() }
+    RunFacts { run_id: 12, generation: 7, started_at: Utc::now(), planned: BTreeMap::new() }
 }
 
 fn destination(base_url: &str, more: Value) -> Result<HttpDestination, ConfigError> {

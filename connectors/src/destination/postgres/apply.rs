@@ -138,7 +138,7 @@ impl Plan {
 
 impl Statements {
     fn new(columns: &[&Column<'_>], apply: String, names_missing: bool) -> Self {
-        let staged: String = columns.iter().map(|c| format!(", {}", c.staged)).collect();
+        let staged: String = columns.iter().flat_map(|c| [", ", &*c.staged]).collect();
         Self {
             copy: format!("copy {STAGE} (r{staged}) from stdin (format binary)"),
             columns: columns.iter().map(|c| c.origin).collect(),

@@ -157,12 +157,14 @@ pub(super) fn encode(
     let mut out = Vec::with_capacity(rows * columns.len() * 12 + 32);
     out.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
     // A table has at most 1,600 columns.
+    #[expect(clippy::cast_possible_truncation, reason = "see above")]
     let width = (columns.len() as i16 + 1).to_be_bytes();
     let mut rejections = Vec::with_capacity(rows);
     for row in 0..rows {
         let start = out.len();
         out.extend_from_slice(&width);
         // Batches hold far fewer rows than an int4 counts.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
         fixed(&(row as i32).to_be_bytes(), &mut out);
         let written = writes.iter().try_for_each(|write| write(row, &mut out));
         if written.is_err() {
@@ -182,6 +184,7 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 
 /// A value of fixed length.
 fn fixed(bytes: &[u8], out: &mut Vec<u8>) {
+    #[expect(clippy::cast_possible_truncation, reason = "some bytes, a value of fixed length")]
     out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
     out.extend_from_slice(bytes);
 }
@@ -279,6 +282,7 @@ fn bind<'a>(wire: Wire, name: &'a str, array: &'a dyn Array) -> Result<Write<'a>
             Ok(())
         }),
         (Wire::Float4, D::Float64) => values!(array.as_primitive::<Float64Type>(), |v, out| {
+            #[expect(clippy::cast_possible_truncation, reason = "what is lost is looked at below")]
             let narrow = v as f32;
             if (narrow.is_infinite() && v.is_finite()) || (narrow == 0.0 && v != 0.0) {
                 return Err(unfit(name, "a number out of the range of type real"));
@@ -398,6 +402,7 @@ fn write_finite(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let scale = (fraction.len() as i64 - exponent).max(0);
     // Where the point stands, counted in digits; groups begin at multiples of four from it.
     let point = point as i64 + exponent;
+    #[expect(clippy::cast_possible_truncation, reason = "between 0 and 3")]
     let padding = (-point).rem_euclid(4) as usize;
     let mut weight = (point + padding as i64) / 4 - 1;
     let padded: Vec<u8> = std::iter::repeat_n(b'0', padding).chain(digits).collect();

@@ -80,6 +80,7 @@ impl Database {
 
     /// A connection of this caller's own. Blocks while another process holds the file, for at most
     /// the busy timeout, then fails with [`ErrorKind::Busy`] naming the holder.
+    #[expect(clippy::disallowed_methods, reason = "runs on a thread of its own: the engine's calls block")]
     pub(super) fn lease(&self, running: &Running) -> Result<Lease, WarehouseError> {
         let deadline = Instant::now() + self.busy_timeout;
         let mut wait = FIRST_WAIT;
@@ -176,6 +177,7 @@ impl Opening {
 }
 
 impl Lease {
+    #[expect(clippy::expect_used, reason = "only `drop` takes the connection")]
     pub(super) fn connection(&self) -> &Connection {
         self.connection.as_ref().expect("is there until the lease is dropped")
     }

@@ -204,6 +204,7 @@ impl Debug for PostgresSession {
 
 impl PostgresSession {
     /// The connection, for a statement that now begins; [`Self::end`] tells that it ended.
+    #[expect(clippy::expect_used, reason = "opened above when it was not")]
     async fn begin(&mut self) -> Result<&Client, WarehouseError> {
         if self.lost {
             let message = "the connection was lost; open another session";
