@@ -246,6 +246,20 @@ impl Store {
         .map_err(failed)
     }
 
+    /// Drops the notes of every other run of a sync, whose lease the run now holds: what they proved is
+    /// committed, and a run that died between its commit and forgetting left them behind.
+    pub async fn forget_others(&self, sync_id: i64, but: i64) -> Result<(), Error> {
+        sqlx::query(
+            "delete from levin_deliveries where run in (select id from levin_runs where sync_id = $1 and id <> $2)",
+        )
+        .bind(sync_id)
+        .bind(but)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
     /// The newest runs, of one sync or of all.
     pub async fn runs(&self, sync_id: Option<i64>, limit: i64) -> Result<Vec<RunRecord>, Error> {
         let rows = sqlx::query(

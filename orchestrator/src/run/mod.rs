@@ -318,6 +318,7 @@ async fn execute_with_lease<'a>(
         course.settled = settle(run, session, state, &mut commits).await?;
     }
     if unclean {
+        run.store.forget_others(run.sync.id, run.id).await?;
         let left = prepare::leftovers(session.as_mut(), run, &[]).await?;
         prune::prune(session.as_mut(), run, &left).await?;
     }
