@@ -86,7 +86,13 @@ pub fn all_hold(cases: &[Case]) {
             failed.push(format!("{case}: {why}"));
         }
     }
-    assert!(failed.is_empty(), "{} of {} cases failed:\n\n{}", failed.len(), cases.len(), failed.join("\n\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {} cases failed:\n\n{}",
+        failed.len(),
+        cases.len(),
+        failed.join("\n\n")
+    );
 }
 
 /// What a crash may have left under way.
@@ -218,7 +224,11 @@ fn requests_are_few(case: &Case, requests: &[Request], crashed_at: usize, kills:
     };
     // A full resync repeats on purpose.
     if !matches!(case.killed, Killed::Resync | Killed::ResyncWithRemovals) {
-        assert!(told.rows <= in_doubt, "{} rows were repeated, {in_doubt} were in doubt: {told:?}", told.rows);
+        assert!(
+            told.rows <= in_doubt,
+            "{} rows were repeated, {in_doubt} were in doubt: {told:?}",
+            told.rows
+        );
     }
     assert!(told.empty_removals <= in_doubt, "{told:?}");
 }

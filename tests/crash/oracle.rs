@@ -30,7 +30,10 @@ pub fn counts_add_up(report: &Value) {
         report[group][format!("{operation}Count")].as_u64().unwrap_or_else(|| panic!("{group} in {report}"))
     };
     if report["querySize"].is_null() {
-        assert!(!report["error"].is_null(), "only a run that failed early does not know its counts: {report}");
+        assert!(
+            !report["error"].is_null(),
+            "only a run that failed early does not know its counts: {report}"
+        );
         return;
     }
     let number = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"));
@@ -88,7 +91,9 @@ pub fn nothing_is_left_over(scene: &Scene) {
     let left: Vec<String> = scene
         .managed_tables()
         .into_iter()
-        .filter(|name| !["_state", "_snapshot", "_doubts", "_rejections"].iter().any(|end| name.ends_with(end)))
+        .filter(|name| {
+            !["_state", "_snapshot", "_doubts", "_rejections"].iter().any(|end| name.ends_with(end))
+        })
         .collect();
     assert!(left.is_empty(), "left in the warehouse: {left:?}");
     let noted = scene.runs_with_notes();
@@ -111,7 +116,11 @@ pub fn requests_are_honest(requests: &[Request]) -> Repeats {
     let mut newest = 0;
     let mut repeats = Repeats::default();
     for request in requests {
-        assert!(request.generation >= newest, "a request of generation {} came after one of {newest}", request.generation);
+        assert!(
+            request.generation >= newest,
+            "a request of generation {} came after one of {newest}",
+            request.generation
+        );
         newest = request.generation;
         let keys: BTreeSet<i64> = request.rows.iter().map(|row| row.key).collect();
         assert_eq!(keys.len(), request.rows.len(), "a key came twice in one request: {request:?}");

@@ -123,16 +123,8 @@ impl Scene {
             Engine::Postgres => server().fresh_database(),
         };
         let copy = if target == Target::Postgres { server().fresh_database() } else { String::new() };
-        let scene = Self {
-            engine,
-            target,
-            receiver,
-            model: People::new(),
-            has_note: false,
-            folder,
-            warehouse,
-            copy,
-        };
+        let scene =
+            Self { engine, target, receiver, model: People::new(), has_note: false, folder, warehouse, copy };
         let source = match engine {
             Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n".to_owned(),
             Engine::Postgres => format!("type: postgres\nurl: {}\n", scene.warehouse),
@@ -157,7 +149,10 @@ impl Scene {
                     ),
                 );
                 (
-                    format!("type: postgres\nurl: {}\nretries: 0\nconcurrency: {CONCURRENCY}\n{destination}", scene.copy),
+                    format!(
+                        "type: postgres\nurl: {}\nretries: 0\nconcurrency: {CONCURRENCY}\n{destination}",
+                        scene.copy
+                    ),
                     format!("mode: mirror\nobject: public.people\nbatch_size: {BATCH}\n"),
                 )
             }
@@ -345,8 +340,7 @@ impl Scene {
     /// Runs whose notes are still in the store.
     pub fn runs_with_notes(&self) -> Vec<i64> {
         let runs: Vec<i64> = self.runs().iter().filter_map(|run| run["id"].as_i64()).collect();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let store = orchestrator::store::Store::open("sqlite://.levin/store.db", self.folder.path())
                 .await
@@ -422,8 +416,9 @@ impl Drop for Started {
 pub fn query(url: &str, select: &str) -> Vec<Vec<Option<String>>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let (client, connection) =
-            tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap_or_else(|e| panic!("{url}: {e}"));
+        let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+            .await
+            .unwrap_or_else(|e| panic!("{url}: {e}"));
         let connection = tokio::spawn(connection);
         let messages = client.simple_query(select).await.unwrap_or_else(|e| panic!("{select}: {e}"));
         drop(client);
@@ -468,8 +463,11 @@ fn binary(variable: &str, fallback: &str, build: &str) -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("the test's own path");
-    let found = test.ancestors().skip(1).take(4).map(|folder| folder.join(fallback)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{variable} is not set and there is no {fallback}; `./test` builds it, or: {build}"))
+    let found =
+        test.ancestors().skip(1).take(4).map(|folder| folder.join(fallback)).find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!("{variable} is not set and there is no {fallback}; `./test` builds it, or: {build}")
+    })
 }
 
 /// Whether the whole product of cases is asked for.
