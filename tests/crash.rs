@@ -13,3 +13,9 @@ mod oracle;
 mod receiver;
 #[path = "crash/scene.rs"]
 mod scene;
+#[path = "crash/cut.rs"]
+mod cut;
+#[path = "crash/two.rs"]
+mod two;
+#[path = "crash/walk.rs"]
+mod walk;

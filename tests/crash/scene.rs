@@ -97,10 +97,6 @@ pub struct Trouble<'a> {
     pub points: Option<&'a str>,
 }
 
-pub fn kill_at(point: &str) -> Trouble<'_> {
-    Trouble { kill_at: Some(point), points: None }
-}
-
 /// The longest that one command may take; far beyond what any takes.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -111,18 +107,22 @@ impl Scene {
 
     /// `lease` for `levin.yml`, and further lines for the destination.
     pub fn with(engine: Engine, target: Target, lease: &str, destination: &str) -> Self {
+        let warehouse = (engine == Engine::Postgres).then(|| PostgresServer::start().fresh_database());
+        Self::on(warehouse, target, lease, destination)
+    }
+
+    /// On a database of the caller's, or else on a DuckDB file.
+    pub fn on(database: Option<String>, target: Target, lease: &str, destination: &str) -> Self {
+        let engine = if database.is_some() { Engine::Postgres } else { Engine::DuckDb };
         let folder = tempfile::Builder::new().prefix("levin-crash-").tempdir().expect("a folder");
         let receiver = Receiver::start();
-        let server = PostgresServer::start;
-        let warehouse = match engine {
-            Engine::DuckDb => {
-                let path = folder.path().join("warehouse.duckdb");
-                duckdb::Connection::open(&path).expect("a new DuckDB file");
-                path.display().to_string()
-            }
-            Engine::Postgres => server().fresh_database(),
-        };
-        let copy = if target == Target::Postgres { server().fresh_database() } else { String::new() };
+        let warehouse = database.unwrap_or_else(|| {
+            let path = folder.path().join("warehouse.duckdb");
+            duckdb::Connection::open(&path).expect("a new DuckDB file");
+            path.display().to_string()
+        });
+        let copy =
+            if target == Target::Postgres { PostgresServer::start().fresh_database() } else { String::new() };
         let scene =
             Self { engine, target, receiver, model: People::new(), has_note: false, folder, warehouse, copy };
         let source = match engine {
@@ -180,6 +180,12 @@ impl Scene {
     pub fn warehouse_url(&self) -> &str {
         assert_eq!(self.engine, Engine::Postgres);
         &self.warehouse
+    }
+
+    /// The DuckDB file lies elsewhere from now on.
+    pub fn move_warehouse(&mut self, path: &Path) {
+        self.warehouse = path.display().to_string();
+        self.write("sources/wh.yml", &format!("type: duckdb\npath: {}\n", self.warehouse));
     }
 
     pub fn sql(&self, statements: &str) {
@@ -299,7 +305,7 @@ impl Scene {
     }
 
     /// Runs the sync with the binary that has fail points.
-    pub fn run_in(&self, trouble: &Trouble<'_>, more: &[&str]) -> Ran {
+    pub fn run_with(&self, trouble: &Trouble<'_>, more: &[&str]) -> Ran {
         self.start_run(trouble, more).wait()
     }
 
@@ -308,8 +314,33 @@ impl Scene {
     }
 
     pub fn start(&self, binary: &Path, arguments: &[&str], trouble: &Trouble<'_>, more: &[&str]) -> Started {
+        Self::start_in(self.folder.path(), binary, arguments, trouble, more)
+    }
+
+    /// The same project in another folder, as on another machine: it has a store of its own.
+    pub fn elsewhere(&self) -> tempfile::TempDir {
+        let there = tempfile::Builder::new().prefix("levin-elsewhere-").tempdir().expect("a folder");
+        for part in ["levin.yml", "levin.lock.yml", "sources", "models", "destinations", "syncs"] {
+            let copied = Command::new("cp").arg("-r").arg(self.path(part)).arg(there.path()).status();
+            assert!(copied.expect("run cp").success(), "{part}");
+        }
+        if self.engine == Engine::DuckDb {
+            let source = format!("type: duckdb\npath: {}\n", self.warehouse);
+            std::fs::write(there.path().join("sources/wh.yml"), source).expect("write the source");
+        }
+        there
+    }
+
+    /// Runs the shipped binary in another folder of the project.
+    pub fn start_in(
+        folder: &Path,
+        binary: &Path,
+        arguments: &[&str],
+        trouble: &Trouble<'_>,
+        more: &[&str],
+    ) -> Started {
         let mut command = Command::new(binary);
-        command.arg("--project").arg(self.folder.path()).args(arguments).args(more);
+        command.arg("--project").arg(folder).args(arguments).args(more);
         command.env_remove("LEVIN_KILL_AT").env_remove("FAILPOINTS");
         if let Some(point) = trouble.kill_at {
             command.env("LEVIN_KILL_AT", point);
