@@ -5,6 +5,8 @@
 
 #[path = "crash/cases.rs"]
 mod cases;
+#[path = "crash/cut.rs"]
+mod cut;
 #[path = "crash/kill.rs"]
 mod kill;
 #[path = "crash/oracle.rs"]
@@ -13,8 +15,6 @@ mod oracle;
 mod receiver;
 #[path = "crash/scene.rs"]
 mod scene;
-#[path = "crash/cut.rs"]
-mod cut;
 #[path = "crash/two.rs"]
 mod two;
 #[path = "crash/walk.rs"]

@@ -247,10 +247,11 @@ impl Store {
     }
 
     /// Drops the notes of every other run of a sync, whose lease the run now holds: what they proved is
-    /// committed, and a run that died between its commit and forgetting left them behind.
+    /// committed, and a run that ended between its commit and forgetting left them behind.
     pub async fn forget_others(&self, sync_id: i64, but: i64) -> Result<(), Error> {
         sqlx::query(
-            "delete from levin_deliveries where run in (select id from levin_runs where sync_id = $1 and id <> $2)",
+            "delete from levin_deliveries where run <> $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
         )
         .bind(sync_id)
         .bind(but)

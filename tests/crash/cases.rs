@@ -91,7 +91,13 @@ pub fn all_of<T: fmt::Display>(cases: &[T], holds: impl Fn(&T)) {
             failed.push(format!("{case}: {why}"));
         }
     }
-    assert!(failed.is_empty(), "{} of {} cases failed:\n\n{}", failed.len(), cases.len(), failed.join("\n\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {} cases failed:\n\n{}",
+        failed.len(),
+        cases.len(),
+        failed.join("\n\n")
+    );
 }
 
 /// What a crash may have left under way.

@@ -118,12 +118,35 @@ fn a_server_that_restarts_in_the_middle_of_a_run_costs_a_run_at_most() {
         scene.receiver.release();
         says(&run.wait(), &["SOURCE_CONNECTION_LOST", "SOURCE_UNREACHABLE"]);
         assert!(scene.receiver.requests().len() > first);
-        until("the server is back", || {
-            std::panic::catch_unwind(|| query(&url, "select 1")).is_ok()
-        });
+        until("the server is back", || std::panic::catch_unwind(|| query(&url, "select 1")).is_ok());
         scene.receiver.behave(|_| Answer::Accept);
         goes_on(&scene);
     }
+}
+
+/// A commit that the warehouse refuses leaves everything from which the next run settles.
+#[test]
+fn a_commit_that_fails_is_made_good_by_the_next_run() {
+    let mut scene = Scene::new(Engine::Postgres, Target::Http);
+    edited(&mut scene);
+    let snapshot = scene.managed_tables().into_iter().find(|name| name.ends_with("_snapshot")).expect("one");
+    scene.sql(&format!(
+        "alter table levin_planner.{snapshot} add constraint refuses check (email not like '%second') not valid"
+    ));
+    let ran = scene.run();
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert_eq!(ran.error_code().as_deref(), Some("SOURCE_FAILED"), "{ran:?}");
+    // Again, and it is still not lost.
+    let again = scene.run();
+    assert_eq!(again.code, Some(2), "{again:?}");
+    assert_eq!(again.error_code().as_deref(), Some("SOURCE_FAILED"), "{again:?}");
+    assert_eq!(scene.content(), oracle::expected(&scene, &scene.content(), &scene.model));
+    let sent = scene.receiver.requests().len();
+    scene.sql(&format!("alter table levin_planner.{snapshot} drop constraint refuses"));
+    let report = oracle::succeeded(&scene.run());
+    assert_eq!(oracle::planned(&report), 0, "the notes prove that all was accepted: {report}");
+    assert_eq!(scene.receiver.requests().len(), sent);
+    goes_on(&scene);
 }
 
 /// A small file system at a folder, gone when dropped.
@@ -178,7 +201,9 @@ fn much(scene: &mut Scene) {
 
 #[test]
 fn a_full_disk_under_the_store_stops_the_run_and_loses_nothing() {
-    for (engine, room) in [(Engine::DuckDb, 0), (Engine::Postgres, 0), (Engine::DuckDb, 64), (Engine::Postgres, 200)] {
+    for (engine, room) in
+        [(Engine::DuckDb, 0), (Engine::Postgres, 0), (Engine::DuckDb, 64), (Engine::Postgres, 200)]
+    {
         let mut scene = Scene::new(engine, Target::Http);
         let disk = SmallDisk::mount(scene.path(".levin"), 8 * 1024);
         edited(&mut scene);

@@ -8,7 +8,9 @@ use rustix::process::Signal;
 
 use crate::oracle;
 use crate::receiver::Answer;
-use crate::scene::{BATCH, CONCURRENCY, Engine, Person, Ran, Scene, Started, Target, Trouble, query, shipped, with_failpoints};
+use crate::scene::{
+    BATCH, CONCURRENCY, Engine, Person, Ran, Scene, Started, Target, Trouble, query, shipped, with_failpoints,
+};
 
 const RUN: &[&str] = &["run", "people", "--json"];
 
@@ -176,7 +178,7 @@ fn the_statement_of_a_holder_that_died_is_stopped_by_the_next_one() {
     let mut scene = Scene::new(Engine::Postgres, Target::Http);
     scene.edit(|people| people.extend((1..=5).map(|id| (id, Person::new(format!("{id}@first"), id)))));
     let model = "source: wh\nprimary_key: id\nsql: select id, email, score from people";
-    scene.write("models/people.yml", &format!("{model} where exists (select pg_sleep(600))\n"));
+    scene.write("models/people.yml", &format!("{model} where (select true from pg_sleep(600))\n"));
     let dead = scene.start(&with_failpoints(), RUN, &Trouble::default(), &[]);
     let sleeping = "select pid from pg_stat_activity where datname = current_database() and state = 'active'
                     and application_name like 'levin%' and query like '%pg_sleep%'";
