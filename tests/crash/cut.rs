@@ -219,6 +219,33 @@ fn a_full_disk_under_the_store_stops_the_run_and_loses_nothing() {
 }
 
 #[test]
+fn a_full_disk_under_the_store_is_no_file_that_counts() {
+    let mut scene = Scene::new(Engine::DuckDb, Target::Files);
+    let disk = SmallDisk::mount(scene.path(".levin"), 8 * 1024);
+    edited(&mut scene);
+    // The run is begun and its file is written; then there is no room for the word that it is shown.
+    let points = Trouble { kill_at: None, points: Some("deliver.before_start_note=1*sleep(2000)") };
+    let partial = |scene: &Scene| {
+        let entries = std::fs::read_dir(scene.path("out")).expect("the folder");
+        entries.flatten().any(|e| e.file_name().to_string_lossy().ends_with(".partial"))
+    };
+    let run = scene.start_run(&points, &[]);
+    until("the file is being written", || partial(&scene));
+    disk.fill(0);
+    let ran = run.wait();
+    disk.make_room();
+    says(&ran, &["STORE_FAILED"]);
+    if ran.code != Some(0) {
+        assert_eq!(ran.report()["successfulRows"], ran.report()["notSent"], "no row was shown: {ran:?}");
+    }
+    assert!(!partial(&scene));
+    oracle::succeeded(&scene.run());
+    assert_eq!(scene.content(), oracle::expected(&scene, &scene.content(), &scene.model));
+    oracle::sends_nothing(&scene);
+    oracle::nothing_is_left_over(&scene);
+}
+
+#[test]
 fn a_full_disk_under_the_files_shows_no_half_file() {
     let mut scene = Scene::new(Engine::DuckDb, Target::Files);
     let disk = SmallDisk::mount(scene.path("out"), 1024);

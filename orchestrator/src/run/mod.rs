@@ -418,7 +418,10 @@ async fn execute_with_lease<'a>(
         };
         let ledger = std::mem::take(&mut course.delivered.ledger);
         let complete = result.is_ok() && course.delivered.stop.is_none() && !run.cancel.is_cancelled();
-        if needs_commit(run, &diff, state, &ledger, course.planned.total() > 0) {
+        // What broke off is settled from its note, which a last commit would make superfluous.
+        if !course.delivered.broken_off
+            && needs_commit(run, &diff, state, &ledger, course.planned.total() > 0)
+        {
             finish(run, session, scope, &facts, state, &mut commits, ledger, complete, &mut drop_later)
                 .await?;
             clock.ended(Stage::Commit, &committed(&course.delivered));
@@ -430,7 +433,8 @@ async fn execute_with_lease<'a>(
         audit(run, session.as_mut(), course, outcome.as_ref().err()).await;
         // After an error the next run may have to settle from these tables: see `tidy`.
         if outcome.is_ok() {
-            course.untidy = !prune::prune(session.as_mut(), run, &drop_later).await?;
+            course.untidy =
+                course.delivered.broken_off || !prune::prune(session.as_mut(), run, &drop_later).await?;
         }
     }
     outcome
@@ -762,7 +766,7 @@ impl Checkpoint for Checkpoints<'_, '_> {
             || (!ledger.is_empty() && self.last.elapsed() >= checkpoint_interval())
     }
 
-    async fn commit(&mut self, ledger: Ledger) -> Result<(), Error> {
+    async fn commit(&mut self, ledger: &Ledger) -> Result<(), Error> {
         let run = self.run;
         let mut session = run.session("commit").await?;
         let exceptions = ledger.exceptions();
