@@ -185,7 +185,7 @@ impl<'a> Clock<'a> {
     }
 }
 
-/// Runs a sync now. The report tells how it ended; only trouble with the store itself is an error.
+/// Runs a sync now. The report tells how it ended; it is an error only when no run could begin.
 pub async fn run(
     project: &Project,
     sync: &Arc<SyncSpec>,
@@ -200,9 +200,13 @@ pub async fn run(
     let mut clock = Clock::new(&run);
     let outcome = execute(&run, &mut course, &mut clock).await;
     let stages = std::mem::take(&mut clock.seconds);
-    let report = course.report(&run, stages, outcome.err());
+    let mut report = course.report(&run, stages, outcome.err());
     let text = serde_json::to_string(&report).unwrap_or_default();
-    store.end_run(run.id, report.status.name(), &report.finished_at, &text).await?;
+    if let Err(error) = store.end_run(run.id, report.status.name(), &report.finished_at, &text).await {
+        report.status = Status::Failed;
+        report.exit = error.code.exit();
+        report.error.get_or_insert_with(|| ReportedError::from(&error));
+    }
     Ok(report)
 }
 
