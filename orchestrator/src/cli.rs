@@ -58,6 +58,14 @@ struct Global {
 enum Command {
     Init(command::init::Args),
     Check(command::check::Args),
+    Grants(command::grants::Args),
+    Preview(command::preview::Args),
+    Plan(command::plan::Args),
+    Run(command::run::Args),
+    Runs(command::runs::Args),
+    Rejected(command::rejected::Args),
+    Sql(command::sql::Args),
+    Gc(command::gc::Args),
     Connectors(command::connectors::Args),
     Explain(command::explain::Args),
     Schema(command::schema::Args),
@@ -68,6 +76,14 @@ impl Command {
         match self {
             Self::Init(args) => command::init::execute(args, context).await,
             Self::Check(args) => command::check::execute(args, context).await,
+            Self::Grants(args) => command::grants::execute(args, context).await,
+            Self::Preview(args) => command::preview::execute(args, context).await,
+            Self::Plan(args) => command::plan::execute(args, context).await,
+            Self::Run(args) => command::run::execute(args, context).await,
+            Self::Runs(args) => command::runs::execute(args, context).await,
+            Self::Rejected(args) => command::rejected::execute(args, context).await,
+            Self::Sql(args) => command::sql::execute(args, context).await,
+            Self::Gc(args) => command::gc::execute(args, context).await,
             Self::Connectors(args) => command::connectors::execute(args, context).await,
             Self::Explain(args) => command::explain::execute(args, context).await,
             Self::Schema(args) => command::schema::execute(args, context).await,
@@ -88,6 +104,8 @@ pub fn main() -> ExitCode {
     let redactor = Redactor::default();
     let report = Report::new(cli.global.color, redactor.clone());
     telemetry::init(cli.global.log_format, cli.global.verbose, report.colours_stderr(), redactor.clone());
+    #[cfg(feature = "failpoints")]
+    let _armed = crate::failpoints::arm();
     // Two providers are linked; one must be chosen. A second choice (a test's) stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let context =

@@ -133,6 +133,22 @@ pub enum Exit {
     Usage = 64,
 }
 
+impl Exit {
+    /// The exit code of a command that did several things: a failure tells more than a guard, a
+    /// guard more than rejected rows.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        let rank = |exit| match exit {
+            Self::Done => 0,
+            Self::Rejected => 1,
+            Self::Guard => 2,
+            Self::Failed => 3,
+            Self::Usage => 4,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -8,6 +8,8 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod error;
+#[cfg(feature = "failpoints")]
+pub mod failpoints;
 pub mod mapping;
 pub mod project;
 pub mod redact;

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal, Write};
 use crate::config::{Finding, Severity};
 use crate::error::Error;
 use crate::redact::Redactor;
+use crate::run::{Progress, ReportedError, Stage};
 
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -93,6 +94,18 @@ impl Report {
     /// Prints a value as JSON, indented, to standard output.
     pub fn json(&self, value: &serde_json::Value) {
         self.data(&format!("{value:#}"));
+    }
+
+    /// Prints a value as one line of JSON to standard output.
+    pub fn json_line(&self, value: &serde_json::Value) {
+        self.data(&self.redactor.redact(&value.to_string()));
+    }
+
+    /// Prints the error that a run's report carries.
+    pub fn reported(&self, error: &ReportedError) {
+        let head = paint(self.err, Meaning::Bad, &format!("error[{}]:", error.code));
+        let hint = paint(self.err, Meaning::Hint, "hint:");
+        self.print_err(&format!("{head} {}\n\n{hint} {}", error.message, error.hint));
     }
 
     /// Prints a table as data.
@@ -249,5 +262,61 @@ mod tests {
         table.row(["bc".to_owned(), "7".to_owned()]);
         let text = table.render(str::to_uppercase);
         assert_eq!(text, "SYNC              ROWS\nkundenübersicht  1,000\na\nbc                   7");
+    }
+}
+
+/// Shows how runs go on: a bar on a terminal, one line per stage otherwise.
+pub struct RunProgress {
+    report: Report,
+    /// Several syncs run, so each line names its own.
+    several: bool,
+    quiet: bool,
+    bar: Option<indicatif::ProgressBar>,
+}
+
+impl RunProgress {
+    /// For a command that runs one sync or several.
+    pub fn new(report: &Report, several: bool, quiet: bool) -> Self {
+        let bar = (!several && !quiet && io::stderr().is_terminal()).then(|| {
+            let bar = indicatif::ProgressBar::hidden();
+            if let Ok(style) = indicatif::ProgressStyle::with_template(
+                "deliver  {wide_bar} {human_pos}/{human_len} rows · {per_sec} · {eta} left",
+            ) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Self { report: report.clone(), several, quiet, bar }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for RunProgress {
+    fn stage(&self, sync: &str, stage: Stage, summary: &str, seconds: f64) {
+        if self.quiet || summary.is_empty() {
+            return;
+        }
+        if stage == Stage::Deliver {
+            self.finish();
+        }
+        let sync = if self.several { format!("{sync}: ") } else { String::new() };
+        self.report.note(&format!("{sync}{:8} {summary} ({seconds:.2} s)", stage.name()));
+    }
+
+    fn delivered(&self, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            if bar.is_hidden() {
+                bar.set_length(total);
+                bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+                bar.reset_eta();
+            }
+            bar.set_position(done);
+        }
     }
 }

@@ -31,7 +31,7 @@ pub struct Facts {
     /// How the engine writes unquoted names, for messages.
     pub folds_to: Folding,
     /// Engine types and what they are on the wire. The first entry whose pattern matches wins;
-    /// a pattern is the type's name before any `(`, or a trailing part such as `[]`.
+    /// a pattern is the type's name without what stands in parentheses, or one of the forms below.
     pub types: Vec<TypeFact>,
 }
 
@@ -51,7 +51,7 @@ pub enum Folding {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TypeFact {
-    /// The engine's names of the type, lower case; `*[]` matches every list, `*` everything.
+    /// The engine's names of the type, lower case; `*[]` matches every list, `x*` what begins with `x`.
     pub engine: Vec<String>,
     /// What its values are on the wire.
     pub logical: LogicalType,
@@ -93,15 +93,95 @@ impl Dialect {
 
     /// What the engine's type is on the wire; `None` when the dialect does not know the type.
     pub fn type_fact(self, engine_type: &str) -> Option<&'static TypeFact> {
-        let lower = engine_type.to_lowercase();
-        let list = lower.ends_with(']');
-        let base = lower.split('(').next().unwrap_or(&lower).trim();
+        let name = without_modifiers(engine_type);
         self.facts().types.iter().find(|fact| {
-            fact.engine.iter().any(|pattern| match pattern.as_str() {
-                "*" => true,
-                "*[]" => list,
-                exact => !list && (exact == base || exact == lower),
+            fact.engine.iter().any(|pattern| match (pattern.as_str(), pattern.strip_suffix('*')) {
+                ("*[]", _) => name.ends_with(']'),
+                (_, Some(beginning)) => name.starts_with(beginning),
+                (exact, None) => exact == name,
             })
         })
+    }
+}
+
+/// The type's name in lower case, without what stands in parentheses, at the end or in the middle:
+/// `timestamp(3) with time zone` is a `timestamp with time zone`, `STRUCT(a INTEGER)[]` a `struct[]`.
+fn without_modifiers(engine_type: &str) -> String {
+    let mut name = String::new();
+    let mut depth = 0_u32;
+    let mut quote = None;
+    for c in engine_type.chars() {
+        match (quote, c) {
+            // A doubled quote closes and opens again, which comes to the same.
+            (Some(open), _) if open == c => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '(') => depth += 1,
+            (None, ')') => {
+                depth = depth.saturating_sub(1);
+                continue;
+            }
+            (None, _) => {}
+        }
+        if depth == 0 {
+            name.extend(c.to_lowercase());
+        }
+    }
+    name.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_types_modifier_does_not_hide_the_type() {
+        let logical = |dialect: Dialect, name: &str| dialect.type_fact(name).map(|f| f.logical);
+        for (name, expected) in [
+            ("timestamp(3) with time zone", LogicalType::TimestampTz),
+            ("timestamp(0) without time zone", LogicalType::Timestamp),
+            ("time(3) without time zone", LogicalType::Time),
+            ("time(6) with time zone", LogicalType::Time),
+            ("interval", LogicalType::Interval),
+            ("interval(3)", LogicalType::Interval),
+            ("interval day to second(3)", LogicalType::Interval),
+            ("interval year to month", LogicalType::Interval),
+            ("character varying(20)", LogicalType::Text),
+            ("character(5)", LogicalType::Text),
+            ("numeric(18,2)", LogicalType::Decimal),
+            ("numeric(18,2)[]", LogicalType::Json),
+            ("timestamp(3) with time zone[]", LogicalType::Json),
+            ("interval[]", LogicalType::Json),
+            ("\"my schema\".\"My Type\"", LogicalType::Text),
+            ("\"integer(\"", LogicalType::Text),
+            ("\"char\"", LogicalType::Text),
+        ] {
+            assert_eq!(logical(Dialect::Postgres, name), Some(expected), "{name}");
+        }
+        for (name, expected) in [
+            ("STRUCT(a INTEGER)[]", LogicalType::Json),
+            ("STRUCT(\"a)b\" INTEGER, c VARCHAR)", LogicalType::Json),
+            ("MAP(VARCHAR, INTEGER)", LogicalType::Json),
+            ("UNION(num INTEGER, str VARCHAR)", LogicalType::Json),
+            ("INTEGER[3]", LogicalType::Json),
+            ("ENUM('a', 'b')", LogicalType::Text),
+            ("ENUM('a)', '[b]', 'it''s (')", LogicalType::Text),
+            ("DECIMAL(18,3)", LogicalType::Decimal),
+            ("DECIMAL(18,3)[]", LogicalType::Json),
+            ("TIMESTAMP WITH TIME ZONE", LogicalType::TimestampTz),
+            ("TIME", LogicalType::Time),
+            ("BIT", LogicalType::Text),
+        ] {
+            assert_eq!(logical(Dialect::Duckdb, name), Some(expected), "{name}");
+        }
+        assert_eq!(logical(Dialect::Duckdb, "GEOMETRY"), None);
+        // Whether a value leaves as it is must not depend on the modifier either.
+        let fact = Dialect::Postgres.type_fact("timestamp(3) with time zone").unwrap();
+        assert_eq!((fact.wire.as_deref(), fact.comparable.as_deref(), fact.key), (None, None, true));
+        assert_eq!(
+            Dialect::Duckdb.type_fact("ENUM('x')").unwrap().wire.as_deref(),
+            Some("text"),
+            "an enum leaves as text"
+        );
     }
 }

@@ -121,31 +121,37 @@ pub enum Literal {
 }
 
 /// The type of a column as its engine spells it. Only text that an engine printed of itself gets
-/// here; it is printed unquoted, so it may hold no statement separator and only balanced
-/// parentheses and quotes.
+/// here; it is printed unquoted, so it may hold nothing that could end a `cast( … as … )`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineType(pub(crate) String);
 
 impl EngineType {
-    /// Checks that the text cannot leave a `cast( … as … )`.
+    /// Takes names, numbers, quoted names and quoted labels, with balanced parentheses; commas only
+    /// between parentheses; no backslash in a label, because engines differ on what it means there.
     pub fn from_engine(text: &str) -> Result<Self, InvalidText> {
-        let mut depth = 0_i32;
-        let mut quoted = false;
+        let refused = || InvalidText { text: text.to_owned() };
+        let mut depth = 0_u32;
+        let mut quote = None;
+        let mut before = ' ';
         for c in text.chars() {
-            match c {
-                '"' => quoted = !quoted,
-                _ if quoted => {}
-                '(' => depth += 1,
-                ')' => depth -= 1,
-                c if c.is_alphanumeric() || " _.,[]%".contains(c) => {}
-                _ => return Err(InvalidText { text: text.to_owned() }),
+            match (quote, c) {
+                // A doubled quote closes and opens again, which comes to the same.
+                (Some(open), _) if open == c => quote = None,
+                (Some('\''), '\\') => return Err(refused()),
+                (Some(_), _) => {}
+                // A letter before a quote changes what stands inside it: `E'…'`.
+                (None, '\'' | '"') if before.is_alphanumeric() || before == '_' => return Err(refused()),
+                (None, '\'' | '"') => quote = Some(c),
+                (None, '(') => depth += 1,
+                (None, ')') => depth = depth.checked_sub(1).ok_or_else(refused)?,
+                (None, ',') if depth > 0 => {}
+                (None, c) if c.is_alphanumeric() || " _.[]".contains(c) => {}
+                (None, _) => return Err(refused()),
             }
-            if depth < 0 {
-                return Err(InvalidText { text: text.to_owned() });
-            }
+            before = c;
         }
-        if quoted || depth != 0 || text.trim().is_empty() {
-            return Err(InvalidText { text: text.to_owned() });
+        if quote.is_some() || depth != 0 || text.trim().is_empty() {
+            return Err(refused());
         }
         checked(text.to_owned()).map(Self)
     }
@@ -165,3 +171,7 @@ pub(crate) const STEP_MARK: char = '\u{1}';
 fn checked(text: String) -> Result<String, InvalidText> {
     if text.is_empty() || text.contains(['\0', STEP_MARK]) { Err(InvalidText { text }) } else { Ok(text) }
 }
+
+#[cfg(test)]
+#[path = "sql_tests.rs"]
+mod tests;

@@ -12,8 +12,16 @@ use crate::report::Report;
 pub mod check;
 pub mod connectors;
 pub mod explain;
+pub mod gc;
+pub mod grants;
 pub mod init;
+pub mod plan;
+pub mod preview;
+pub mod rejected;
+pub mod run;
+pub mod runs;
 pub mod schema;
+pub mod sql;
 
 /// What every command may use.
 #[derive(Debug, Clone)]

@@ -69,6 +69,7 @@ where m."id" is null
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
+  s.known - r.removed + r.new_keys as expected,
   (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates
 from (
   select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
@@ -82,6 +83,7 @@ cross join (
 cross join (
   select
     cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as bigint) as added,
+    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as bigint) as new_keys,
     cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as bigint) as changed,
     cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as bigint) as removed
   from "levin_planner"."p6f0c2a9e_s1_diff_7"

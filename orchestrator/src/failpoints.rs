@@ -1,0 +1,92 @@
+//! Named points at which a test can kill the process, in builds with the feature `failpoints` only.
+//!
+//! `LEVIN_KILL_AT=NAME` or `NAME:N` kills the process with SIGKILL when the point is passed for the
+//! first or N-th time; `FAILPOINTS` takes what the crate `fail` documents (pauses, returns).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Every point, so that a test can walk through them all.
+pub const NAMES: &[&str] = &[
+    "store.begin_run",
+    "prepare.after_lease",
+    "prepare.after_settling",
+    "prepare.after_reshape",
+    "diff.before",
+    "diff.after",
+    "deliver.before_establish",
+    "deliver.after_establish",
+    "deliver.before_begin",
+    "deliver.after_begin",
+    "deliver.before_start_note",
+    "store.start",
+    "deliver.after_start_note",
+    "deliver.after_answer",
+    "deliver.before_end_note",
+    "store.end",
+    "deliver.after_end_note",
+    "commit.before_outcomes",
+    "commit.after_outcomes",
+    "commit.before",
+    "commit.after",
+    "store.forget",
+    "prune.before",
+    "prune.before_release",
+    "store.end_run",
+];
+
+/// Arms what the environment asks for. The scenario lasts as long as the returned guard.
+pub fn arm() -> fail::FailScenario<'static> {
+    let scenario = fail::FailScenario::setup();
+    if let Ok(at) = std::env::var("LEVIN_KILL_AT") {
+        let (name, count) = match at.split_once(':') {
+            Some((name, count)) => (name.to_owned(), count.parse().unwrap_or(1)),
+            None => (at, 1),
+        };
+        let passed = AtomicU64::new(0);
+        let armed = fail::cfg_callback(&name, move || {
+            if passed.fetch_add(1, Ordering::SeqCst) + 1 == count {
+                let _ =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                // The signal is on its way; nothing may happen before it arrives.
+                loop {
+                    std::thread::park();
+                }
+            }
+        });
+        if let Err(error) = armed {
+            tracing::error!(error, "LEVIN_KILL_AT cannot be armed");
+        }
+    }
+    scenario
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NAMES;
+
+    #[test]
+    fn every_point_in_the_code_is_listed_and_every_listed_point_is_in_the_code() {
+        let mut found = std::collections::BTreeSet::new();
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    found.extend(
+                        text.split("fail_point!(\"")
+                            .skip(1)
+                            .filter_map(|rest| rest.split('"').next())
+                            .map(str::to_owned),
+                    );
+                }
+            }
+        }
+        // Set by tests that cannot wait for a checkpoint, not a point at which to die.
+        found.remove("deliver.checkpoint_interval");
+        let listed: std::collections::BTreeSet<String> = NAMES.iter().map(|n| (*n).to_owned()).collect();
+        assert_eq!(found, listed);
+    }
+}
