@@ -344,7 +344,7 @@ fn nothing_is_left_for_later() {
     let unwritten = ["todo!", "unimplemented!"];
     let found = rust_files().into_iter().chain(files("sql-templates", ".sql")).flat_map(|path| {
         let text = read(&path);
-        let code = path.ends_with(".rs").then(|| Source::of(&path, false).code).unwrap_or_default();
+        let code = if path.ends_with(".rs") { Source::of(&path, false).code } else { String::new() };
         let marked =
             text.lines().enumerate().filter(|(_, line)| marks.iter().any(|mark| has_word(line, mark)));
         let lines: BTreeSet<usize> = marked.map(|(n, _)| n + 1).collect();
@@ -376,6 +376,29 @@ fn links_between_pages_lead_somewhere() {
     }
     hold("a link leads to a file of this tree", dead, &[]);
     assert!(looked_at > 0 || !root().join("README.md").exists(), "the README leads nowhere");
+}
+
+#[test]
+fn the_list_of_fail_points_is_complete() {
+    let listed: BTreeSet<String> = {
+        let source = Source::of("orchestrator/src/failpoints.rs", true);
+        let from = source.lines_where(|line| line.contains("NAMES"))[0];
+        let to = source.lines_where(|line| line.trim() == "];")[0];
+        source
+            .strings
+            .into_iter()
+            .filter(|(line, _)| (from..to).contains(line))
+            .map(|(_, name)| name)
+            .collect()
+    };
+    let placed: BTreeSet<String> = shipped("orchestrator/src")
+        .flat_map(|(_, source)| {
+            let lines: BTreeSet<usize> =
+                source.lines_where(|line| line.contains("fail_point!(")).into_iter().collect();
+            source.strings.into_iter().filter(move |(line, _)| lines.contains(line)).map(|(_, name)| name)
+        })
+        .collect();
+    assert_eq!(listed, placed, "a test that walks through the list must meet every point");
 }
 
 #[test]
