@@ -140,7 +140,7 @@ impl Destination for Sink {
     }
 
     async fn open(&self, _: &DeliverySpec, _: &RunFacts) -> Result<Box<dyn Delivery>, DeliveryError> {
-        Err(DeliveryError::Unavailable { answered: false, message: "never opened".to_owned() })
+        Err(DeliveryError::Unavailable { answered: false, after: None, message: "never opened".to_owned() })
     }
 
     fn timeout(&self) -> Duration {
