@@ -33,7 +33,7 @@ const TOP: [&str; 13] = [
     "clippy.toml",
     "demo",
     "deploy",
-    "deny.toml",
+    "bench",
     "rustfmt.toml",
     "test",
 ];
@@ -376,29 +376,6 @@ fn links_between_pages_lead_somewhere() {
     }
     hold("a link leads to a file of this tree", dead, &[]);
     assert!(looked_at > 0 || !root().join("README.md").exists(), "the README leads nowhere");
-}
-
-#[test]
-fn the_list_of_fail_points_is_complete() {
-    let listed: BTreeSet<String> = {
-        let source = Source::of("orchestrator/src/failpoints.rs", true);
-        let from = source.lines_where(|line| line.contains("NAMES"))[0];
-        let to = source.lines_where(|line| line.trim() == "];")[0];
-        source
-            .strings
-            .into_iter()
-            .filter(|(line, _)| (from..to).contains(line))
-            .map(|(_, name)| name)
-            .collect()
-    };
-    let placed: BTreeSet<String> = shipped("orchestrator/src")
-        .flat_map(|(_, source)| {
-            let lines: BTreeSet<usize> =
-                source.lines_where(|line| line.contains("fail_point!(")).into_iter().collect();
-            source.strings.into_iter().filter(move |(line, _)| lines.contains(line)).map(|(_, name)| name)
-        })
-        .collect();
-    assert_eq!(listed, placed, "a test that walks through the list must meet every point");
 }
 
 #[test]
