@@ -202,7 +202,7 @@ impl Rehearsal<'_> {
                     }
                 },
                 Err(e) if e.kind == connectors::warehouse::ErrorKind::UniqueViolation && !careful => {
-                    careful = true
+                    careful = true;
                 }
                 Err(e) => return Err(failed(run, e)),
             }
