@@ -20,11 +20,12 @@ use sql_templates::{Atomicity, Expect, Script, Sql, Step};
 use tests::postgres::PostgresServer;
 
 /// A live warehouse with an empty database, and a way to prepare what models read.
+#[derive(Clone)]
 pub struct Bench {
     /// The driver under test.
     pub warehouse: Arc<dyn Warehouse>,
     /// Holds the database's file, where there is one.
-    _folder: Option<tempfile::TempDir>,
+    _folder: Option<Arc<tempfile::TempDir>>,
 }
 
 impl Bench {
@@ -33,7 +34,12 @@ impl Bench {
         let file = folder.path().join("wh.duckdb");
         duckdb::Connection::open(file).expect("a new database").close().expect("closed again");
         let warehouse = source("duckdb", json!({"path": "wh.duckdb"}), folder.path());
-        Self { warehouse, _folder: Some(folder) }
+        Self { warehouse, _folder: Some(Arc::new(folder)) }
+    }
+
+    /// For tests of very many statements: a file would be opened for each of them.
+    fn duckdb_in_memory() -> Self {
+        Self { warehouse: source("duckdb", json!({"path": ":memory:"}), Path::new("/")), _folder: None }
     }
 
     fn postgres() -> Self {
@@ -70,10 +76,13 @@ fn source(kind: &str, config: Value, project: &Path) -> Arc<dyn Warehouse> {
 /// Makes a test of each named function for every warehouse.
 macro_rules! on_every_warehouse {
     ($($test:ident),* $(,)?) => {
+        $crate::warehouse::on_every_warehouse!(duckdb: $($test),*);
+    };
+    ($duckdb:ident: $($test:ident),* $(,)?) => {
         mod duckdb {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(crate::warehouse::Bench::duckdb()).await;
+                super::$test(crate::warehouse::Bench::$duckdb()).await;
             })*
         }
         mod postgres {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::util::display::array_value_to_string;
 use connectors::warehouse::{Effect, ErrorKind, Session, WarehouseError};
@@ -438,7 +439,13 @@ impl Trial {
     /// A whole run in which every row that is sent is accepted.
     pub async fn accept_all(&mut self, question: Question) -> Found {
         let found = self.diff(question).await;
-        self.commit(&found, Ending { adopt: question.first, ..Ending::default() }).await.expect("committed");
+        self.accept_all_of(found).await
+    }
+
+    /// Commits a diff of which every row was accepted, and takes the next lease.
+    pub async fn accept_all_of(&mut self, found: Found) -> Found {
+        let adopt = found.shape == DiffShape::First;
+        self.commit(&found, Ending { adopt, ..Ending::default() }).await.expect("committed");
         self.take_lease().await;
         found
     }
@@ -519,11 +526,19 @@ pub fn texts(batches: &[RecordBatch], column: usize) -> Vec<Text> {
     let text = |array: &ArrayRef, row| {
         array.is_valid(row).then(|| array_value_to_string(array, row).expect("a text form"))
     };
-    batches
-        .iter()
-        .flat_map(|b| (0..b.num_rows()).map(move |row| (b.column(column), row)))
-        .map(|(array, row)| text(array, row))
-        .collect()
+    let mut all = Vec::new();
+    for batch in batches {
+        let array = match batch.column(column) {
+            // Arrow prints zones by name only with a table of all zones.
+            instants if let DataType::Timestamp(unit, Some(zone)) = instants.data_type() => {
+                assert_eq!(&**zone, "UTC");
+                cast(instants, &DataType::Timestamp(*unit, Some("+00:00".into()))).expect("the same instants")
+            }
+            other => other.clone(),
+        };
+        all.extend((0..batch.num_rows()).map(|row| text(&array, row)));
+    }
+    all
 }
 
 /// An integer of the only row that a step returned.
