@@ -106,8 +106,7 @@ async fn what_was_accepted_is_not_sent_again(bench: Bench) {
         trial.commit(&found, Ending::default()).await.unwrap();
     }
     let snapshot = trial.snapshot().await;
-    let expected =
-        [(["2"], ["∅", "2"]), (["3"], ["C", "33"]), (["4"], ["d", "∅"]), (["5"], ["", "5"])];
+    let expected = [(["2"], ["∅", "2"]), (["3"], ["C", "33"]), (["4"], ["d", "∅"]), (["5"], ["", "5"])];
     assert_eq!(snapshot, expected.map(|(k, v)| (row(&k), row(&v))).into());
 }
 
@@ -359,10 +358,7 @@ async fn lost_notes_put_what_may_have_been_sent_in_doubt(bench: Bench) {
     assert_eq!(trial.state().await.doubts, 3);
     trial.take_lease().await;
     let next = trial.diff(Question::default()).await;
-    assert_eq!(
-        operations(&next),
-        [("1", "removed"), ("2", "changed"), ("3", "changed"), ("6", "added")]
-    );
+    assert_eq!(operations(&next), [("1", "removed"), ("2", "changed"), ("3", "changed"), ("6", "added")]);
     assert!(find(&next, "6").version.is_some() && find(&next, "1").version.is_none());
 }
 
@@ -404,7 +400,10 @@ async fn keys_that_are_null_or_come_twice_are_set_aside(bench: Bench) {
     trial.take_lease().await;
     trial
         .bench
-        .setup(&["delete from people where id is null or id in (1, 2, 7)", "insert into people values (1, 'a', 1)"])
+        .setup(&[
+            "delete from people where id is null or id in (1, 2, 7)",
+            "insert into people values (1, 'a', 1)",
+        ])
         .await;
     let found = trial.diff(Question::default()).await;
     assert_eq!(operations(&found), [("2", "removed")]);
@@ -440,7 +439,10 @@ async fn composite_keys_are_set_aside_as_a_whole(bench: Bench) {
         ]
     );
     trial.take_lease().await;
-    trial.bench.setup(&["delete from orders where tenant = 'b'", "update orders set v = 'z' where no = 2"]).await;
+    trial
+        .bench
+        .setup(&["delete from orders where tenant = 'b'", "update orders set v = 'z' where no = 2"])
+        .await;
     let found = trial.diff(Question::default()).await;
     let mut rows: Vec<_> = found.rows.iter().map(|r| (r.operation, r.key.clone())).collect();
     rows.sort();
@@ -449,7 +451,10 @@ async fn composite_keys_are_set_aside_as_a_whole(bench: Bench) {
 
 async fn removals_that_are_not_sent_leave_the_snapshot(bench: Bench) {
     let mut trial = started(bench).await;
-    trial.bench.setup(&["delete from people where id in (1, 2)", "insert into people values (9, 'i', 9)"]).await;
+    trial
+        .bench
+        .setup(&["delete from people where id in (1, 2)", "insert into people values (9, 'i', 9)"])
+        .await;
     let found = trial.diff(Question::default()).await;
     assert_eq!(found.counts.removed, 2);
     // A run that was cut short forgets nothing.
@@ -499,7 +504,10 @@ async fn a_full_resync_sends_every_row_and_keeps_removals(bench: Bench) {
     assert_eq!(rest.counts, Counts { queried: 3, added: 1, removed: 1, ..Counts::default() });
     let kept = Ending { sent: UPSERTS, keep_removals: true, ..Ending::default() };
     trial.commit(&rest, kept).await.unwrap();
-    assert!(trial.snapshot().await.contains_key(&row(&["1"])), "a removal that was kept back is not forgotten");
+    assert!(
+        trial.snapshot().await.contains_key(&row(&["1"])),
+        "a removal that was kept back is not forgotten"
+    );
     trial.take_lease().await;
     let next = trial.diff(Question { resync: false, ..resync }).await;
     assert_eq!(operations(&next), [("1", "removed")]);
@@ -527,11 +535,17 @@ async fn a_reset_takes_the_model_as_accepted(bench: Bench) {
     let mut trial = started(bench).await;
     trial
         .bench
-        .setup(&["update people set n = 0", "insert into people values (5, 'e', 5), (6, 'f', 6)", "delete from people where id = 4"])
+        .setup(&[
+            "update people set n = 0",
+            "insert into people values (5, 'e', 5), (6, 'f', 6)",
+            "delete from people where id = 4",
+        ])
         .await;
     let found = trial.diff(Question::default()).await;
-    let exceptions =
-        vec![(find(&found, "5").sequence, Exception::InDoubt), (find(&found, "6").sequence, Exception::Rejected)];
+    let exceptions = vec![
+        (find(&found, "5").sequence, Exception::InDoubt),
+        (find(&found, "6").sequence, Exception::Rejected),
+    ];
     trial.commit(&found, Ending { exceptions, ..Ending::default() }).await.unwrap();
     let state = trial.state().await;
     assert_eq!((state.doubts, state.rejections), (1, 1));
@@ -568,7 +582,11 @@ async fn a_mode_that_compares_keys_only_sees_no_change(bench: Bench) {
     let mut trial = started(bench).await;
     trial
         .bench
-        .setup(&["update people set n = 99", "delete from people where id = 1", "insert into people values (5, 'e', 5)"])
+        .setup(&[
+            "update people set n = 99",
+            "delete from people where id = 1",
+            "insert into people values (5, 'e', 5)",
+        ])
         .await;
     for plain in [true, false] {
         let found = trial.diff(Question { compared: false, plain, ..Question::default() }).await;

@@ -37,10 +37,8 @@ async fn plans_count_columns_and_show_samples(bench: Bench) {
         .await;
     let found = trial.diff(Question::default()).await;
     let shape = trial.shape.clone();
-    let effect = trial
-        .run(&[Statement::ChangedColumns { shape: &shape, diff: found.table.clone() }])
-        .await
-        .unwrap();
+    let effect =
+        trial.run(&[Statement::ChangedColumns { shape: &shape, diff: found.table.clone() }]).await.unwrap();
     let counts = ["n0", "n1", "n2"].map(|n| number(&effect, "count the changed columns", n));
     assert_eq!(counts, [2, 0, 1]);
 
@@ -60,10 +58,8 @@ async fn plans_count_columns_and_show_samples(bench: Bench) {
         assert_eq!(rows, expected, "{operation}");
     }
     let set_aside = found.set_aside.clone().unwrap();
-    let effect = trial
-        .run(&[Statement::SetAsideSamples { shape: &shape, set_aside, limit: 5 }])
-        .await
-        .unwrap();
+    let effect =
+        trial.run(&[Statement::SetAsideSamples { shape: &shape, set_aside, limit: 5 }]).await.unwrap();
     let samples = effect.result("sample the keys set aside");
     assert_eq!(texts(samples, 0), row(&["7", "6"]));
     assert_eq!(texts(samples, 1), row(&["3", "2"]));
@@ -113,13 +109,15 @@ async fn pages_hold_every_row(trial: &mut Trial, found: &Found, operation: &'sta
 
 async fn previews_show_the_models_own_rows(bench: Bench) {
     bench
-        .setup(&["create table people (id bigint, email text)", "insert into people values (1, null), (1, 'b')"])
+        .setup(&[
+            "create table people (id bigint, email text)",
+            "insert into people values (1, null), (1, 'b')",
+        ])
         .await;
     let mut trial = Trial::begin(bench, 1, "select id, email from people order by email", &["id"]).await;
     let (shape, model) = (trial.shape.clone(), trial.model.clone());
     for (limit, expected) in [(1, 1), (20, 2)] {
-        let effect =
-            trial.run(&[Statement::Preview { shape: &shape, model: &model, limit }]).await.unwrap();
+        let effect = trial.run(&[Statement::Preview { shape: &shape, model: &model, limit }]).await.unwrap();
         let rows: usize = effect.result("preview").iter().map(|b| b.num_rows()).sum();
         assert_eq!(rows, expected);
     }
@@ -157,7 +155,16 @@ async fn managed_tables_are_found_by_their_exact_prefix(bench: Bench) {
     trial.bench.setup(&make.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let tables = trial.tables.clone();
     for (prefix, expected) in [
-        ("p6f0c2a9e_s1", vec!["p6f0c2a9e_s1_diff_1", "p6f0c2a9e_s1_doubts", "p6f0c2a9e_s1_rejections", "p6f0c2a9e_s1_snapshot", "p6f0c2a9e_s1_state"]),
+        (
+            "p6f0c2a9e_s1",
+            vec![
+                "p6f0c2a9e_s1_diff_1",
+                "p6f0c2a9e_s1_doubts",
+                "p6f0c2a9e_s1_rejections",
+                "p6f0c2a9e_s1_snapshot",
+                "p6f0c2a9e_s1_state",
+            ],
+        ),
         ("p6f0c2a9e_s", vec![]),
         ("p_1%x", vec!["p_1%x_a"]),
         ("p\\1", vec!["p\\1_a"]),
@@ -204,13 +211,32 @@ async fn audits_hold_one_row_per_run(bench: Bench) {
             row(&["2", "it's \\ broken\n;", "failed", "id, \"tenant\"", "1", "12"]),
         ]
     );
-    let took = format!("select cast(extract(epoch from (finished_at - started_at)) as double precision) as s from {}", tables.sync_runs());
+    let took = format!(
+        "select cast(extract(epoch from (finished_at - started_at)) as double precision) as s from {}",
+        tables.sync_runs()
+    );
     let took = trial.rows(&Sql::for_tests(&took)).await;
     assert_eq!(texts(&took, 0), row(&["3604.75", "3604.75"]));
 }
 
 async fn names_of_any_kind_are_columns(bench: Bench) {
-    let names = ["k", "m", "d", "f", "s", "t", "select", "O\"Brien's", "wïth spaçe", "a.b", "UPPER", "--", "k0", "sequence", "x;y"];
+    let names = [
+        "k",
+        "m",
+        "d",
+        "f",
+        "s",
+        "t",
+        "select",
+        "O\"Brien's",
+        "wïth spaçe",
+        "a.b",
+        "UPPER",
+        "--",
+        "k0",
+        "sequence",
+        "x;y",
+    ];
     let quoted: Vec<String> = names.iter().map(|n| format!("\"{}\"", n.replace('"', "\"\""))).collect();
     let columns: Vec<String> = quoted.iter().map(|n| format!("{n} text")).collect();
     let nulls = vec!["null"; names.len() - 2].join(", ");
@@ -221,18 +247,20 @@ async fn names_of_any_kind_are_columns(bench: Bench) {
             &format!("insert into \"my; schema\".\"the \"\"table\"\"\" values ('1', 'a', {nulls}), ('2', 'b', {nulls})"),
         ])
         .await;
-    let mut trial = Trial::begin(bench, 1, "select * from \"my; schema\".\"the \"\"table\"\"\"", &["k", "m"]).await;
-    let table = ModelSql::table(
-        Some(Ident::new("my; schema").unwrap()),
-        Ident::new("the \"table\"").unwrap(),
-    );
+    let mut trial =
+        Trial::begin(bench, 1, "select * from \"my; schema\".\"the \"\"table\"\"\"", &["k", "m"]).await;
+    let table =
+        ModelSql::table(Some(Ident::new("my; schema").unwrap()), Ident::new("the \"table\"").unwrap());
     assert_eq!(trial.model.plain_table(), table.plain_table());
     trial.model = table;
     trial.accept_all(Question { plain: true, ..Question::FIRST }).await;
     let set: Vec<String> = quoted[2..].iter().map(|n| format!("{n} = 'it''s'")).collect();
     trial
         .bench
-        .setup(&[&format!("update \"my; schema\".\"the \"\"table\"\"\" set {} where k = '1'", set.join(", "))])
+        .setup(&[&format!(
+            "update \"my; schema\".\"the \"\"table\"\"\" set {} where k = '1'",
+            set.join(", ")
+        )])
         .await;
     let found = trial.accept_all(Question { plain: true, ..Question::default() }).await;
     let [changed] = found.rows.as_slice() else { panic!("one change: {found:?}") };

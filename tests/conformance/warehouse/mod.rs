@@ -60,7 +60,8 @@ impl Bench {
 
     /// Runs statements that prepare what a model reads, all or none.
     pub async fn setup(&self, statements: &[&str]) {
-        let step = |text: &&str| Step { name: "setup".into(), sql: Sql::for_tests(text), expect: Expect::Any };
+        let step =
+            |text: &&str| Step { name: "setup".into(), sql: Sql::for_tests(text), expect: Expect::Any };
         let script =
             Script { steps: statements.iter().map(step).collect(), atomicity: Atomicity::Transaction };
         self.session().await.execute(&script).await.unwrap_or_else(|e| panic!("{e}\n{statements:#?}"));

@@ -16,8 +16,16 @@ pub const TRUTHS: &[Truth] = &[
     truth("tinyint", L::Integer, &[("-128", "127", true, "-128")]),
     truth("smallint", L::Integer, &[("1", "2", true, "1")]),
     truth("integer", L::Integer, &[("1", "2", true, "1"), ("null", "0", true, "∅"), ("7", "7", false, "7")]),
-    truth("bigint", L::Integer, &[("9223372036854775807", "9223372036854775806", true, "9223372036854775807")]),
-    truth("ubigint", L::Integer, &[("18446744073709551615", "18446744073709551614", true, "18446744073709551615")]),
+    truth(
+        "bigint",
+        L::Integer,
+        &[("9223372036854775807", "9223372036854775806", true, "9223372036854775807")],
+    ),
+    truth(
+        "ubigint",
+        L::Integer,
+        &[("18446744073709551615", "18446744073709551614", true, "18446744073709551615")],
+    ),
     truth(
         "hugeint",
         L::Integer,
@@ -59,7 +67,12 @@ pub const TRUTHS: &[Truth] = &[
     truth(
         "decimal(38,10)",
         L::Decimal,
-        &[("'1234567890123456789012345678.0123456789'", "'1234567890123456789012345678.0123456788'", true, "1234567890123456789012345678.0123456789")],
+        &[(
+            "'1234567890123456789012345678.0123456789'",
+            "'1234567890123456789012345678.0123456788'",
+            true,
+            "1234567890123456789012345678.0123456789",
+        )],
     ),
     truth(
         "double",
@@ -72,7 +85,11 @@ pub const TRUTHS: &[Truth] = &[
             ("0.1", "0.30000000000000004 - 0.2", true, "0.1"),
         ],
     ),
-    truth("float", L::Float, &[("'nan'", "'nan'", false, "NaN"), ("'-0.0'", "'0.0'", false, "-0.0"), ("1.5", "1.25", true, "1.5")]),
+    truth(
+        "float",
+        L::Float,
+        &[("'nan'", "'nan'", false, "NaN"), ("'-0.0'", "'0.0'", false, "-0.0"), ("1.5", "1.25", true, "1.5")],
+    ),
     truth(
         "varchar",
         L::Text,
@@ -89,9 +106,26 @@ pub const TRUTHS: &[Truth] = &[
     ),
     truth("enum('a', 'b''c')", L::Text, &[("'b''c'", "'a'", true, "b'c"), ("null", "'a'", true, "∅")]),
     truth("date", L::Date, &[("'2026-11-20'", "'2026-11-21'", true, "2026-11-20")]),
-    truth("timestamp", L::Timestamp, &[("'2026-11-20 12:00:00.000001'", "'2026-11-20 12:00:00'", true, "2026-11-20T12:00:00.000001")]),
-    truth("timestamp_ns", L::Timestamp, &[("'2026-11-20 12:00:00.000000001'", "'2026-11-20 12:00:00'", true, "2026-11-20T12:00:00.000000001")]),
-    truth("timestamp_s", L::Timestamp, &[("'2026-11-20 12:00:01'", "'2026-11-20 12:00:00'", true, "2026-11-20T12:00:01")]),
+    truth(
+        "timestamp",
+        L::Timestamp,
+        &[("'2026-11-20 12:00:00.000001'", "'2026-11-20 12:00:00'", true, "2026-11-20T12:00:00.000001")],
+    ),
+    truth(
+        "timestamp_ns",
+        L::Timestamp,
+        &[(
+            "'2026-11-20 12:00:00.000000001'",
+            "'2026-11-20 12:00:00'",
+            true,
+            "2026-11-20T12:00:00.000000001",
+        )],
+    ),
+    truth(
+        "timestamp_s",
+        L::Timestamp,
+        &[("'2026-11-20 12:00:01'", "'2026-11-20 12:00:00'", true, "2026-11-20T12:00:01")],
+    ),
     truth(
         "timestamp with time zone",
         L::TimestampTz,
@@ -118,8 +152,18 @@ pub const TRUTHS: &[Truth] = &[
         "uuid",
         L::Uuid,
         &[
-            ("'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", false, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
-            ("'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'", "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12'", true, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+            (
+                "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'",
+                "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+                false,
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            ),
+            (
+                "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+                "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12'",
+                true,
+                "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            ),
         ],
     ),
     truth("blob", L::Binary, &[("'\\xAA\\x00'", "'\\xAA'", true, "aa00"), ("null", "''", true, "∅")]),
@@ -128,7 +172,21 @@ pub const TRUTHS: &[Truth] = &[
         "json",
         L::Json,
         &[
-            ("'{\"a\":1,\"b\":{\"c\":[1,2],\"d\":null}}'", "'{ \"b\":{\"d\":null,\"c\":[1,2]}, \"a\":1 }'", false, "{\"a\":1,\"b\":{\"c\":[1,2],\"d\":null}}"),
+            // JSON is text here: the order of keys counts, white space and escapes do not.
+            ("'{\"a\":1,\"b\":\"é\"}'", "'{ \"a\" : 1, \"b\":\"\\u00e9\"}'", false, "{\"a\":1,\"b\":\"é\"}"),
+            ("'{\"a\":1,\"b\":2}'", "'{\"b\":2,\"a\":1}'", true, "{\"a\":1,\"b\":2}"),
+            (
+                "'123456789012345678901234567890'",
+                "'123456789012345678901234567891'",
+                true,
+                "123456789012345678901234567890",
+            ),
+            (
+                "'{\"a\":1,\"b\":{\"c\":[1,2],\"d\":null}}'",
+                "'{\"a\":1,\"b\":{\"c\":[1,2],\"d\":null}}'",
+                false,
+                "{\"a\":1,\"b\":{\"c\":[1,2],\"d\":null}}",
+            ),
             ("'{\"a\":1}'", "'{\"a\":\"1\"}'", true, "{\"a\":1}"),
             ("'[1,2]'", "'[2,1]'", true, "[1,2]"),
             ("'null'", "null", true, "null"),
@@ -143,17 +201,40 @@ pub const TRUTHS: &[Truth] = &[
     truth(
         "integer[]",
         L::Json,
-        &[("[1,2]", "[2,1]", true, "[1,2]"), ("[]", "null", true, "[]"), ("[null]", "[]", true, "[null]"), ("[1]", "[1]", false, "[1]")],
+        &[
+            ("[1,2]", "[2,1]", true, "[1,2]"),
+            ("[]", "null", true, "[]"),
+            ("[null]", "[]", true, "[null]"),
+            ("[1]", "[1]", false, "[1]"),
+        ],
     ),
-    truth("varchar[]", L::Json, &[("['null']", "[null]", true, "[\"null\"]"), ("['a\"b']", "['a']", true, "[\"a\\\"b\"]")]),
+    truth(
+        "varchar[]",
+        L::Json,
+        &[("['null']", "[null]", true, "[\"null\"]"), ("['a\"b']", "['a']", true, "[\"a\\\"b\"]")],
+    ),
     truth("interval[]", L::Json, &[("[interval '1 month']", "[interval '30 days']", true, "[\"1 month\"]")]),
-    truth("double[]", L::Json, &[("['-0.0']", "['0.0']", false, "[-0.0]")]),
+    truth(
+        "double[]",
+        L::Json,
+        &[
+            ("['-0.0']", "['0.0']", true, "[-0.0]"),
+            ("['nan', 'inf']", "['nan', 'inf']", false, "[NaN,Infinity]"),
+        ],
+    ),
     truth("integer[2]", L::Json, &[("[1,2]", "[1,3]", true, "[1,2]")]),
     truth(
         "struct(a integer, b varchar)",
         L::Json,
-        &[("{'a': 1, 'b': null}", "null", true, "{\"a\":1,\"b\":null}"), ("{'a': 1, 'b': 'x'}", "{'a': 1, 'b': 'y'}", true, "{\"a\":1,\"b\":\"x\"}")],
+        &[
+            ("{'a': 1, 'b': null}", "null", true, "{\"a\":1,\"b\":null}"),
+            ("{'a': 1, 'b': 'x'}", "{'a': 1, 'b': 'y'}", true, "{\"a\":1,\"b\":\"x\"}"),
+        ],
     ),
     truth("map(varchar, integer)", L::Json, &[("map {'x': 1}", "map {'x': 2}", true, "{\"x\":1}")]),
-    truth("union(n integer, s varchar)", L::Json, &[("union_value(n := 1)", "union_value(s := '1')", true, "{\"n\":1}")]),
+    truth(
+        "union(n integer, s varchar)",
+        L::Json,
+        &[("union_value(n := 1)", "union_value(s := '1')", true, "{\"n\":1}")],
+    ),
 ];
