@@ -4,7 +4,6 @@
 mod lease;
 mod life;
 mod looking;
-mod oracle;
 mod random;
 mod reshape;
 mod trial;
