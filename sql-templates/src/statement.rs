@@ -502,7 +502,7 @@ impl Statement<'_> {
             Self::Prune { drop } => vec![("tables", drop.iter().map(table).collect())],
             Self::ManagedTables { schema, prefix } => vec![
                 ("schema_literal", text(schema.name())?),
-                ("pattern", text(&format!("{}\\_%", prefix.replace('_', "\\_")))?),
+                ("pattern", text(&format!("{}\\_%", escaped(prefix)))?),
                 ("escape", text("\\")?),
             ],
             Self::CreateAudit { tables } => vec![
@@ -591,6 +591,10 @@ fn commit_values(
     dialect: Dialect,
 ) -> Result<Vec<(&'static str, Value)>, InvalidText> {
     let sent = facts.sent.iter().map(|o| text(o)).collect::<Result<Value, _>>()?;
+    let forgets_removed = facts.complete
+        && facts.diff_shape == DiffShape::Full
+        && !facts.sent.contains(&"removed")
+        && !facts.keep_removals;
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);
     values.extend([
@@ -602,14 +606,12 @@ fn commit_values(
         ("generation", Value::from(facts.generation)),
         ("checkpoint", Value::from(facts.checkpoint)),
         ("last", Value::from(facts.last)),
-        ("complete", Value::from(facts.complete)),
         ("ranges", ranges_value(facts.ranges)?),
         ("exceptions", Value::from(facts.outcomes.is_some())),
         ("outcomes", optional(&facts.outcomes)),
         ("set_aside", optional(&facts.set_aside)),
         ("sent", sent),
-        ("removed_is_sent", Value::from(facts.sent.contains(&"removed"))),
-        ("keep_removals", Value::from(facts.keep_removals)),
+        ("forgets_removed", Value::from(forgets_removed)),
         ("had_rejections", Value::from(facts.had_rejections)),
         ("had_doubts", Value::from(facts.had_doubts)),
         ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
@@ -662,6 +664,11 @@ fn text(text: &str) -> Result<Value, InvalidText> {
         return Err(InvalidText { text: text.to_owned() });
     }
     Ok(Printable::Literal(Literal::Text(text.to_owned())).value())
+}
+
+/// A text that `like … escape '\'` takes as it is.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%")
 }
 
 fn null() -> Value {

@@ -11,7 +11,7 @@ select
     when m."id" is null or k."id" is null then null
     else case when m."email" is distinct from k."email" then '1' else '0' end
       || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
-      || case when cast(m."profile" as variant) is distinct from cast(k."profile" as variant) then '1' else '0' end
+      || case when json(m."profile") is distinct from json(k."profile") then '1' else '0' end
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."id", k."id") as "id",
@@ -30,7 +30,7 @@ where m."id" is null
   or k."id" is null
   or m."email" is distinct from k."email"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or cast(m."profile" as variant) is distinct from cast(k."profile" as variant);
+  or json(m."profile") is distinct from json(k."profile");
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,

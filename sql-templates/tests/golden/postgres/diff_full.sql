@@ -9,7 +9,7 @@ select
   row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
-    else case when m."email" is distinct from k."email" then '1' else '0' end
+    else case when m."email" collate "C" is distinct from k."email" collate "C" then '1' else '0' end
       || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
       || case when m."profile"::jsonb is distinct from k."profile"::jsonb then '1' else '0' end
   end as _levin_changed,
@@ -28,7 +28,7 @@ select * from customers -- all of them;
 full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."id" = k."id"
 where m."id" is null
   or k."id" is null
-  or m."email" is distinct from k."email"
+  or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
   or m."profile"::jsonb is distinct from k."profile"::jsonb;
 

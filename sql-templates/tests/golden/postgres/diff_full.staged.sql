@@ -24,7 +24,7 @@ select
   row_number() over () as _levin_sequence,
   case
     when m."tenant" is null or k."tenant" is null then null
-    else case when m."email" is distinct from k."email" then '1' else '0' end
+    else case when m."email" collate "C" is distinct from k."email" collate "C" then '1' else '0' end
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."tenant", k."tenant") as "tenant",
@@ -43,7 +43,7 @@ full join (
 ) as k on m."tenant" = k."tenant" and m."id" = k."id"
 where m."tenant" is null
   or k."tenant" is null
-  or m."email" is distinct from k."email";
+  or m."email" collate "C" is distinct from k."email" collate "C";
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
