@@ -148,6 +148,10 @@ pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Er
             )
             .at(model.file.clone(), 1)
         }
+        ErrorKind::Permission if error.message.contains(&model.source.planner_schema) => {
+            crate::grants::missing_for_writing(&model.source, &error.message)
+        }
+        ErrorKind::Permission => crate::grants::missing_for_reading(model, &error.message),
         ErrorKind::Unsupported => Error::new(ErrorCode::TooManyColumns, error.message),
         _ => error.into(),
     }
