@@ -147,7 +147,11 @@ impl<'a> Run<'a> {
 
     async fn session(&self, stage: &'static str) -> Result<Box<dyn Session>, Error> {
         let tag = Tag { sync: self.sync.slug.clone(), run: (self.id > 0).then_some(self.id), stage };
-        Ok(self.warehouse().session(&tag).await?)
+        self.warehouse().session(&tag).await.map_err(|error| {
+            let error = Error::from(error);
+            let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
+            Error { message, ..error }
+        })
     }
 
     /// A request may begin only while the lease outlives its time-out, so the lease is longer.
