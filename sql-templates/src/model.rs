@@ -1,16 +1,17 @@
 //! The user's own SELECT, proved to be one before it is embedded.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, FunctionArguments, GroupByExpr, Query, SelectItem, SetExpr, Statement as Parsed, TableFactor,
-    Visit, Visitor,
+    Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement as Parsed,
+    TableFactor, Visit, Visitor,
 };
 use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Folding};
 use crate::sql::{Ident, STEP_MARK, TableRef};
 
 /// A model's SELECT, ready to stand between parentheses.
@@ -18,6 +19,7 @@ use crate::sql::{Ident, STEP_MARK, TableRef};
 pub struct ModelSql {
     pub(crate) text: ModelText,
     plain: Option<PlainTable>,
+    relations: Vec<PlainTable>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +28,8 @@ pub(crate) enum ModelText {
     Table { schema: Option<Ident>, name: Ident },
 }
 
-/// The one relation that a plain model reads, as the model names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A relation that a model reads, as the model names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PlainTable {
     /// The schema, when the model names one.
     pub schema: Option<String>,
@@ -67,18 +69,18 @@ impl ModelSql {
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
         };
         let text = contained(text, parser_dialect.as_ref())?;
-        let plain = match Parser::parse_sql(parser_dialect.as_ref(), &text) {
+        let (plain, relations) = match Parser::parse_sql(parser_dialect.as_ref(), &text) {
             Ok(statements) => judge(&statements, dialect)?,
-            Err(_) => None,
+            Err(_) => (None, Vec::new()),
         };
-        Ok(Self { text: ModelText::Query(text), plain })
+        Ok(Self { text: ModelText::Query(text), plain, relations })
     }
 
     /// Every row and column of one table; `schema.table` or `table`, exactly as the engine spells it.
     pub fn table(schema: Option<Ident>, name: Ident) -> Self {
         let plain =
             PlainTable { schema: schema.as_ref().map(|s| s.name().to_owned()), name: name.name().to_owned() };
-        Self { text: ModelText::Table { schema, name }, plain: Some(plain) }
+        Self { text: ModelText::Table { schema, name }, relations: vec![plain.clone()], plain: Some(plain) }
     }
 
     /// The same for a managed table.
@@ -91,6 +93,12 @@ impl ModelSql {
     /// gives the same rows twice; every other model is read once.
     pub fn plain_table(&self) -> Option<&PlainTable> {
         self.plain.as_ref()
+    }
+
+    /// The relations that the model names, each once, without its own CTEs; none when `sqlparser`
+    /// cannot read it. For grants and messages, never for what is computed.
+    pub fn relations(&self) -> &[PlainTable] {
+        &self.relations
     }
 }
 
@@ -137,7 +145,10 @@ fn offset(text: &str, line: u64, column: u64) -> usize {
     text.len()
 }
 
-fn judge(statements: &[Parsed], dialect: Dialect) -> Result<Option<PlainTable>, NotOneSelect> {
+fn judge(
+    statements: &[Parsed],
+    dialect: Dialect,
+) -> Result<(Option<PlainTable>, Vec<PlainTable>), NotOneSelect> {
     let [statement] = statements else { return Err(NotOneSelect::SeveralStatements) };
     let Parsed::Query(query) = statement else {
         let word = statement.to_string();
@@ -146,7 +157,54 @@ fn judge(statements: &[Parsed], dialect: Dialect) -> Result<Option<PlainTable>, 
     if let ControlFlow::Break(what) = query.visit(&mut Writing) {
         return Err(NotOneSelect::Writes(what));
     }
-    Ok(plain_table(query, dialect))
+    let mut named = Named { dialect, relations: BTreeSet::new(), own: BTreeSet::new() };
+    let _ = query.visit(&mut named);
+    let relations =
+        named.relations.into_iter().filter(|r| r.schema.is_some() || !named.own.contains(&r.name));
+    Ok((plain_table(query, dialect), relations.collect()))
+}
+
+/// Gathers the relations that a query names, and the names that it makes itself.
+struct Named {
+    dialect: Dialect,
+    relations: BTreeSet<PlainTable>,
+    own: BTreeSet<String>,
+}
+
+impl Visitor for Named {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.own.extend(ctes.map(|cte| folded(&cte.alias.name, self.dialect)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: None, .. } = factor {
+            self.relations.extend(relation(name, self.dialect));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `table` or `schema.table`, as the engine folds them.
+fn relation(name: &ObjectName, dialect: Dialect) -> Option<PlainTable> {
+    let parts: Option<Vec<String>> =
+        name.0.iter().map(|part| Some(folded(part.as_ident()?, dialect))).collect();
+    match parts?.as_slice() {
+        [name] => Some(PlainTable { schema: None, name: name.clone() }),
+        [schema, name] => Some(PlainTable { schema: Some(schema.clone()), name: name.clone() }),
+        _ => None,
+    }
+}
+
+fn folded(ident: &sqlparser::ast::Ident, dialect: Dialect) -> String {
+    match (ident.quote_style, dialect.facts().folds_to) {
+        (None, Folding::Lower) => ident.value.to_lowercase(),
+        (None, Folding::Upper) => ident.value.to_uppercase(),
+        _ => ident.value.clone(),
+    }
 }
 
 /// Finds the parts of a query that write or lock, at any depth.
@@ -241,23 +299,7 @@ fn plain_table(query: &Query, dialect: Dialect) -> Option<PlainTable> {
     else {
         return None;
     };
-    let parts: Option<Vec<String>> = name
-        .0
-        .iter()
-        .map(|part| {
-            let ident = part.as_ident()?;
-            Some(match (ident.quote_style, dialect.facts().folds_to) {
-                (None, crate::dialect::Folding::Lower) => ident.value.to_lowercase(),
-                (None, crate::dialect::Folding::Upper) => ident.value.to_uppercase(),
-                _ => ident.value.clone(),
-            })
-        })
-        .collect();
-    match parts?.as_slice() {
-        [name] => Some(PlainTable { schema: None, name: name.clone() }),
-        [schema, name] => Some(PlainTable { schema: Some(schema.clone()), name: name.clone() }),
-        _ => None,
-    }
+    relation(name, dialect)
 }
 
 /// Whether an expression gives the same answer every time for the same row.

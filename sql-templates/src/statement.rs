@@ -5,7 +5,7 @@ use minijinja::value::Value;
 use crate::column::Column;
 use crate::dialect::Dialect;
 use crate::dispatch::{Printable, map, parse_expect, render};
-use crate::model::ModelSql;
+use crate::model::{ModelSql, PlainTable};
 use crate::names::SyncTables;
 use crate::sql::{
     Atomicity, EngineType, Ident, InvalidText, Literal, STEP_MARK, Script, Sql, Step, TableRef,
@@ -279,8 +279,18 @@ pub enum Statement<'a> {
     CreateAudit { tables: &'a SyncTables },
     /// One run's row.
     AuditRun { tables: &'a SyncTables, facts: &'a AuditFacts<'a> },
-    /// The grant script for a role.
-    Grants { planner: &'a Ident, audit: &'a Ident, role: &'a Ident, database: &'a Ident },
+    /// The grant script for a role that reads the models in these schemas.
+    Grants {
+        planner: &'a Ident,
+        audit: &'a Ident,
+        role: &'a Ident,
+        database: &'a Ident,
+        schemas: &'a [Ident],
+        /// Some models name relations without a schema.
+        default_schema: bool,
+    },
+    /// What a role lacks when it cannot read these relations.
+    GrantRead { role: &'a Ident, relations: &'a [PlainTable] },
 }
 
 /// A table of a sync that has the model's columns.
@@ -337,6 +347,7 @@ impl Statement<'_> {
             Self::CreateAudit { .. } => "create_audit",
             Self::AuditRun { .. } => "audit_run",
             Self::Grants { .. } => "grants",
+            Self::GrantRead { .. } => "grant_read",
         }
     }
 
@@ -522,12 +533,30 @@ impl Statement<'_> {
                 ("finished_at", text(facts.finished_at)?),
                 ("numbers", facts.numbers.iter().map(|n| Value::from(*n)).collect()),
             ],
-            Self::Grants { planner, audit, role, database } => vec![
+            Self::Grants { planner, audit, role, database, schemas, default_schema } => vec![
                 ("planner_schema", ident(planner)),
                 ("audit_schema", ident(audit)),
                 ("role", ident(role)),
                 ("database", ident(database)),
+                ("schemas", schemas.iter().map(ident).collect()),
+                ("default_schema", Value::from(*default_schema)),
             ],
+            Self::GrantRead { role, relations } => {
+                let mut schemas: Vec<&String> = relations.iter().filter_map(|r| r.schema.as_ref()).collect();
+                schemas.sort();
+                schemas.dedup();
+                let schemas = schemas.into_iter().map(|s| Ok(ident(&Ident::new(s.as_str())?)));
+                let relations = relations.iter().map(|r| {
+                    let name = ident(&Ident::new(r.name.as_str())?);
+                    let schema = r.schema.as_deref().map(Ident::new).transpose()?;
+                    Ok(map([("schema", schema.map_or(Value::from(()), |s| ident(&s))), ("name", name)]))
+                });
+                vec![
+                    ("role", ident(role)),
+                    ("schemas", schemas.collect::<Result<Value, InvalidText>>()?),
+                    ("relations", relations.collect::<Result<Value, InvalidText>>()?),
+                ]
+            }
         })
     }
 }

@@ -160,6 +160,9 @@ fn cases(dialect: Dialect) -> Vec<(&'static str, String)> {
     let diff_table = tables.diff("7");
     let role = Ident::new("levin").unwrap();
     let database = Ident::new("analytics").unwrap();
+    let schemas = ["crm", "Sales"].map(|s| Ident::new(s).unwrap());
+    let join = "select * from customers as c join \"Sales\".orders as o on o.customer = c.id";
+    let relations = ModelSql::query(join, dialect).unwrap().relations().to_vec();
 
     let mut statements = vec![
         ("model_rows", Statement::Model { model: &model }),
@@ -269,9 +272,14 @@ fn cases(dialect: Dialect) -> Vec<(&'static str, String)> {
         audit: tables.audit_schema(),
         role: &role,
         database: &database,
+        schemas: &schemas,
+        default_schema: true,
     };
-    if !grants.steps(dialect).unwrap().is_empty() {
-        statements.push(("grants", grants));
+    let grant_read = Statement::GrantRead { role: &role, relations: &relations };
+    for (name, statement) in [("grants", grants), ("grant_read", grant_read)] {
+        if !statement.steps(dialect).unwrap().is_empty() {
+            statements.push((name, statement));
+        }
     }
     statements.into_iter().map(|(name, statement)| (name, print(&statement, dialect))).collect()
 }

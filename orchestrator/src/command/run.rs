@@ -145,7 +145,8 @@ fn print(report: &RunReport, context: &Context) {
             text.push_str(&format!(" · {} {what}", thousands(count)));
         }
     }
-    let total: f64 = report.stages.values().sum();
+    // The sum of nothing is -0.0.
+    let total = report.stages.values().sum::<f64>().abs();
     text.push_str(&format!(" · {total:.2} s"));
     match report.status {
         Status::Success => context.report.done(&text),

@@ -6,6 +6,7 @@ use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Statement, SyncScop
 use super::Run;
 use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
+use crate::grants::{missing_for_reading, missing_for_writing};
 
 /// How a diff is asked for.
 #[derive(Debug, Clone)]
@@ -148,6 +149,13 @@ pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Er
             )
             .at(model.file.clone(), 1)
         }
+        ErrorKind::Permission
+            if error.message.contains(&model.source.planner_schema)
+                || error.step.as_ref().is_some_and(|step| step.ends_with(" schema")) =>
+        {
+            missing_for_writing(&model.source, &error.message)
+        }
+        ErrorKind::Permission => missing_for_reading(model, &error.message),
         ErrorKind::Unsupported => Error::new(ErrorCode::TooManyColumns, error.message),
         _ => error.into(),
     }

@@ -32,7 +32,7 @@ use sql_templates::{
 pub use definition::{Change, Definition, Meaning};
 pub use lease::Cancel;
 pub use plan::Verdict;
-pub use prepare::{describe_model, model_sql, tables_of};
+pub use prepare::{Returned, define, describe_model, look_at_model, model_sql, model_trouble, tables_of};
 pub use rehearsal::{PlanReport, Sample, rehearse, statements_of};
 pub use rejections::{OpenRejection, open_rejections};
 pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
@@ -147,7 +147,11 @@ impl<'a> Run<'a> {
 
     async fn session(&self, stage: &'static str) -> Result<Box<dyn Session>, Error> {
         let tag = Tag { sync: self.sync.slug.clone(), run: (self.id > 0).then_some(self.id), stage };
-        Ok(self.warehouse().session(&tag).await?)
+        self.warehouse().session(&tag).await.map_err(|error| {
+            let error = Error::from(error);
+            let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
+            Error { message, ..error }
+        })
     }
 
     /// A request may begin only while the lease outlives its time-out, so the lease is longer.
@@ -326,7 +330,7 @@ async fn execute_with_lease<'a>(
     let shape = described.definition.shape();
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let mut mapper = new_mapper(run, &described, lease.generation())?;
-    let spec = delivery_spec(run, &mapper);
+    let spec = delivery_spec(&run.sync, &mapper);
     run.sync.destination.destination.validate(&spec)?;
     let target = run.sync.destination.destination.target(&spec);
     let change = prepare::change_of_snapshot(run, state, &described, &target)?;
@@ -470,15 +474,16 @@ fn new_mapper(run: &Run<'_>, described: &Described, generation: i64) -> Result<M
     )
 }
 
-fn delivery_spec(run: &Run<'_>, mapper: &Mapper) -> DeliverySpec {
+/// What a sync says to its destination.
+pub fn delivery_spec(sync: &SyncSpec, mapper: &Mapper) -> DeliverySpec {
     DeliverySpec {
-        sync: run.sync.slug.clone(),
-        sync_id: run.sync.id,
-        model: run.sync.model.slug.clone(),
-        object: run.sync.object.clone(),
-        mode: run.sync.mode,
-        on_removed: run.sync.on_removed,
-        options: run.sync.options.clone(),
+        sync: sync.slug.clone(),
+        sync_id: sync.id,
+        model: sync.model.slug.clone(),
+        object: sync.object.clone(),
+        mode: sync.mode,
+        on_removed: sync.on_removed,
+        options: sync.options.clone(),
         identity: mapper.identity_schema(),
         fields: mapper.fields_schema(),
     }

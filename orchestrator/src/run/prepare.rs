@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use connectors::change::Mode;
-use connectors::warehouse::{ErrorKind, Session};
+use connectors::warehouse::{ErrorKind, Session, WarehouseError};
 use sql_templates::{
     Atomicity, Column, Dialect, DiffShape, ModelSql, NotOneSelect, SnapshotPart, Statement, SyncScope,
     SyncTables, project_prefix, script,
@@ -15,8 +15,9 @@ use super::lease::{Holder, Lease, seconds};
 use super::rows::{only_row, result_rows};
 use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
+use crate::grants::{missing_for_reading, missing_for_writing};
 use crate::mapping::{Needed, needed};
-use crate::project::{ModelQuery, ModelSpec};
+use crate::project::{ModelQuery, ModelSpec, SyncSpec};
 
 /// The state's row of one sync.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,16 +138,13 @@ pub async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<()
     let create = script(run.dialect(), Atomicity::Transaction, &statements)?;
     match session.execute(&create).await {
         Ok(_) => Ok(()),
-        Err(e) if e.kind == ErrorKind::Permission => Err(missing_grant(run, &e.message)),
+        Err(e) if e.kind == ErrorKind::Permission => {
+            Err(missing_for_writing(&run.sync.model.source, &e.message))
+        }
         // Two orchestrators made it at once: what is wanted is there.
         Err(e) if matches!(e.kind, ErrorKind::AlreadyExists | ErrorKind::UniqueViolation) => Ok(()),
         Err(e) => Err(e.into()),
     }
-}
-
-fn missing_grant(run: &Run<'_>, message: &str) -> Error {
-    Error::new(ErrorCode::GrantMissing, format!("cannot write the managed schemas: {message}"))
-        .hint(format!("let an owner run what `levin grants {}` prints", run.sync.model.source.slug))
 }
 
 /// Takes the lease, waiting for another holder as long as was asked.
@@ -199,7 +197,9 @@ pub async fn take_lease(session: &mut dyn Session, run: &Run<'_>) -> Result<(Lea
                 }
                 // Someone was faster; look again.
                 Err(e) if matches!(e.kind, ErrorKind::Fenced | ErrorKind::Busy) => {}
-                Err(e) if e.kind == ErrorKind::Permission => return Err(missing_grant(run, &e.message)),
+                Err(e) if e.kind == ErrorKind::Permission => {
+                    return Err(missing_for_writing(&run.sync.model.source, &e.message));
+                }
                 Err(e) => return Err(e.into()),
             }
         }
@@ -275,29 +275,61 @@ fn split_name(text: &str) -> Option<Vec<String>> {
     (!quoted && parts.iter().all(|p| !p.is_empty())).then_some(parts)
 }
 
+/// What a model returns: every column has a name of its own, and the keys can be compared.
+#[derive(Debug, Clone)]
+pub struct Returned {
+    /// The model, embedded.
+    pub model: Arc<ModelSql>,
+    /// Its columns, in order.
+    pub columns: Vec<Column>,
+    /// The columns of its primary key, in the order of `primary_key`.
+    pub keys: Vec<Column>,
+}
+
 /// Asks the warehouse what the model returns, and checks what levin needs of it.
-pub async fn describe(session: &mut dyn Session, run: &Run<'_>) -> Result<Described, Error> {
-    let dialect = run.dialect();
-    let model_spec = &run.sync.model;
-    let model = Arc::new(model_sql(model_spec, dialect)?);
-    let columns = describe_model(session, model_spec, &model, dialect).await?;
-    check_columns(&columns, model_spec, dialect)?;
-    let keys = key_columns(&columns, model_spec, dialect)?;
-    let needed = needed(&run.sync, &model_spec.primary_key, &columns)?;
+pub async fn look_at_model(
+    session: &mut dyn Session,
+    spec: &ModelSpec,
+    dialect: Dialect,
+) -> Result<Returned, Error> {
+    let model = Arc::new(model_sql(spec, dialect)?);
+    let columns = describe_model(session, spec, &model, dialect).await?;
+    check_columns(&columns, spec, dialect)?;
+    let keys = key_columns(&columns, spec, dialect)?;
+    Ok(Returned { model, columns, keys })
+}
+
+/// What a sync needs of what its model returns, and what its snapshot has to stand for.
+pub fn define(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<(Definition, Needed), Error> {
+    let model = &sync.model;
+    let needed = needed(sync, &model.primary_key, &returned.columns)?;
+    let tracked = returned.keys.len() + needed.tracked.len();
     if let Some(most) = dialect.facts().max_columns
-        && keys.len() + needed.tracked.len() + MANAGED_COLUMNS > most
+        && tracked + MANAGED_COLUMNS > most
     {
         return Err(Error::new(
             ErrorCode::TooManyColumns,
             format!(
-                "model `{}` returns {} columns to be tracked; a table of {} holds {most}, of which levin needs {MANAGED_COLUMNS}",
-                model_spec.slug,
-                keys.len() + needed.tracked.len(),
+                "model `{}` returns {tracked} columns to be tracked; a table of {} holds {most}, of which levin needs {MANAGED_COLUMNS}",
+                model.slug,
                 dialect.name(),
             ),
         ));
     }
-    let plain = match model.plain_table() {
+    let definition = Definition {
+        meaning: Meaning::of(sync.mode),
+        keys: returned.keys.clone(),
+        columns: needed.tracked.clone(),
+    };
+    Ok((definition, needed))
+}
+
+/// Looks at the model of a run.
+pub async fn describe(session: &mut dyn Session, run: &Run<'_>) -> Result<Described, Error> {
+    let dialect = run.dialect();
+    let returned = look_at_model(session, &run.sync.model, dialect).await?;
+    let (definition, needed) = define(&run.sync, dialect, &returned)?;
+    let plain = match returned.model.plain_table() {
         None => false,
         Some(table) => {
             let look = script(
@@ -310,9 +342,7 @@ pub async fn describe(session: &mut dyn Session, run: &Run<'_>) -> Result<Descri
             row.count("found")? == 1 && row.count("tables")? == 1
         }
     };
-    let definition =
-        Definition { meaning: Meaning::of(run.sync.mode), keys, columns: needed.tracked.clone() };
-    Ok(Described { model, definition, needed, plain })
+    Ok(Described { model: returned.model, definition, needed, plain })
 }
 
 /// Columns of a full diff's table beside key and tracked ones, the most of any managed table.
@@ -326,17 +356,20 @@ pub async fn describe_model(
     dialect: Dialect,
 ) -> Result<Vec<Column>, Error> {
     let select = Statement::Model { model }.sql(dialect)?;
-    session.describe(&select).await.map_err(|e| {
-        let named = |code| {
-            Error::new(code, format!("model `{}` failed: {}", spec.slug, e.message)).at(spec.file.clone(), 1)
-        };
-        match e.kind {
-            ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data => named(ErrorCode::ModelFailed),
-            ErrorKind::Permission => named(ErrorCode::GrantMissing),
-            ErrorKind::Unsupported => named(ErrorCode::ColumnTypeUnsupported),
-            _ => e.into(),
-        }
-    })
+    session.describe(&select).await.map_err(|e| model_trouble(spec, e))
+}
+
+/// What the warehouse said when it was asked for a model's columns or rows.
+pub fn model_trouble(spec: &ModelSpec, error: WarehouseError) -> Error {
+    let named = |code| {
+        Error::new(code, format!("model `{}` failed: {}", spec.slug, error.message)).at(spec.file.clone(), 1)
+    };
+    match error.kind {
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data => named(ErrorCode::ModelFailed),
+        ErrorKind::Permission => missing_for_reading(spec, &error.message),
+        ErrorKind::Unsupported => named(ErrorCode::ColumnTypeUnsupported),
+        _ => error.into(),
+    }
 }
 
 fn check_columns(columns: &[Column], model: &ModelSpec, dialect: Dialect) -> Result<(), Error> {

@@ -101,7 +101,7 @@ pub async fn rehearse(
     let shape = described.definition.shape();
     let previous: &[Column] = if shape.columns.len() <= WIDEST_SAMPLE { &shape.columns } else { &[] };
     let mapper = Mapper::new(sync, &shape, previous, run_values(&run, generation))?;
-    let spec = delivery_spec(&run, &mapper);
+    let spec = delivery_spec(sync, &mapper);
     sync.destination.destination.validate(&spec)?;
     let target = sync.destination.destination.target(&spec);
     let change = match &state {

@@ -104,6 +104,14 @@ impl Warehouse for PostgresWarehouse {
         self.server.url.identity()
     }
 
+    fn role(&self) -> Option<String> {
+        self.server.url.role().map(str::to_owned)
+    }
+
+    fn database(&self) -> Option<String> {
+        self.server.url.database().map(str::to_owned)
+    }
+
     async fn session(&self, tag: &Tag) -> Result<Box<dyn Session>, WarehouseError> {
         let name = format!("levin/{}/{}", tag.sync, tag.stage);
         let (connection, id) = self.server.open(&name).await?;

@@ -1,8 +1,14 @@
 -- create the planner schema
-create schema if not exists "levin_planner" authorization "levin";
+create schema if not exists "levin_planner";
+
+-- let the role write the planner schema
+grant usage, create on schema "levin_planner" to "levin";
 
 -- create the audit schema
-create schema if not exists "levin_audit" authorization "levin";
+create schema if not exists "levin_audit";
+
+-- let the role write the audit schema
+grant usage, create on schema "levin_audit" to "levin";
 
 -- let the role connect
 grant connect on database "analytics" to "levin";
@@ -15,4 +21,22 @@ grant select on all tables in schema public to "levin";
 
 -- let the role read future models
 alter default privileges in schema public grant select on tables to "levin";
+
+-- let the role see the models
+grant usage on schema "crm" to "levin";
+
+-- let the role read the models
+grant select on all tables in schema "crm" to "levin";
+
+-- let the role read future models
+alter default privileges in schema "crm" grant select on tables to "levin";
+
+-- let the role see the models
+grant usage on schema "Sales" to "levin";
+
+-- let the role read the models
+grant select on all tables in schema "Sales" to "levin";
+
+-- let the role read future models
+alter default privileges in schema "Sales" grant select on tables to "levin";
 
