@@ -54,13 +54,7 @@ const LONG_FILES: &[Waiver] = &[
 ];
 
 /// Stages that import another stage: (importer → imported, why it still does).
-const STAGE_IMPORTS: &[Waiver] = &[
-    ("commit → prepare", "reads the state again when a reply was lost; read_state belongs beside the stages"),
-    ("deliver → diff", "takes the diff's table and shape as they are; the type belongs beside the stages"),
-    ("deliver → prepare", "takes the described model; the type belongs beside the stages"),
-    ("plan → diff", "judges the diff's counts; the type belongs beside the stages"),
-    ("plan → prepare", "asks whether a mode keeps a snapshot; belongs to the mode"),
-];
+const STAGE_IMPORTS: &[Waiver] = &[];
 
 const VENDORS_NAMED: &[Waiver] = &[
     ("orchestrator/src/command/connectors.rs", "an example of the command, for people"),

@@ -40,6 +40,13 @@ impl Meaning {
     }
 }
 
+impl Meaning {
+    /// Whether the mode compares the model with what was accepted.
+    pub fn keeps_snapshot(self) -> bool {
+        self != Self::Nothing
+    }
+}
+
 impl Definition {
     /// The columns of the snapshot.
     pub fn shape(&self) -> Shape {
