@@ -285,3 +285,7 @@ fn steady(expr: &Expr) -> bool {
     }
     expr.visit(&mut Steady).is_continue()
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;
