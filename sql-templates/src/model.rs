@@ -62,6 +62,13 @@ impl ModelSql {
         if text.contains(['\0', STEP_MARK]) {
             return Err(NotOneSelect::Unreadable("it holds a NUL or control mark".to_owned()));
         }
+        // Engines end a `--` comment at a carriage return, `sqlparser` does not everywhere.
+        if text.replace("\r\n", "\n").contains('\r') {
+            return Err(NotOneSelect::Unreadable(
+                "it holds a carriage return without a line feed; save it with \\n or \\r\\n line ends"
+                    .to_owned(),
+            ));
+        }
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),

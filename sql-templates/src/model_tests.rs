@@ -41,6 +41,15 @@ fn a_model_is_one_select_that_only_reads() {
         "select 1 /* unterminated",
         "select 1 \0",
         "select '\u{1}'",
+        "select 1 -- x\r) as m; drop table t; --",
+        "select E'\\'' ) as m; drop table t; --'",
+        "select e'\\'' ) as m; drop table t; --'",
+        "select '\\' ) as m; drop table t; --'",
+        "select U&'\\' ) as m; drop table t; --'",
+        "select /* /* */ 1 ) as m; drop table t; --*/",
+        "select $$a$$ ) as m; drop table t; --$$",
+        "select $a$ $b$ $a$ ) as m; drop table t; --$b$",
+        "select x$$ ) as m; drop table t; --$$",
         "copy t to '/tmp/x'",
         "set role postgres",
         "call f()",
@@ -67,6 +76,7 @@ fn the_refusal_says_why() {
 fn what_engines_read_is_taken_as_it_is() {
     for text in [
         "select 1",
+        "select a, -- x\r\n b from t",
         "select * from customers -- all of them",
         "select ';' as semicolon, ')' as p, '--' as c from t",
         "with x as (select 1 as a) select * from x union all select 2",

@@ -125,7 +125,8 @@ mod tests {
         let reshaped = tables.reshaped(&tables.snapshot());
         assert_eq!(reshaped.to_string(), "levin_planner.p6f0c2a9e_s12_snapshot_new");
         let largest = SyncTables::new("s", "a", PROJECT, i64::MAX).unwrap();
-        let names = [largest.outcomes(&format!("{}_99999", u32::MAX)), largest.set_aside(&u32::MAX.to_string())];
+        let names =
+            [largest.outcomes(&format!("{}_99999", u32::MAX)), largest.set_aside(&u32::MAX.to_string())];
         assert!(names.iter().all(|t| t.name.name().len() <= 63), "{names:?}");
         assert!(SyncTables::new("", "a", PROJECT, 1).is_err());
         assert!(SyncTables::new("s", "a\0", PROJECT, 1).is_err());
@@ -134,7 +135,9 @@ mod tests {
     #[test]
     fn no_two_tables_of_a_sync_have_one_name() {
         let tables = SyncTables::new("s", "a", PROJECT, 1).unwrap();
-        let of = |word: &str| [tables.diff(word), tables.stage(word), tables.set_aside(word), tables.outcomes(word)];
+        let of = |word: &str| {
+            [tables.diff(word), tables.stage(word), tables.set_aside(word), tables.outcomes(word)]
+        };
         let mut all = vec![tables.state(), tables.snapshot(), tables.doubts(), tables.rejections()];
         all.extend([tables.snapshot(), tables.doubts(), tables.rejections()].map(|t| tables.reshaped(&t)));
         all.extend(of("7").into_iter().chain(of("7_0")));

@@ -78,12 +78,16 @@ fn every_statement_parses_in_its_dialect() {
             for step in steps {
                 match Parser::parse_sql(grammar.as_ref(), step.sql.text()) {
                     Ok(parsed) if parsed.len() == 1 => {}
-                    Ok(parsed) => wrong.push(format!("{name}: {} are {} statements", step.name, parsed.len())),
+                    Ok(parsed) => {
+                        wrong.push(format!("{name}: {} are {} statements", step.name, parsed.len()))
+                    }
                     Err(e) => match UNPARSABLE.iter().position(|(part, _)| step.sql.text().contains(part)) {
                         Some(reason) => {
                             allowed.insert(reason);
                         }
-                        None => wrong.push(format!("{} {name}, {}: {e}\n{}", dialect.name(), step.name, step.sql)),
+                        None => {
+                            wrong.push(format!("{} {name}, {}: {e}\n{}", dialect.name(), step.name, step.sql))
+                        }
                     },
                 }
             }

@@ -31,8 +31,7 @@ fn folder(name: &str) -> Macros {
 /// The parent's macros, the parents' of the parent among them.
 fn inherited(dialect: Dialect) -> Macros {
     let parent = dialect.facts().extends.as_str();
-    let mut macros =
-        Dialect::ALL.into_iter().find(|d| d.name() == parent).map(inherited).unwrap_or_default();
+    let mut macros = Dialect::ALL.into_iter().find(|d| d.name() == parent).map(inherited).unwrap_or_default();
     macros.extend(folder(parent));
     macros
 }
@@ -44,7 +43,12 @@ fn an_override_says_something_else_than_what_it_overrides() {
         for (name, (parameters, body)) in folder(dialect.name()) {
             let Some((parents_parameters, parents_body)) = parent.get(&name) else { continue };
             assert_eq!(&parameters, parents_parameters, "{}: {name} takes other values", dialect.name());
-            assert_ne!(&body, parents_body, "{}: {name} says what its parent says: delete it", dialect.name());
+            assert_ne!(
+                &body,
+                parents_body,
+                "{}: {name} says what its parent says: delete it",
+                dialect.name()
+            );
         }
     }
 }
@@ -55,7 +59,9 @@ fn every_macro_is_called_by_something() {
     let statements: BTreeSet<String> = std::fs::read_to_string(source)
         .unwrap()
         .lines()
-        .filter_map(|line| Some(line.trim().strip_prefix("Self::")?.split_once("=> \"")?.1.split_once('"')?.0.to_owned()))
+        .filter_map(|line| {
+            Some(line.trim().strip_prefix("Self::")?.split_once("=> \"")?.1.split_once('"')?.0.to_owned())
+        })
         .collect();
     assert!(statements.contains("diff_full") && statements.len() > 20, "{statements:?}");
     for dialect in Dialect::ALL {
@@ -83,7 +89,8 @@ fn every_macro_is_called_by_something() {
         let used = statements.contains(name)
             || Dialect::ALL.into_iter().any(|d| {
                 let types = &d.facts().types;
-                let of_types = types.iter().flat_map(|f| f.wire.iter().chain(&f.comparable)).any(|n| n == name);
+                let of_types =
+                    types.iter().flat_map(|f| f.wire.iter().chain(&f.comparable)).any(|n| n == name);
                 let mut all = inherited(d);
                 all.extend(folder(d.name()));
                 of_types || all.values().any(|(_, body)| body.contains(&call))

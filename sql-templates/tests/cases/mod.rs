@@ -2,7 +2,8 @@
 
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, EngineType,
-    Ident, LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope, SyncTables,
+    Ident, LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
+    SyncTables,
 };
 
 fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
@@ -266,4 +267,3 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     }
     statements.into_iter().map(|(name, statement)| (name, statement.steps(dialect).unwrap())).collect()
 }
-
