@@ -9,9 +9,9 @@ use sqlparser::ast::{
 };
 use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::dialect::{Dialect, Folding};
+use crate::lexer;
 use crate::sql::{Ident, STEP_MARK, TableRef};
 
 /// A model's SELECT, ready to stand between parentheses.
@@ -64,11 +64,18 @@ impl ModelSql {
         if text.contains(['\0', STEP_MARK]) {
             return Err(NotOneSelect::Unreadable("it holds a NUL or control mark".to_owned()));
         }
+        // Engines end a `--` comment at a carriage return, `sqlparser` does not everywhere.
+        if text.replace("\r\n", "\n").contains('\r') {
+            return Err(NotOneSelect::Unreadable(
+                "it holds a carriage return without a line feed; save it with \\n or \\r\\n line ends"
+                    .to_owned(),
+            ));
+        }
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
         };
-        let text = contained(text, parser_dialect.as_ref())?;
+        let text = contained(text)?;
         let (plain, relations) = match Parser::parse_sql(parser_dialect.as_ref(), &text) {
             Ok(statements) => judge(&statements, dialect)?,
             Err(_) => (None, Vec::new()),
@@ -103,46 +110,36 @@ impl ModelSql {
 }
 
 /// Refuses text that could leave its parentheses; gives it back without closing semicolons.
-fn contained(text: &str, dialect: &dyn sqlparser::dialect::Dialect) -> Result<String, NotOneSelect> {
-    let tokens = Tokenizer::new(dialect, text)
-        .tokenize_with_location()
-        .map_err(|e| NotOneSelect::Unreadable(e.to_string()))?;
-    let meaning: Vec<_> =
-        tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
-    let last = meaning.iter().rposition(|t| t.token != Token::SemiColon).ok_or(NotOneSelect::Empty)?;
-    let mut depth = 0_i64;
-    for token in &meaning[..=last] {
-        match token.token {
-            Token::SemiColon => return Err(NotOneSelect::SeveralStatements),
-            Token::LParen => depth += 1,
-            Token::RParen => depth -= 1,
+fn contained(text: &str) -> Result<String, NotOneSelect> {
+    let mut depth = 0_u32;
+    let mut closing = None;
+    let mut empty = true;
+    for (at, token) in lexer::meaningful(text).map_err(|m| NotOneSelect::Unreadable(m.to_owned()))? {
+        if token == b';' {
+            closing.get_or_insert(at);
+            continue;
+        }
+        if closing.is_some() {
+            return Err(if empty { NotOneSelect::Empty } else { NotOneSelect::SeveralStatements });
+        }
+        empty = false;
+        match token {
+            b'(' => depth += 1,
+            b')' => {
+                depth = depth
+                    .checked_sub(1)
+                    .ok_or_else(|| NotOneSelect::Unreadable("a `)` closes nothing".to_owned()))?;
+            }
             _ => {}
         }
-        if depth < 0 {
-            return Err(NotOneSelect::Unreadable("a `)` closes nothing".to_owned()));
-        }
+    }
+    if empty {
+        return Err(NotOneSelect::Empty);
     }
     if depth != 0 {
         return Err(NotOneSelect::Unreadable("a `(` is never closed".to_owned()));
     }
-    let end = match meaning.get(last + 1) {
-        Some(separator) => offset(text, separator.span.start.line, separator.span.start.column),
-        None => text.len(),
-    };
-    Ok(text[..end].trim().to_owned())
-}
-
-/// The byte offset of a line and column, both counted from 1, the column in characters.
-fn offset(text: &str, line: u64, column: u64) -> usize {
-    let mut at = 0;
-    for (number, content) in (1..).zip(text.split_inclusive('\n')) {
-        if number == line {
-            let skip = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
-            return at + content.char_indices().nth(skip).map_or(content.len(), |(i, _)| i);
-        }
-        at += content.len();
-    }
-    text.len()
+    Ok(text[..closing.unwrap_or(text.len())].trim().to_owned())
 }
 
 fn judge(
@@ -327,3 +324,7 @@ fn steady(expr: &Expr) -> bool {
     }
     expr.visit(&mut Steady).is_continue()
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -141,3 +141,21 @@ async fn a_fenced_holder_commits_nothing(bench: Bench) {
     assert_eq!(trial.commit(&found, Ending::default()).await.unwrap_err().kind, ErrorKind::Fenced);
     assert_eq!(trial.state().await.checkpoint, 1);
 }
+
+#[tokio::test]
+async fn a_database_that_reads_backslashes_as_escapes_is_told_not_to() {
+    let bench = Bench::postgres();
+    bench
+        .setup(&["do $$ begin execute format('alter database %I set standard_conforming_strings = off', \
+                  current_database()); end $$"])
+        .await;
+    let mut trial = trial(bench).await;
+    let tables = trial.tables.clone();
+    let definition = "\\' where 1 = 1; --";
+    let define =
+        Statement::Define { tables: &tables, generation: 1, definition, target: "\\", due_before: 0 };
+    trial.run(&[define]).await.unwrap();
+    let state = trial.state().await;
+    assert_eq!(state.texts["definition"].as_deref(), Some(definition));
+    assert_eq!(state.texts["target"].as_deref(), Some("\\"));
+}

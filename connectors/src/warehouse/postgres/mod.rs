@@ -163,7 +163,8 @@ impl Server {
         // which poolers refuse.
         let mut setup = String::from(
             "set intervalstyle = 'iso_8601'; set timezone = 'UTC'; set datestyle = 'ISO'; \
-             set synchronize_seqscans = off; set jit = off; ",
+             set synchronize_seqscans = off; set jit = off; \
+             set standard_conforming_strings = on; ",
         );
         if let Some(timeout) = self.statement_timeout {
             setup.push_str(&format!("set statement_timeout = {}; ", timeout.as_millis()));

@@ -14,29 +14,11 @@ grant usage, create on schema "levin_audit" to "levin";
 grant connect on database "analytics" to "levin";
 
 -- let the role see the models
-grant usage on schema public to "levin";
+grant usage on schema "shop" to "levin";
 
 -- let the role read the models
-grant select on all tables in schema public to "levin";
+grant select on all tables in schema "shop" to "levin";
 
 -- let the role read future models
-alter default privileges in schema public grant select on tables to "levin";
-
--- let the role see the models
-grant usage on schema "crm" to "levin";
-
--- let the role read the models
-grant select on all tables in schema "crm" to "levin";
-
--- let the role read future models
-alter default privileges in schema "crm" grant select on tables to "levin";
-
--- let the role see the models
-grant usage on schema "Sales" to "levin";
-
--- let the role read the models
-grant select on all tables in schema "Sales" to "levin";
-
--- let the role read future models
-alter default privileges in schema "Sales" grant select on tables to "levin";
+alter default privileges in schema "shop" grant select on tables to "levin";
 
