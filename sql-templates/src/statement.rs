@@ -38,7 +38,7 @@ pub struct ReshapedColumn {
     pub column: Column,
     /// The snapshot holds a value for it that stays.
     pub kept: bool,
-    /// The kept value must be cast (only keys are).
+    /// The kept value must be cast, because the engine cannot unite the two types, or because it is a key.
     pub cast: Option<EngineType>,
 }
 
@@ -450,7 +450,10 @@ impl Statement<'_> {
                     ("keys", columns_value(&scope.shape.keys, dialect)),
                     ("due", columns_value(due, dialect)),
                     ("extras", extras.iter().map(|e| ident(&Ident((*e).to_owned()))).collect()),
-                    ("key_cast", Value::from(columns.iter().any(|c| c.cast.is_some()))),
+                    (
+                        "key_cast",
+                        Value::from(columns.iter().take(scope.shape.keys.len()).any(|c| c.cast.is_some())),
+                    ),
                     ("index", Value::from(*part == SnapshotPart::Snapshot)),
                 ]
             }

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::Operation;
 use connectors::destination::{DeliverySpec, RunFacts};
-use connectors::warehouse::{Session, Tag, Warehouse};
+use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
 use sql_templates::{Atomicity, Dialect, Statement, SyncScope, SyncTables, script};
 
 pub use definition::{Change, Definition, Meaning};
@@ -274,8 +274,8 @@ async fn execute_with_lease<'a>(
     run.sync.destination.destination.validate(&spec)?;
     let target = run.sync.destination.destination.target(&spec);
     let change = prepare::change_of_snapshot(run, state, &described, &target)?;
-    if let Change::Reshape(reshape) = &change {
-        this_reshape(run, session.as_mut(), scope, reshape, state, &target, &described, lease).await?;
+    if let Change::Reshape(change) = &change {
+        reshape(run, session.as_mut(), scope, change, state, &target, lease.generation()).await?;
     }
     let fresh = change == Change::Fresh;
     clock.ended(Stage::Prepare, &summary::prepared(&change, course.settled));
@@ -454,51 +454,60 @@ async fn settle(
     Ok(Some(unfinished.settled()))
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site; a struct for it would only rename the arguments"
-)]
-async fn this_reshape(
+/// Brings the snapshot into the model's new shape.
+async fn reshape(
     run: &Run<'_>,
     session: &mut dyn Session,
     scope: SyncScope<'_>,
-    reshape: &definition::Reshape,
+    change: &definition::Reshape,
     state: &mut State,
     target: &str,
-    described: &Described,
-    lease: &Lease,
+    generation: i64,
 ) -> Result<(), Error> {
-    let due = if reshape.due.is_empty() { state.due_before } else { state.due_before.max(1) };
-    let definition = described.definition.text();
-    let mut statements = prepare::reshape_statements(scope, reshape, described.definition.keys.len());
-    statements.push(Statement::Define {
-        tables: &run.tables,
-        generation: lease.generation(),
-        definition: &definition,
-        target,
-        due_before: due,
-    });
+    let Some(was) = state.definition.clone() else { return Ok(()) };
+    let keys = scope.shape.keys.len();
+    let is = Definition {
+        meaning: was.meaning,
+        keys: scope.shape.keys.clone(),
+        columns: scope.shape.columns.clone(),
+    };
+    let definition = is.text();
+    let write = |change: &definition::Reshape, due_before: i64, atomicity: Atomicity| {
+        let mut statements = prepare::reshape_statements(scope, change, keys);
+        statements.push(Statement::Define {
+            tables: &run.tables,
+            generation,
+            definition: &definition,
+            target,
+            due_before,
+        });
+        script(run.dialect(), atomicity, &statements)
+    };
+    let due = |change: &definition::Reshape| {
+        if change.due.is_empty() { state.due_before } else { state.due_before.max(1) }
+    };
     // Whether keys stay one to one is known only afterwards, so it is looked at in a rehearsal first.
-    if reshape.columns.iter().any(|c| c.cast.is_some()) {
-        let rehearsal = script(run.dialect(), Atomicity::Rehearsal, &statements)?;
-        match session.execute(&rehearsal).await {
+    if change.columns[..keys].iter().any(|c| c.cast.is_some()) {
+        match session.execute(&write(change, due(change), Atomicity::Rehearsal)?).await {
             Ok(effect) => prepare::keys_stayed_one_to_one(run, &effect)?,
-            Err(e)
-                if matches!(
-                    e.kind,
-                    connectors::warehouse::ErrorKind::Data
-                        | connectors::warehouse::ErrorKind::UniqueViolation
-                ) =>
-            {
+            Err(e) if matches!(e.kind, ErrorKind::Data | ErrorKind::UniqueViolation) => {
                 return Err(prepare::not_one_to_one(run));
             }
             Err(e) => return Err(e.into()),
         }
     }
-    let change = script(run.dialect(), Atomicity::Transaction, &statements)?;
-    session.execute(&change).await?;
+    let mut due_now = due(change);
+    match session.execute(&write(change, due_now, Atomicity::Transaction)?).await {
+        Ok(_) => {}
+        Err(e) if matches!(e.kind, ErrorKind::Data | ErrorKind::Invalid) => {
+            let forgetful = change.without_casts(&was, keys);
+            due_now = due(&forgetful);
+            session.execute(&write(&forgetful, due_now, Atomicity::Transaction)?).await?;
+        }
+        Err(e) => return Err(e.into()),
+    }
     fail::fail_point!("prepare.after_reshape");
-    state.due_before = due;
+    state.due_before = due_now;
     Ok(())
 }
 
