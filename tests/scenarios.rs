@@ -7,10 +7,16 @@ mod changes;
 mod doubt;
 #[path = "scenarios/guards.rs"]
 mod guards;
+#[path = "scenarios/interruption.rs"]
+mod interruption;
 #[path = "scenarios/keys.rs"]
 mod keys;
+#[path = "scenarios/modes.rs"]
+mod modes;
 #[path = "scenarios/rejections.rs"]
 mod rejections;
+#[path = "scenarios/shape.rs"]
+mod shape;
 #[path = "scenarios/start_over.rs"]
 mod start_over;
 
