@@ -11,14 +11,22 @@ mod guards;
 mod interruption;
 #[path = "scenarios/keys.rs"]
 mod keys;
+#[path = "scenarios/mapping.rs"]
+mod mapping;
 #[path = "scenarios/modes.rs"]
 mod modes;
 #[path = "scenarios/rejections.rs"]
 mod rejections;
+#[path = "scenarios/secrets.rs"]
+mod secrets;
 #[path = "scenarios/shape.rs"]
 mod shape;
 #[path = "scenarios/start_over.rs"]
 mod start_over;
+#[path = "scenarios/values.rs"]
+mod values;
+#[path = "scenarios/volatile.rs"]
+mod volatile;
 
 use serde_json::{Value, json};
 use tests::project::{Engine, Project, Run};
