@@ -1,8 +1,10 @@
-//! Named points at which a test can kill the process, in builds with the feature `failpoints` only.
+//! Named points at which a test can kill the process; they do so in builds with the feature
+//! `failpoints` only.
 //!
 //! `LEVIN_KILL_AT=NAME` or `NAME:N` kills the process with SIGKILL when the point is passed for the
 //! first or N-th time; `FAILPOINTS` takes what the crate `fail` documents (pauses, returns).
 
+#[cfg(feature = "failpoints")]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Every point, so that a test can walk through them all.
@@ -35,6 +37,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// Arms what the environment asks for. The scenario lasts as long as the returned guard.
+#[cfg(feature = "failpoints")]
 pub fn arm() -> fail::FailScenario<'static> {
     let scenario = fail::FailScenario::setup();
     if let Ok(at) = std::env::var("LEVIN_KILL_AT") {

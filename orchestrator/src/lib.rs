@@ -8,7 +8,6 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod error;
-#[cfg(feature = "failpoints")]
 pub mod failpoints;
 pub mod grants;
 pub mod mapping;

@@ -246,6 +246,21 @@ impl Store {
         .map_err(failed)
     }
 
+    /// Drops the notes of every other run of a sync, whose lease the run now holds: what they proved is
+    /// committed, and a run that ended between its commit and forgetting left them behind.
+    pub async fn forget_others(&self, sync_id: i64, but: i64) -> Result<(), Error> {
+        sqlx::query(
+            "delete from levin_deliveries where run <> $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+        )
+        .bind(sync_id)
+        .bind(but)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
     /// The newest runs, of one sync or of all.
     pub async fn runs(&self, sync_id: Option<i64>, limit: i64) -> Result<Vec<RunRecord>, Error> {
         let rows = sqlx::query(

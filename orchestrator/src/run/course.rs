@@ -22,6 +22,8 @@ pub(super) struct Course {
     pub(super) not_sent: OperationCounts,
     pub(super) delivered: Delivered,
     pub(super) settled: Option<Settled>,
+    /// Tables that are no longer needed are still there.
+    pub(super) untidy: bool,
 }
 
 impl Course {

@@ -224,7 +224,11 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
     let outcome = execute_with_lease(run, course, clock, &mut session, &lease, &mut state).await;
     // The lease is given up whatever happened; if that fails it runs out by itself.
     let queried = course.counts.filter(|_| outcome.is_ok()).and_then(|c| i64::try_from(c.queried).ok());
-    if !lease.is_lost() {
+    let tidy = if lease.is_lost() || (outcome.is_ok() && !course.untidy) { Ok(()) } else { tidy(run).await };
+    if let Err(error) = tidy {
+        // Whoever finds the lease held looks for leftovers, so it stays until it runs out.
+        tracing::warn!(error = %error, "what the run leaves could not be dropped; the next run tries again");
+    } else if !lease.is_lost() {
         let released = match prune::release(session.as_mut(), run, lease.generation(), queried).await {
             Ok(()) => Ok(()),
             // The session may be gone with what went wrong.
@@ -261,6 +265,7 @@ async fn execute_with_lease<'a>(
     if state.delivering.is_some() {
         course.settled = settle(run, session, state, &mut commits).await?;
     }
+    run.store.forget_others(run.sync.id, run.id).await?;
     if unclean {
         let left = prepare::leftovers(session.as_mut(), run, &[]).await?;
         prune::prune(session.as_mut(), run, &left).await?;
@@ -365,9 +370,22 @@ async fn execute_with_lease<'a>(
     .await;
     if !lease.is_lost() {
         course::audit(run, session.as_mut(), course, outcome.as_ref().err()).await;
-        prune::prune(session.as_mut(), run, &drop_later).await?;
+        // After an error the next run may have to settle from these tables: see `tidy`.
+        if outcome.is_ok() {
+            course.untidy = !prune::prune(session.as_mut(), run, &drop_later).await?;
+        }
     }
     outcome
+}
+
+/// Drops what is left of a run that could not go on, but for the table that the next one settles from.
+async fn tidy(run: &Run<'_>) -> Result<(), Error> {
+    // The run's own session may be gone with what went wrong.
+    let mut session = run.session("prune").await?;
+    let state = state::read_state(session.as_mut(), run).await?;
+    let keep = state.and_then(|s| s.delivering).map(|d| d.table);
+    let left = prepare::leftovers(session.as_mut(), run, keep.as_slice()).await?;
+    prune::prune(session.as_mut(), run, &left).await.map(drop)
 }
 
 /// Rows accepted before this generation are due: because a full resync says so now, or said so
