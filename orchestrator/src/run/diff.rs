@@ -111,6 +111,7 @@ pub async fn diff(
     let table = run.tables.diff(question.of);
     match session.execute(&quick).await {
         Ok(effect) => {
+            check_keys(run, session, &effect, &[table.clone()]).await?;
             if let Some(counts) = read_counts(&effect)? {
                 fail::fail_point!("diff.after");
                 return Ok(Diff { table, shape: shape(question), set_aside: None, counts });
@@ -127,10 +128,50 @@ pub async fn diff(
     }
     let careful = diff_script(run, scope, question, true, Atomicity::Snapshot, &[])?;
     let effect = session.execute(&careful).await.map_err(|e| failed(run, e))?;
+    check_keys(run, session, &effect, &[table.clone(), run.tables.set_aside(question.of)]).await?;
     let counts = read_counts(&effect)?
         .ok_or_else(|| Error::new(ErrorCode::Internal, "keys that were set aside are in the diff"))?;
     fail::fail_point!("diff.after");
     Ok(Diff { table, shape: shape(question), set_aside: Some(run.tables.set_aside(question.of)), counts })
+}
+
+/// Refuses keys that the snapshot could not hold, before anything is sent; the diff's tables go.
+async fn check_keys(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    effect: &connectors::warehouse::Effect,
+    tables: &[TableRef],
+) -> Result<(), Error> {
+    let refused = longest_key(run, effect);
+    if refused.is_err() {
+        let drop = script(run.dialect(), Atomicity::Transaction, &[Statement::Prune { drop: tables }])?;
+        session.execute(&drop).await?;
+    }
+    refused
+}
+
+/// Refuses keys that the snapshot could not hold.
+pub fn longest_key(run: &Run<'_>, effect: &connectors::warehouse::Effect) -> Result<(), Error> {
+    let longest = only_row(effect.result("count"), "the count")?.count("longest_key")?.unsigned_abs();
+    match run.dialect().facts().max_key_bytes {
+        Some(most) if longest > most => {
+            Err(key_too_long(run, &format!("a new key has {longest} bytes, the most are {most}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn key_too_long(run: &Run<'_>, said: &str) -> Error {
+    let model = &run.sync.model;
+    Error::new(
+        ErrorCode::KeyTooLong,
+        format!(
+            "a primary key of model `{}` is too long for an index of {}: {said}",
+            model.slug,
+            run.dialect().name()
+        ),
+    )
+    .at(model.file.clone(), 1)
 }
 
 fn shape(question: &DiffQuestion<'_>) -> DiffShape {
@@ -156,6 +197,9 @@ pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Er
             missing_for_writing(&model.source, &error.message)
         }
         ErrorKind::Permission => missing_for_reading(model, &error.message),
+        ErrorKind::Unsupported if error.step.as_deref() == Some("index the keys") => {
+            key_too_long(run, &error.message)
+        }
         ErrorKind::Unsupported => Error::new(ErrorCode::TooManyColumns, error.message),
         _ => error.into(),
     }

@@ -17,7 +17,7 @@ use sql_templates::{
 };
 
 use super::definition::{Change, Meaning};
-use super::diff::{Counts, DiffQuestion, diff_script, failed, read_counts};
+use super::diff::{Counts, DiffQuestion, diff_script, failed, longest_key, read_counts};
 use super::lease::Cancel;
 use super::plan::Verdict;
 use super::prepare::{self, Described, State};
@@ -191,7 +191,7 @@ impl Rehearsal<'_> {
             }
             script.steps.extend(sql_templates::script(run.dialect(), Atomicity::Rehearsal, &look)?.steps);
             match session.execute(&script).await {
-                Ok(effect) => match read_counts(&effect)? {
+                Ok(effect) => match longest_key(run, &effect).and_then(|()| read_counts(&effect))? {
                     Some(counts) => break (effect, counts),
                     None if !careful => careful = true,
                     None => {
