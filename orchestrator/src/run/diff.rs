@@ -1,7 +1,7 @@
 //! Stage 2: what differs, found inside the warehouse.
 
 use connectors::warehouse::{ErrorKind, Session};
-use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Statement, SyncScope, TableRef, script};
+use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Shape, Statement, SyncScope, TableRef, script};
 
 use super::Run;
 use super::rows::only_row;
@@ -124,10 +124,10 @@ pub async fn diff(
             session.execute(&drop).await?;
         }
         Err(e) if e.kind == ErrorKind::UniqueViolation => {}
-        Err(e) => return Err(failed(run, e)),
+        Err(e) => return Err(failed(run, scope.shape, e)),
     }
     let careful = diff_script(run, scope, question, true, Atomicity::Snapshot, &[])?;
-    let effect = session.execute(&careful).await.map_err(|e| failed(run, e))?;
+    let effect = session.execute(&careful).await.map_err(|e| failed(run, scope.shape, e))?;
     check_keys(run, session, &effect, &[table.clone(), run.tables.set_aside(question.of)]).await?;
     let counts = read_counts(&effect)?
         .ok_or_else(|| Error::new(ErrorCode::Internal, "keys that were set aside are in the diff"))?;
@@ -178,11 +178,22 @@ fn shape(question: &DiffQuestion<'_>) -> DiffShape {
     if question.first { DiffShape::First } else { DiffShape::Full }
 }
 
+/// From so many columns on, what an engine cannot do is to hold them all.
+const MANY_COLUMNS: usize = 250;
+
 /// Troubles of the diff are mostly troubles of the model.
-pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Error {
+pub fn failed(run: &Run<'_>, shape: &Shape, error: connectors::warehouse::WarehouseError) -> Error {
     let model = &run.sync.model;
     match error.kind {
-        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data => {
+        ErrorKind::Unsupported if error.step.as_deref() == Some("index the keys") => {
+            key_too_long(run, &error.message)
+        }
+        // A limit on a row's columns or on their bytes.
+        ErrorKind::Unsupported if shape.keys.len() + shape.columns.len() >= MANY_COLUMNS => {
+            Error::new(ErrorCode::TooManyColumns, format!("model `{}`: {}", model.slug, error.message))
+                .at(model.file.clone(), 1)
+        }
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data | ErrorKind::Unsupported => {
             let step = error.step.as_deref().unwrap_or("diff");
             Error::new(
                 ErrorCode::ModelFailed,
@@ -197,10 +208,6 @@ pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Er
             missing_for_writing(&model.source, &error.message)
         }
         ErrorKind::Permission => missing_for_reading(model, &error.message),
-        ErrorKind::Unsupported if error.step.as_deref() == Some("index the keys") => {
-            key_too_long(run, &error.message)
-        }
-        ErrorKind::Unsupported => Error::new(ErrorCode::TooManyColumns, error.message),
         _ => error.into(),
     }
 }

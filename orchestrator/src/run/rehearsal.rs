@@ -204,7 +204,7 @@ impl Rehearsal<'_> {
                 Err(e) if e.kind == connectors::warehouse::ErrorKind::UniqueViolation && !careful => {
                     careful = true
                 }
-                Err(e) => return Err(failed(run, e)),
+                Err(e) => return Err(failed(run, &shape, e)),
             }
         };
         if let Some(unfinished) = &unfinished {
