@@ -5,6 +5,20 @@
 mod changes;
 #[path = "scenarios/doubt.rs"]
 mod doubt;
+#[path = "scenarios/guards.rs"]
+mod guards;
+#[path = "scenarios/interruption.rs"]
+mod interruption;
+#[path = "scenarios/keys.rs"]
+mod keys;
+#[path = "scenarios/modes.rs"]
+mod modes;
+#[path = "scenarios/rejections.rs"]
+mod rejections;
+#[path = "scenarios/shape.rs"]
+mod shape;
+#[path = "scenarios/start_over.rs"]
+mod start_over;
 
 use serde_json::{Value, json};
 use tests::project::{Engine, Project, Run};
@@ -78,7 +92,7 @@ impl Crm {
 
     /// Writes the sync's file: 10 rows per request unless it says otherwise.
     fn sync(&self, more: &str) {
-        let each = if more.contains("each:") || more.contains("added:") {
+        let each = if more.contains("each:") || more.contains("\nadded:") {
             ""
         } else {
             "each: {method: POST, path: /rows, batch_size: 10}\n"

@@ -1,6 +1,7 @@
 //! A project on a real warehouse, and the real `levin` that runs it.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -52,7 +53,11 @@ pub struct Run {
 
 /// A `levin` that is still running.
 #[derive(Debug)]
-pub struct Running(Child);
+pub struct Running {
+    child: Child,
+    /// Standard error, as far as it was read.
+    heard: String,
+}
 
 /// Counts of added, changed and removed rows.
 pub type Counts = [u64; 3];
@@ -238,7 +243,7 @@ impl Project {
     pub fn spawn(&self, sync: &str, arguments: &[&str]) -> Running {
         let mut command = self.command(&["run", sync, "--json"]);
         command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running(command.spawn().expect("start levin"))
+        Running { child: command.spawn().expect("start levin"), heard: String::new() }
     }
 
     /// Runs a sync; whatever its end, its counts must add up.
@@ -318,8 +323,22 @@ impl Running {
     /// # Panics
     /// When it has ended.
     pub fn terminate(&self) {
-        let id = rustix::process::Pid::from_child(&self.0);
+        let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it still runs");
+    }
+
+    /// Waits until standard error says this.
+    ///
+    /// # Panics
+    /// When it ends without.
+    pub fn hears(&mut self, words: &str) {
+        let stderr = self.child.stderr.as_mut().expect("standard error is read from here only");
+        while !self.heard.contains(words) {
+            let mut bytes = [0; 1024];
+            let read = stderr.read(&mut bytes).expect("read standard error");
+            assert!(read > 0, "it ended without a word of {words:?}: {}", self.heard);
+            self.heard.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
     }
 
     /// Ends it as a crash would.
@@ -327,8 +346,8 @@ impl Running {
     /// # Panics
     /// When it has ended.
     pub fn kill(mut self) {
-        self.0.kill().expect("it still runs");
-        let _ = self.0.wait();
+        self.child.kill().expect("it still runs");
+        let _ = self.child.wait();
     }
 
     /// Waits for its end; its counts must add up.
@@ -336,9 +355,9 @@ impl Running {
     /// # Panics
     /// When it printed no report.
     pub fn finish(self) -> Run {
-        let ended = Ended::from(self.0.wait_with_output().expect("wait for levin"));
+        let ended = Ended::from(self.child.wait_with_output().expect("wait for levin"));
         let Some(report) = lines(&ended.stdout).pop() else { panic!("no report: {ended:#?}") };
-        let run = Run { code: ended.code, report, stderr: ended.stderr };
+        let run = Run { code: ended.code, report, stderr: self.heard + &ended.stderr };
         run.assert_adds_up();
         run
     }

@@ -259,6 +259,8 @@ impl Course {
             None => Status::Success,
         };
         let exit = match (&error, status) {
+            // A code of single rows, such as a duplicate key, may end a whole run too.
+            (Some(e), _) if e.code.exit() == Exit::Rejected => Exit::Failed,
             (Some(e), _) => e.code.exit(),
             (None, Status::Cancelled | Status::Failed) => Exit::Failed,
             (None, Status::Warning) => Exit::Rejected,
