@@ -98,6 +98,9 @@ impl Progress for Silent {
     fn delivered(&self, _: u64, _: u64) {}
 }
 
+/// How long to leave a busy warehouse alone before asking again.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
+
 /// What every stage of a run may use.
 pub struct Run<'a> {
     /// The project.
@@ -153,11 +156,25 @@ impl<'a> Run<'a> {
 
     async fn session(&self, stage: &'static str) -> Result<Box<dyn Session>, Error> {
         let tag = Tag { sync: self.sync.slug.clone(), run: (self.id > 0).then_some(self.id), stage };
-        self.warehouse().session(&tag).await.map_err(|error| {
-            let error = Error::from(error);
-            let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
-            Error { message, ..error }
-        })
+        let patience = Instant::now() + self.request.wait.unwrap_or_default();
+        loop {
+            match self.warehouse().session(&tag).await {
+                Ok(session) => return Ok(session),
+                // Another process has the whole warehouse: waiting for a run of it is waiting for it.
+                Err(e)
+                    if e.kind == ErrorKind::Busy
+                        && Instant::now() < patience
+                        && !self.cancel.is_cancelled() =>
+                {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Err(error) => {
+                    let error = Error::from(error);
+                    let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
+                    return Err(Error { message, ..error });
+                }
+            }
+        }
     }
 
     /// A request may begin only while the lease outlives its time-out, so the lease is longer.
