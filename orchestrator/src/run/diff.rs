@@ -77,7 +77,7 @@ pub async fn diff(
     let table = run.tables.diff(question.of);
     match session.execute(&quick).await {
         Ok(effect) => {
-            check_keys(run, session, &effect, &[table.clone()]).await?;
+            check_keys(run, session, &effect, std::slice::from_ref(&table)).await?;
             if let Some(counts) = read_counts(&effect)? {
                 fail::fail_point!("diff.after");
                 return Ok(Diff { table, shape: shape(question), set_aside: None, counts });
