@@ -97,7 +97,6 @@ struct FieldPlan {
     name: String,
     /// The name as a JSON string, with its colon.
     key: Vec<u8>,
-    data_type: DataType,
     logical: LogicalType,
 }
 
@@ -194,12 +193,7 @@ impl RowEncoder {
                 let mut key = Vec::with_capacity(field.name().len() + 3);
                 write_string(field.name(), &mut key);
                 key.push(b':');
-                Ok(FieldPlan {
-                    name: field.name().clone(),
-                    key,
-                    data_type: field.data_type().clone(),
-                    logical,
-                })
+                Ok(FieldPlan { name: field.name().clone(), key, logical })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { options, fields })
@@ -215,8 +209,8 @@ impl RowEncoder {
         self.fields.iter().map(|f| f.name.as_str())
     }
 
-    /// Downcasts the columns of a batch. An error when they are not of the schema for which the
-    /// encoder was made.
+    /// Downcasts the columns of a batch, in any form of Arrow that carries the logical types of the
+    /// schema for which the encoder was made; an error when they come in another.
     pub fn bind<'a>(&self, batch: &'a RecordBatch) -> Result<BoundRows<'a>, UnsupportedColumn> {
         if batch.num_columns() != self.fields.len() {
             return Err(UnsupportedColumn {
@@ -429,9 +423,26 @@ impl Cell<'_> {
     }
 }
 
+/// Whether values of this logical type come in this form of Arrow: see [`ChangeBatch`].
+///
+/// [`ChangeBatch`]: crate::change::ChangeBatch
+fn carries(arrow: &DataType, logical: LogicalType) -> bool {
+    use DataType as D;
+    match logical {
+        LogicalType::Boolean => matches!(arrow, D::Boolean),
+        LogicalType::Integer => matches!(arrow, D::Int16 | D::Int32 | D::Int64 | D::UInt64 | D::Utf8),
+        LogicalType::Float => matches!(arrow, D::Float32 | D::Float64),
+        LogicalType::Date => matches!(arrow, D::Date32),
+        LogicalType::Timestamp => matches!(arrow, D::Timestamp(_, None)),
+        LogicalType::TimestampTz => matches!(arrow, D::Timestamp(_, Some(_))),
+        LogicalType::Binary => matches!(arrow, D::Binary),
+        _ => matches!(arrow, D::Utf8),
+    }
+}
+
 fn bind<'a>(plan: &FieldPlan, array: &'a dyn Array) -> Result<Bound<'a>, UnsupportedColumn> {
     let unsupported = || UnsupportedColumn { name: plan.name.clone(), arrow: array.data_type().to_string() };
-    if array.data_type() != &plan.data_type {
+    if !carries(array.data_type(), plan.logical) {
         return Err(unsupported());
     }
     macro_rules! timestamps {

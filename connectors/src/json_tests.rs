@@ -272,6 +272,16 @@ fn sliced_batches_and_foreign_schemas() {
     encoder.encode_row(&bound, 1, &mut out).unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), r#"{"t":null}{"t":"1970-01-01T00:01:00"}"#);
 
+    // What a sync is told of its fields is their logical type; rows come in any form that carries it.
+    let wide =
+        Schema::new(vec![with_logical_type(Field::new("t", DataType::Int64, true), LogicalType::Integer)]);
+    let encoder_of_wide = RowEncoder::new(&wide, JsonOptions::default()).unwrap();
+    let narrow: ArrayRef = Arc::new(Int32Array::from(vec![7]));
+    let narrow = RecordBatch::try_from_iter([("t", narrow)]).unwrap();
+    let mut out = Vec::new();
+    encoder_of_wide.encode_row(&encoder_of_wide.bind(&narrow).unwrap(), 0, &mut out).unwrap();
+    assert_eq!(String::from_utf8(out).unwrap(), r#"{"t":7}"#);
+
     let other: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     let foreign = RecordBatch::try_from_iter([("t", other)]).unwrap();
     assert!(encoder.bind(&foreign).unwrap_err().to_string().contains("\"t\""));

@@ -160,8 +160,17 @@ impl PostgresUrl {
         }
         let places: Vec<String> =
             hosts.iter().enumerate().map(|(i, host)| format!("{host}:{}", port(i))).collect();
-        let database = self.config.get_dbname().or(self.config.get_user()).unwrap_or_default();
-        format!("postgres://{}/{database}", places.join(","))
+        format!("postgres://{}/{}", places.join(","), self.database().unwrap_or_default())
+    }
+
+    /// The role to log in as.
+    pub(crate) fn role(&self) -> Option<&str> {
+        self.config.get_user()
+    }
+
+    /// The database to connect to: the one of the role's name, unless named.
+    pub(crate) fn database(&self) -> Option<&str> {
+        self.config.get_dbname().or(self.config.get_user())
     }
 
     /// Texts that may appear in no message: the password as written and as meant, the whole address.

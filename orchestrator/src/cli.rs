@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
 
     let panics = report.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        panics.error(&Error::new(ErrorCode::Internal, panic.to_string()))
+        panics.error(&Error::new(ErrorCode::Internal, panic.to_string()));
     }));
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {

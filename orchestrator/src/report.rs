@@ -241,30 +241,6 @@ impl Table {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_separators() {
-        let shown: Vec<String> =
-            [0, 7, 999, 1_000, 10_402_118, u64::MAX].into_iter().map(thousands).collect();
-        assert_eq!(shown, ["0", "7", "999", "1,000", "10,402,118", "18,446,744,073,709,551,615"]);
-        assert_eq!((counted(1, "row"), counted(1_000, "row")), ("1 row".to_owned(), "1,000 rows".to_owned()));
-    }
-
-    #[test]
-    fn tables_line_up() {
-        let mut table = Table::new(&["sync", "rows"]).numbers_in(&[1]);
-        assert!(table.is_empty());
-        table.row(["kundenübersicht".to_owned(), "1,000".to_owned()]);
-        table.row(["a".to_owned()]);
-        table.row(["bc".to_owned(), "7".to_owned()]);
-        let text = table.render(str::to_uppercase);
-        assert_eq!(text, "SYNC              ROWS\nkundenübersicht  1,000\na\nbc                   7");
-    }
-}
-
 /// Shows how runs go on: a bar on a terminal, one line per stage otherwise.
 pub struct RunProgress {
     report: Report,
@@ -318,5 +294,29 @@ impl Progress for RunProgress {
             }
             bar.set_position(done);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_separators() {
+        let shown: Vec<String> =
+            [0, 7, 999, 1_000, 10_402_118, u64::MAX].into_iter().map(thousands).collect();
+        assert_eq!(shown, ["0", "7", "999", "1,000", "10,402,118", "18,446,744,073,709,551,615"]);
+        assert_eq!((counted(1, "row"), counted(1_000, "row")), ("1 row".to_owned(), "1,000 rows".to_owned()));
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let mut table = Table::new(&["sync", "rows"]).numbers_in(&[1]);
+        assert!(table.is_empty());
+        table.row(["kundenübersicht".to_owned(), "1,000".to_owned()]);
+        table.row(["a".to_owned()]);
+        table.row(["bc".to_owned(), "7".to_owned()]);
+        let text = table.render(str::to_uppercase);
+        assert_eq!(text, "SYNC              ROWS\nkundenübersicht  1,000\na\nbc                   7");
     }
 }

@@ -1,5 +1,7 @@
 //! The binary as a person or a script meets it: exit code, standard output, standard error.
 
+#![allow(clippy::unwrap_used, reason = "a transcript that cannot be made has failed")]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

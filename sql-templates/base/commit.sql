@@ -72,7 +72,7 @@ delete from {{ doubts }}
 {% endif %}
 {% if adopt %}
 {{ d.adopt_diff() }}
-{% elif keeps_snapshot and (ranges or (complete and not removed_is_sent and shape == "full")) %}
+{% elif keeps_snapshot and (ranges or forgets_removed) %}
 {{ d.apply_accepted() }}
 {% endif %}
 {{ step("count what is left") }}
@@ -140,7 +140,8 @@ where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ c
   ))
 {% endmacro %}
 
-{# A doubt ends when a later delivery of its key is accepted. A definite no does not end it: the
+{# A doubt ends when a later delivery of its key is accepted, or when a removal that nobody will
+   send is forgotten. A definite no does not end it: the
    delivery in doubt may still have been applied. #}
 {% macro settle_doubts() %}
 {% if had_doubts %}
@@ -149,7 +150,7 @@ delete from {{ doubts }} as t
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
-    and ({{ d.accepted("f") }}{% if complete and not removed_is_sent and shape == "full" %} or f._levin_operation = 'removed'{% endif %})
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %})
 )
 {% endif %}
 {% if exceptions %}
@@ -178,7 +179,7 @@ delete from {{ snapshot }} as t
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
-    and ({{ d.accepted("f") }}{% if complete and not removed_is_sent and not keep_removals and shape == "full" %} or f._levin_operation = 'removed'{% endif %})
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %})
 )
 {% if ranges %}
 {{ step("put accepted rows into the snapshot") }}

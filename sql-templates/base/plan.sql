@@ -1,9 +1,11 @@
-{# How often each column changed; one row, a number per column. #}
+{# How often each column changed; one row, a number per column; nothing for a sync of keys alone. #}
 {% macro changed_columns() %}
+{% if columns %}
 {{ step("count the changed columns", "rows") }}
 select {% for c in columns %}cast(coalesce(sum(case when {{ d.character("_levin_changed" | sql, loop.index) }} = '1' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as n{{ loop.index0 }}{% if not loop.last %}, {% endif %}{% endfor +%}
 from {{ diff }}
 where _levin_operation = 'changed'
+{% endif %}
 {% endmacro %}
 
 {# A few rows of one operation, as they would be sent. #}

@@ -172,3 +172,6 @@ select * from (
 {# What an owner runs once, so that levin reads the models and writes only its own schemas. #}
 {% macro grants() %}{% endmacro %}
 
+{# What an owner runs when a model may not be read. #}
+{% macro grant_read() %}{% endmacro %}
+

@@ -2,7 +2,11 @@
 {% macro now() %}clock_timestamp(){% endmacro %}
 
 {% macro json_text(value) %}to_jsonb({{ value }})::text{% endmacro %}
+{# Not every element type has an equality (json), nor one that tells all forms apart (interval). #}
+{% macro json_list(value) %}to_jsonb({{ value }}){% endmacro %}
 {% macro json_value(value) %}{{ value }}::jsonb{% endmacro %}
+{# Some collations call different texts equal. #}
+{% macro exact_text(value) %}{{ value }} collate "C"{% endmacro %}
 {# Sessions set intervalstyle = iso_8601. #}
 {% macro iso_interval(value) %}{{ value }}::text{% endmacro %}
 

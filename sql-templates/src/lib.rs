@@ -9,6 +9,7 @@
 mod column;
 mod dialect;
 mod dispatch;
+mod lexer;
 mod model;
 mod names;
 mod sql;

@@ -1,16 +1,17 @@
 //! The user's own SELECT, proved to be one before it is embedded.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, FunctionArguments, GroupByExpr, Query, SelectItem, SetExpr, Statement as Parsed, TableFactor,
-    Visit, Visitor,
+    Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement as Parsed,
+    TableFactor, Visit, Visitor,
 };
 use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
 use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token, Tokenizer};
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Folding};
+use crate::lexer;
 use crate::sql::{Ident, STEP_MARK, TableRef};
 
 /// A model's SELECT, ready to stand between parentheses.
@@ -18,6 +19,7 @@ use crate::sql::{Ident, STEP_MARK, TableRef};
 pub struct ModelSql {
     pub(crate) text: ModelText,
     plain: Option<PlainTable>,
+    relations: Vec<PlainTable>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +28,8 @@ pub(crate) enum ModelText {
     Table { schema: Option<Ident>, name: Ident },
 }
 
-/// The one relation that a plain model reads, as the model names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A relation that a model reads, as the model names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PlainTable {
     /// The schema, when the model names one.
     pub schema: Option<String>,
@@ -62,23 +64,30 @@ impl ModelSql {
         if text.contains(['\0', STEP_MARK]) {
             return Err(NotOneSelect::Unreadable("it holds a NUL or control mark".to_owned()));
         }
+        // Engines end a `--` comment at a carriage return, `sqlparser` does not everywhere.
+        if text.replace("\r\n", "\n").contains('\r') {
+            return Err(NotOneSelect::Unreadable(
+                "it holds a carriage return without a line feed; save it with \\n or \\r\\n line ends"
+                    .to_owned(),
+            ));
+        }
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
         };
-        let text = contained(text, parser_dialect.as_ref())?;
-        let plain = match Parser::parse_sql(parser_dialect.as_ref(), &text) {
+        let text = contained(text)?;
+        let (plain, relations) = match Parser::parse_sql(parser_dialect.as_ref(), &text) {
             Ok(statements) => judge(&statements, dialect)?,
-            Err(_) => None,
+            Err(_) => (None, Vec::new()),
         };
-        Ok(Self { text: ModelText::Query(text), plain })
+        Ok(Self { text: ModelText::Query(text), plain, relations })
     }
 
     /// Every row and column of one table; `schema.table` or `table`, exactly as the engine spells it.
     pub fn table(schema: Option<Ident>, name: Ident) -> Self {
         let plain =
             PlainTable { schema: schema.as_ref().map(|s| s.name().to_owned()), name: name.name().to_owned() };
-        Self { text: ModelText::Table { schema, name }, plain: Some(plain) }
+        Self { text: ModelText::Table { schema, name }, relations: vec![plain.clone()], plain: Some(plain) }
     }
 
     /// The same for a managed table.
@@ -92,52 +101,51 @@ impl ModelSql {
     pub fn plain_table(&self) -> Option<&PlainTable> {
         self.plain.as_ref()
     }
+
+    /// The relations that the model names, each once, without its own CTEs; none when `sqlparser`
+    /// cannot read it. For grants and messages, never for what is computed.
+    pub fn relations(&self) -> &[PlainTable] {
+        &self.relations
+    }
 }
 
 /// Refuses text that could leave its parentheses; gives it back without closing semicolons.
-fn contained(text: &str, dialect: &dyn sqlparser::dialect::Dialect) -> Result<String, NotOneSelect> {
-    let tokens = Tokenizer::new(dialect, text)
-        .tokenize_with_location()
-        .map_err(|e| NotOneSelect::Unreadable(e.to_string()))?;
-    let meaning: Vec<_> =
-        tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF)).collect();
-    let last = meaning.iter().rposition(|t| t.token != Token::SemiColon).ok_or(NotOneSelect::Empty)?;
-    let mut depth = 0_i64;
-    for token in &meaning[..=last] {
-        match token.token {
-            Token::SemiColon => return Err(NotOneSelect::SeveralStatements),
-            Token::LParen => depth += 1,
-            Token::RParen => depth -= 1,
+fn contained(text: &str) -> Result<String, NotOneSelect> {
+    let mut depth = 0_u32;
+    let mut closing = None;
+    let mut empty = true;
+    for (at, token) in lexer::meaningful(text).map_err(|m| NotOneSelect::Unreadable(m.to_owned()))? {
+        if token == b';' {
+            closing.get_or_insert(at);
+            continue;
+        }
+        if closing.is_some() {
+            return Err(if empty { NotOneSelect::Empty } else { NotOneSelect::SeveralStatements });
+        }
+        empty = false;
+        match token {
+            b'(' => depth += 1,
+            b')' => {
+                depth = depth
+                    .checked_sub(1)
+                    .ok_or_else(|| NotOneSelect::Unreadable("a `)` closes nothing".to_owned()))?;
+            }
             _ => {}
         }
-        if depth < 0 {
-            return Err(NotOneSelect::Unreadable("a `)` closes nothing".to_owned()));
-        }
+    }
+    if empty {
+        return Err(NotOneSelect::Empty);
     }
     if depth != 0 {
         return Err(NotOneSelect::Unreadable("a `(` is never closed".to_owned()));
     }
-    let end = match meaning.get(last + 1) {
-        Some(separator) => offset(text, separator.span.start.line, separator.span.start.column),
-        None => text.len(),
-    };
-    Ok(text[..end].trim().to_owned())
+    Ok(text[..closing.unwrap_or(text.len())].trim().to_owned())
 }
 
-/// The byte offset of a line and column, both counted from 1, the column in characters.
-fn offset(text: &str, line: u64, column: u64) -> usize {
-    let mut at = 0;
-    for (number, content) in (1..).zip(text.split_inclusive('\n')) {
-        if number == line {
-            let skip = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
-            return at + content.char_indices().nth(skip).map_or(content.len(), |(i, _)| i);
-        }
-        at += content.len();
-    }
-    text.len()
-}
-
-fn judge(statements: &[Parsed], dialect: Dialect) -> Result<Option<PlainTable>, NotOneSelect> {
+fn judge(
+    statements: &[Parsed],
+    dialect: Dialect,
+) -> Result<(Option<PlainTable>, Vec<PlainTable>), NotOneSelect> {
     let [statement] = statements else { return Err(NotOneSelect::SeveralStatements) };
     let Parsed::Query(query) = statement else {
         let word = statement.to_string();
@@ -146,7 +154,54 @@ fn judge(statements: &[Parsed], dialect: Dialect) -> Result<Option<PlainTable>, 
     if let ControlFlow::Break(what) = query.visit(&mut Writing) {
         return Err(NotOneSelect::Writes(what));
     }
-    Ok(plain_table(query, dialect))
+    let mut named = Named { dialect, relations: BTreeSet::new(), own: BTreeSet::new() };
+    let _ = query.visit(&mut named);
+    let relations =
+        named.relations.into_iter().filter(|r| r.schema.is_some() || !named.own.contains(&r.name));
+    Ok((plain_table(query, dialect), relations.collect()))
+}
+
+/// Gathers the relations that a query names, and the names that it makes itself.
+struct Named {
+    dialect: Dialect,
+    relations: BTreeSet<PlainTable>,
+    own: BTreeSet<String>,
+}
+
+impl Visitor for Named {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.own.extend(ctes.map(|cte| folded(&cte.alias.name, self.dialect)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: None, .. } = factor {
+            self.relations.extend(relation(name, self.dialect));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `table` or `schema.table`, as the engine folds them.
+fn relation(name: &ObjectName, dialect: Dialect) -> Option<PlainTable> {
+    let parts: Option<Vec<String>> =
+        name.0.iter().map(|part| Some(folded(part.as_ident()?, dialect))).collect();
+    match parts?.as_slice() {
+        [name] => Some(PlainTable { schema: None, name: name.clone() }),
+        [schema, name] => Some(PlainTable { schema: Some(schema.clone()), name: name.clone() }),
+        _ => None,
+    }
+}
+
+fn folded(ident: &sqlparser::ast::Ident, dialect: Dialect) -> String {
+    match (ident.quote_style, dialect.facts().folds_to) {
+        (None, Folding::Lower) => ident.value.to_lowercase(),
+        (None, Folding::Upper) => ident.value.to_uppercase(),
+        _ => ident.value.clone(),
+    }
 }
 
 /// Finds the parts of a query that write or lock, at any depth.
@@ -241,23 +296,7 @@ fn plain_table(query: &Query, dialect: Dialect) -> Option<PlainTable> {
     else {
         return None;
     };
-    let parts: Option<Vec<String>> = name
-        .0
-        .iter()
-        .map(|part| {
-            let ident = part.as_ident()?;
-            Some(match (ident.quote_style, dialect.facts().folds_to) {
-                (None, crate::dialect::Folding::Lower) => ident.value.to_lowercase(),
-                (None, crate::dialect::Folding::Upper) => ident.value.to_uppercase(),
-                _ => ident.value.clone(),
-            })
-        })
-        .collect();
-    match parts?.as_slice() {
-        [name] => Some(PlainTable { schema: None, name: name.clone() }),
-        [schema, name] => Some(PlainTable { schema: Some(schema.clone()), name: name.clone() }),
-        _ => None,
-    }
+    relation(name, dialect)
 }
 
 /// Whether an expression gives the same answer every time for the same row.
@@ -285,3 +324,7 @@ fn steady(expr: &Expr) -> bool {
     }
     expr.visit(&mut Steady).is_continue()
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -109,3 +109,66 @@ pub fn project_prefix(project: &str) -> String {
     let digits: String = project.chars().filter(char::is_ascii_hexdigit).take(8).collect();
     format!("p{digits}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROJECT: &str = "6f0c2a9e-0000-4000-8000-000000000000";
+
+    #[test]
+    fn names_are_made_of_numbers_and_stay_short() {
+        let tables = SyncTables::new("levin_planner", "levin_audit", PROJECT, 12).unwrap();
+        assert_eq!(tables.snapshot().to_string(), "levin_planner.p6f0c2a9e_s12_snapshot");
+        assert_eq!(tables.diff("7").to_string(), "levin_planner.p6f0c2a9e_s12_diff_7");
+        assert_eq!(tables.sync_runs().to_string(), "levin_audit.sync_runs");
+        let reshaped = tables.reshaped(&tables.snapshot());
+        assert_eq!(reshaped.to_string(), "levin_planner.p6f0c2a9e_s12_snapshot_new");
+        let largest = SyncTables::new("s", "a", PROJECT, i64::MAX).unwrap();
+        let names =
+            [largest.outcomes(&format!("{}_99999", u32::MAX)), largest.set_aside(&u32::MAX.to_string())];
+        assert!(names.iter().all(|t| t.name.name().len() <= 63), "{names:?}");
+        assert!(SyncTables::new("", "a", PROJECT, 1).is_err());
+        assert!(SyncTables::new("s", "a\0", PROJECT, 1).is_err());
+    }
+
+    #[test]
+    fn no_two_tables_of_a_sync_have_one_name() {
+        let tables = SyncTables::new("s", "a", PROJECT, 1).unwrap();
+        let of = |word: &str| {
+            [tables.diff(word), tables.stage(word), tables.set_aside(word), tables.outcomes(word)]
+        };
+        let mut all = vec![tables.state(), tables.snapshot(), tables.doubts(), tables.rejections()];
+        all.extend([tables.snapshot(), tables.doubts(), tables.rejections()].map(|t| tables.reshaped(&t)));
+        all.extend(of("7").into_iter().chain(of("7_0")));
+        let names: std::collections::BTreeSet<_> = all.iter().map(|t| t.name.name()).collect();
+        assert_eq!(names.len(), all.len());
+    }
+
+    #[test]
+    fn only_what_a_run_makes_anew_is_left_over() {
+        let tables = SyncTables::new("s", "a", PROJECT, 1).unwrap();
+        for made in [tables.diff("7"), tables.stage("7"), tables.set_aside("7"), tables.outcomes("7_0")] {
+            assert!(tables.is_leftover(made.name.name()), "{made}");
+        }
+        assert!(tables.is_leftover(tables.reshaped(&tables.snapshot()).name.name()));
+        for kept in [tables.state(), tables.snapshot(), tables.doubts(), tables.rejections()] {
+            assert!(!tables.is_leftover(kept.name.name()), "{kept}");
+        }
+        let tenth = SyncTables::new("s", "a", PROJECT, 10).unwrap();
+        assert!(!tables.is_leftover(tenth.diff("7").name.name()), "another sync's");
+        let other = SyncTables::new("s", "a", "7f0c2a9e", 1).unwrap();
+        assert!(!tables.is_leftover(other.diff("7").name.name()), "another project's");
+        assert!(!tables.is_leftover("p6f0c2a9e_s1diff_7") && !tables.is_leftover("orders"));
+    }
+
+    #[test]
+    fn a_recorded_name_is_found_in_the_planner_schema() {
+        let tables = SyncTables::new("s", "a", PROJECT, 1).unwrap();
+        let diff = tables.diff("7");
+        assert_eq!(tables.recorded(diff.name.name()), Ok(diff));
+        assert!(tables.recorded("").is_err());
+        assert_eq!(project_prefix("ABCDEFab-cd"), "pABCDEFab");
+        assert_eq!(project_prefix("x-1; drop--2"), "p1d2");
+    }
+}

@@ -1,3 +1,5 @@
+//! What may stand in a statement, and what never gets there.
+
 use proptest::prelude::*;
 use sqlparser::dialect::{Dialect, DuckDbDialect, PostgreSqlDialect};
 use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};

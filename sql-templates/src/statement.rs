@@ -2,10 +2,10 @@
 
 use minijinja::value::Value;
 
-use crate::column::Column;
+use crate::column::{Column, LogicalType};
 use crate::dialect::Dialect;
 use crate::dispatch::{Printable, map, parse_expect, render};
-use crate::model::ModelSql;
+use crate::model::{ModelSql, PlainTable};
 use crate::names::SyncTables;
 use crate::sql::{
     Atomicity, EngineType, Ident, InvalidText, Literal, STEP_MARK, Script, Sql, Step, TableRef,
@@ -38,7 +38,7 @@ pub struct ReshapedColumn {
     pub column: Column,
     /// The snapshot holds a value for it that stays.
     pub kept: bool,
-    /// The kept value must be cast (only keys are).
+    /// The kept value must be cast, because the engine cannot unite the two types, or because it is a key.
     pub cast: Option<EngineType>,
 }
 
@@ -279,8 +279,18 @@ pub enum Statement<'a> {
     CreateAudit { tables: &'a SyncTables },
     /// One run's row.
     AuditRun { tables: &'a SyncTables, facts: &'a AuditFacts<'a> },
-    /// The grant script for a role.
-    Grants { planner: &'a Ident, audit: &'a Ident, role: &'a Ident, database: &'a Ident },
+    /// The grant script for a role that reads the models in these schemas.
+    Grants {
+        planner: &'a Ident,
+        audit: &'a Ident,
+        role: &'a Ident,
+        database: &'a Ident,
+        schemas: &'a [Ident],
+        /// Some models name relations without a schema.
+        default_schema: bool,
+    },
+    /// What a role lacks when it cannot read these relations.
+    GrantRead { role: &'a Ident, relations: &'a [PlainTable] },
 }
 
 /// A table of a sync that has the model's columns.
@@ -337,6 +347,7 @@ impl Statement<'_> {
             Self::CreateAudit { .. } => "create_audit",
             Self::AuditRun { .. } => "audit_run",
             Self::Grants { .. } => "grants",
+            Self::GrantRead { .. } => "grant_read",
         }
     }
 
@@ -439,7 +450,10 @@ impl Statement<'_> {
                     ("keys", columns_value(&scope.shape.keys, dialect)),
                     ("due", columns_value(due, dialect)),
                     ("extras", extras.iter().map(|e| ident(&Ident((*e).to_owned()))).collect()),
-                    ("key_cast", Value::from(columns.iter().any(|c| c.cast.is_some()))),
+                    (
+                        "key_cast",
+                        Value::from(columns.iter().take(scope.shape.keys.len()).any(|c| c.cast.is_some())),
+                    ),
                     ("index", Value::from(*part == SnapshotPart::Snapshot)),
                 ]
             }
@@ -502,7 +516,7 @@ impl Statement<'_> {
             Self::Prune { drop } => vec![("tables", drop.iter().map(table).collect())],
             Self::ManagedTables { schema, prefix } => vec![
                 ("schema_literal", text(schema.name())?),
-                ("pattern", text(&format!("{}\\_%", prefix.replace('_', "\\_")))?),
+                ("pattern", text(&format!("{}\\_%", escaped(prefix)))?),
                 ("escape", text("\\")?),
             ],
             Self::CreateAudit { tables } => vec![
@@ -522,12 +536,30 @@ impl Statement<'_> {
                 ("finished_at", text(facts.finished_at)?),
                 ("numbers", facts.numbers.iter().map(|n| Value::from(*n)).collect()),
             ],
-            Self::Grants { planner, audit, role, database } => vec![
+            Self::Grants { planner, audit, role, database, schemas, default_schema } => vec![
                 ("planner_schema", ident(planner)),
                 ("audit_schema", ident(audit)),
                 ("role", ident(role)),
                 ("database", ident(database)),
+                ("schemas", schemas.iter().map(ident).collect()),
+                ("default_schema", Value::from(*default_schema)),
             ],
+            Self::GrantRead { role, relations } => {
+                let mut schemas: Vec<&String> = relations.iter().filter_map(|r| r.schema.as_ref()).collect();
+                schemas.sort();
+                schemas.dedup();
+                let schemas = schemas.into_iter().map(|s| Ok(ident(&Ident::new(s.as_str())?)));
+                let relations = relations.iter().map(|r| {
+                    let name = ident(&Ident::new(r.name.as_str())?);
+                    let schema = r.schema.as_deref().map(Ident::new).transpose()?;
+                    Ok(map([("schema", schema.map_or(Value::from(()), |s| ident(&s))), ("name", name)]))
+                });
+                vec![
+                    ("role", ident(role)),
+                    ("schemas", schemas.collect::<Result<Value, InvalidText>>()?),
+                    ("relations", relations.collect::<Result<Value, InvalidText>>()?),
+                ]
+            }
         })
     }
 }
@@ -591,6 +623,10 @@ fn commit_values(
     dialect: Dialect,
 ) -> Result<Vec<(&'static str, Value)>, InvalidText> {
     let sent = facts.sent.iter().map(|o| text(o)).collect::<Result<Value, _>>()?;
+    let forgets_removed = facts.complete
+        && facts.diff_shape == DiffShape::Full
+        && !facts.sent.contains(&"removed")
+        && !facts.keep_removals;
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);
     values.extend([
@@ -602,14 +638,12 @@ fn commit_values(
         ("generation", Value::from(facts.generation)),
         ("checkpoint", Value::from(facts.checkpoint)),
         ("last", Value::from(facts.last)),
-        ("complete", Value::from(facts.complete)),
         ("ranges", ranges_value(facts.ranges)?),
         ("exceptions", Value::from(facts.outcomes.is_some())),
         ("outcomes", optional(&facts.outcomes)),
         ("set_aside", optional(&facts.set_aside)),
         ("sent", sent),
-        ("removed_is_sent", Value::from(facts.sent.contains(&"removed"))),
-        ("keep_removals", Value::from(facts.keep_removals)),
+        ("forgets_removed", Value::from(forgets_removed)),
         ("had_rejections", Value::from(facts.had_rejections)),
         ("had_doubts", Value::from(facts.had_doubts)),
         ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
@@ -664,6 +698,11 @@ fn text(text: &str) -> Result<Value, InvalidText> {
     Ok(Printable::Literal(Literal::Text(text.to_owned())).value())
 }
 
+/// A text that `like … escape '\'` takes as it is.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%")
+}
+
 fn null() -> Value {
     Printable::Literal(Literal::Null).value()
 }
@@ -675,6 +714,7 @@ fn column_value(column: &Column, dialect: Dialect) -> Vec<(&'static str, Value)>
         ("name", ident(&Ident(column.name.clone()))),
         ("wire", named(fact.and_then(|f| f.wire.as_ref()))),
         ("comparable", named(fact.and_then(|f| f.comparable.as_ref()))),
+        ("unbounded", Value::from(matches!(column.logical, LogicalType::Text | LogicalType::Binary))),
     ]
 }
 

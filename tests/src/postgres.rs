@@ -160,6 +160,24 @@ impl PostgresServer {
 /// # Panics
 /// When one of them fails.
 pub fn run(url: &str, statements: &str) {
+    connected(url, statements, async |client| client.batch_execute(statements).await);
+}
+
+/// The first column of a SELECT, which must be text.
+///
+/// # Panics
+/// When the statement fails.
+pub fn texts(url: &str, select: &str) -> Vec<Option<String>> {
+    let rows = connected(url, select, async |client| client.query(select, &[]).await);
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Does something with a connection of its own.
+fn connected<T: Send>(
+    url: &str,
+    what: &str,
+    act: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<T, tokio_postgres::Error> + Send,
+) -> T {
     // A thread of its own, so that it works inside and outside of an asynchronous test.
     std::thread::scope(|scope| {
         let ran = scope.spawn(|| {
@@ -167,14 +185,14 @@ pub fn run(url: &str, statements: &str) {
             runtime.block_on(async {
                 let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
                 let connection = tokio::spawn(connection);
-                client.batch_execute(statements).await?;
+                let done = act(&client).await?;
                 drop(client);
                 let _ = connection.await;
-                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(done)
             })
         });
-        ran.join().expect("no panic").unwrap_or_else(|e| panic!("{statements}: {e:?}"));
-    });
+        ran.join().expect("no panic").unwrap_or_else(|e| panic!("{what}: {e:?}"))
+    })
 }
 
 impl Drop for PostgresServer {

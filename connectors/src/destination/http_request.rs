@@ -26,6 +26,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use reqwest::StatusCode;
 use schemars::{Schema, schema_for};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
 use crate::change::{ChangeBatch, Mode, OnRemoved, Operation};
@@ -163,7 +164,8 @@ fn sent(sync: &DeliverySpec) -> Vec<Operation> {
 #[async_trait]
 impl Destination for HttpDestination {
     /// The base without its query, and where added and changed rows go. Where removed rows go is
-    /// left out: a sync that begins to send removals still writes to the same place.
+    /// left out: a sync that begins to send removals still writes to the same place. Where secrets
+    /// are hidden (the whole base may come from the environment) a fingerprint tells targets apart.
     fn target(&self, sync: &DeliverySpec) -> String {
         let mut base = self.base.url.clone();
         base.set_query(None);
@@ -176,7 +178,8 @@ impl Destination for HttpDestination {
                 }
             }
         }
-        self.client.redactor().redact(&target)
+        let shown = self.client.redactor().redact(&target);
+        if shown == target { shown } else { format!("{shown} #{}", fingerprint(&target)) }
     }
 
     fn validate(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
@@ -261,6 +264,11 @@ impl Destination for HttpDestination {
         let rows = options.request(operation).map_or(1, |(_, request)| request.batch_size);
         BatchLimits { rows, bytes: BATCH_BYTES }
     }
+}
+
+/// Half of a SHA-256 in hexadecimal.
+fn fingerprint(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn misconfigured(error: ConfigError) -> DeliveryError {

@@ -43,6 +43,16 @@ pub trait Warehouse: Send + Sync + Debug {
     /// Which warehouse this is (host and database, or the file), without any secret.
     fn identity(&self) -> String;
 
+    /// The role that sessions log in as; `None` where there are no roles. For grants.
+    fn role(&self) -> Option<String> {
+        None
+    }
+
+    /// The database that the models are in; `None` where there is only one. For grants.
+    fn database(&self) -> Option<String> {
+        None
+    }
+
     /// `Some(n)` when a result must be read in pages of `n` rows, each in a statement of its own,
     /// because the engine cannot hold a result open while other work goes on; `None` when
     /// [`Session::query`] streams for as long as it takes.

@@ -11,7 +11,8 @@ use crate::report::counted;
 /// Validate every project file (all mistakes at once), then connect
 ///
 /// Each mistake is shown as `file:line: message`, with a suggestion where one is likely. When the
-/// files are right, every source and destination is asked whether it can be used; nothing is changed.
+/// files are right, every source is asked for the columns of its models and whether the managed schemas
+/// can be written, every destination whether it can take what its syncs send; nothing is changed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -39,8 +40,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
             context.report.note(&format!("{}:", trouble.subject));
             context.report.error(&trouble.error);
         }
-        if let Some(first) = troubles.first() {
-            return Ok(first.error.code.exit().into());
+        if !troubles.is_empty() {
+            let exits = troubles.iter().map(|trouble| trouble.error.code.exit());
+            return Ok(exits.fold(Exit::Done, Exit::worse).into());
         }
     }
     let count = |number: usize, one: &str| counted(number as u64, one);

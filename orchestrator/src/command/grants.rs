@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use sql_templates::{Ident, Statement};
-
 use super::Context;
-use crate::error::{Error, ErrorCode, Exit};
+use crate::error::{Error, Exit};
+use crate::grants::{self, Grantee};
 
 /// Print the script that lets levin read the models and write its own schemas
 #[derive(Debug, clap::Args)]
@@ -16,26 +15,22 @@ Examples:
 pub struct Args {
     /// The source
     source: String,
-    /// The role that levin connects as
-    #[arg(long, default_value = "levin")]
-    role: String,
-    /// The database that holds the models
-    #[arg(long, default_value = "analytics")]
-    database: String,
+    /// The role that levin connects as; default: the one in the source's address
+    #[arg(long)]
+    role: Option<String>,
+    /// The database that holds the models; default: the one in the source's address
+    #[arg(long)]
+    database: Option<String>,
 }
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
     let source = project.source(&args.source)?;
-    let name = |text: &str| Ident::new(text).map_err(|e| Error::new(ErrorCode::Usage, e.to_string()));
-    let statement = Statement::Grants {
-        planner: &name(&source.planner_schema)?,
-        audit: &name(&source.audit_schema)?,
-        role: &name(&args.role)?,
-        database: &name(&args.database)?,
-    };
-    let steps = statement.steps(source.warehouse.dialect())?;
+    let named = Grantee::of(source);
+    let grantee =
+        Grantee { role: args.role.unwrap_or(named.role), database: args.database.unwrap_or(named.database) };
+    let steps = grants::whole(&project, source, &grantee)?;
     if steps.is_empty() {
         context.report.note(&format!("a warehouse of type `{}` needs no grants", source.connector.name));
     }

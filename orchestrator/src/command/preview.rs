@@ -9,7 +9,7 @@ use sql_templates::{Atomicity, Shape, Statement, script};
 use super::Context;
 use crate::error::{Error, ErrorCode, Exit};
 use crate::report::Table;
-use crate::run::{describe_model, model_sql};
+use crate::run::{describe_model, model_sql, model_trouble};
 
 /// Show a model's rows and the types of its columns
 #[derive(Debug, clap::Args)]
@@ -41,10 +41,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         Atomicity::Rehearsal,
         &[Statement::Preview { shape: &shape, model: &model, limit: args.limit }],
     )?;
-    let effect = session.execute(&look).await.map_err(|e| {
-        Error::new(ErrorCode::ModelFailed, format!("model `{}` failed: {}", spec.slug, e.message))
-            .at(spec.file.clone(), 1)
-    })?;
+    let effect = session.execute(&look).await.map_err(|e| model_trouble(spec, e))?;
     let headings: Vec<String> =
         shape.columns.iter().map(|c| format!("{} ({})", c.name, c.engine_type)).collect();
     let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());

@@ -115,7 +115,7 @@ async fn cancel_on_signal(cancel: Cancel, report: Report) {
         }
         if asked > 1 {
             report.note("stopped at once; the next run settles what was under way");
-            #[expect(clippy::exit, reason = "someone asked twice to end now")]
+            #[expect(clippy::disallowed_methods, reason = "someone asked twice to end now")]
             std::process::exit(Exit::Failed as i32);
         }
         report.note("stopping: requests under way are finished and committed (again to stop at once)");
@@ -145,7 +145,8 @@ fn print(report: &RunReport, context: &Context) {
             text.push_str(&format!(" · {} {what}", thousands(count)));
         }
     }
-    let total: f64 = report.stages.values().sum();
+    // The sum of nothing is -0.0.
+    let total = report.stages.values().sum::<f64>().abs();
     text.push_str(&format!(" · {total:.2} s"));
     match report.status {
         Status::Success => context.report.done(&text),

@@ -25,6 +25,7 @@ use crate::project::{
     SourceSpec, SyncSpec,
 };
 use crate::redact::Redactor;
+use crate::run::model_sql;
 use crate::suggestion;
 
 /// All files of a project, and what is needed to check them together.
@@ -293,7 +294,16 @@ impl Resolver<'_> {
             _ => return None,
         };
         let source = sources.get(&written.source)?.clone();
-        Some(ModelSpec { id, slug: file.slug.clone(), file: file.path.clone(), source, primary_key, query })
+        let dialect = source.warehouse.dialect();
+        let spec =
+            ModelSpec { id, slug: file.slug.clone(), file: file.path.clone(), source, primary_key, query };
+        if let Err(error) = model_sql(&spec, dialect) {
+            let line = given.first().map_or(file.node.line, |key| file.node.line_of(key));
+            let hint = error.advice().to_owned();
+            self.findings.mistake(&file.path, line, error.message).code(error.code).hint(hint);
+            return None;
+        }
+        Some(spec)
     }
 
     fn destination(&mut self, file: &ProjectFile, id: i64) -> Option<DestinationSpec> {

@@ -302,7 +302,9 @@ impl Check<'_> {
                         })
                 });
                 if let Some(errors) = inner {
-                    errors.iter().for_each(|error| self.explain(error));
+                    for error in errors {
+                        self.explain(error);
+                    }
                     return;
                 }
                 let mut types: Vec<&str> = branches.iter().flat_map(|branch| types_of(branch)).collect();

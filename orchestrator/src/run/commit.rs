@@ -9,7 +9,7 @@ use connectors::warehouse::{ErrorKind, Session};
 use sql_templates::{Atomicity, CommitFacts, EndedRange, Script, Statement, SyncScope, TableRef, script};
 
 use super::Run;
-use super::prepare::read_state;
+use super::state::read_state;
 use crate::error::{Error, ErrorCode};
 use crate::store::{NotedException, NotedOutcome};
 

@@ -2,7 +2,7 @@
 
 use connectors::change::Mode;
 use serde::{Deserialize, Serialize};
-use sql_templates::{Column, EngineType, ReshapedColumn, Shape};
+use sql_templates::{Column, EngineType, LogicalType, ReshapedColumn, Shape};
 
 use crate::error::{Error, ErrorCode};
 
@@ -37,6 +37,13 @@ impl Meaning {
             Mode::Update | Mode::Upsert | Mode::Mirror | Mode::Diff => Self::Values,
             Mode::All | Mode::Snapshot => Self::Nothing,
         }
+    }
+}
+
+impl Meaning {
+    /// Whether the mode compares the model with what was accepted.
+    pub fn keeps_snapshot(self) -> bool {
+        self != Self::Nothing
     }
 }
 
@@ -121,7 +128,8 @@ pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
             }
             Some(_) => {}
         }
-        columns.push(ReshapedColumn { column: column.clone(), kept, cast: None });
+        let cast = before.filter(|_| kept).and_then(|before| text_cast(before, column));
+        columns.push(ReshapedColumn { column: column.clone(), kept, cast });
     }
     for gone in was.columns.iter().filter(|c| !is.columns.iter().any(|i| i.name == c.name)) {
         reasons.push(format!("dropped_column:{}", gone.name));
@@ -134,10 +142,37 @@ pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
     Ok(Change::Reshape(Reshape { columns, due, reasons }))
 }
 
+/// Numbers and times of two types have a wider one in common; text and JSON of two types may have
+/// none (`json` and `jsonb`), and are cast. Without its length, so that nothing is cut.
+fn text_cast(before: &Column, now: &Column) -> Option<EngineType> {
+    let retyped = before.engine_type != now.engine_type;
+    if !retyped || !matches!(now.logical, LogicalType::Text | LogicalType::Json) {
+        return None;
+    }
+    let unbounded = match now.engine_type.split_once('(') {
+        Some((base, length)) if length.trim_end_matches(')').chars().all(|c| c.is_ascii_digit()) => base,
+        _ => now.engine_type.as_str(),
+    };
+    EngineType::from_engine(unbounded).ok()
+}
+
+impl Reshape {
+    /// The same change for values that the new type cannot hold: they are forgotten, and their rows
+    /// fall due.
+    #[must_use]
+    pub fn without_casts(&self, was: &Definition, keys: usize) -> Self {
+        let mut changed = self.clone();
+        for column in changed.columns.iter_mut().skip(keys).filter(|c| c.cast.is_some()) {
+            column.cast = None;
+            column.kept = false;
+            changed.due.extend(was.columns.iter().find(|c| c.name == column.column.name).cloned());
+        }
+        changed
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use sql_templates::LogicalType;
-
     use super::*;
 
     fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
@@ -170,6 +205,28 @@ mod tests {
         assert_eq!(reshape.due, [column("b", "text", LogicalType::Text)]);
         let kept: Vec<bool> = reshape.columns.iter().map(|c| c.kept).collect();
         assert_eq!(kept, [true, true, false, false]);
+    }
+
+    #[test]
+    fn text_of_another_type_is_cast_and_loses_nothing() {
+        let was = definition(vec![
+            column("a", "json", LogicalType::Json),
+            column("b", "text", LogicalType::Text),
+            column("c", "text", LogicalType::Text),
+        ]);
+        let is = definition(vec![
+            column("a", "jsonb", LogicalType::Json),
+            column("b", "character varying(3)", LogicalType::Text),
+            column("c", "text", LogicalType::Text),
+        ]);
+        let Change::Reshape(reshape) = compare(&was, &is).unwrap() else { panic!("nothing to do?") };
+        let casts: Vec<_> = reshape.columns.iter().map(|c| c.cast.clone()).collect();
+        let cast = |t| Some(EngineType::from_engine(t).unwrap());
+        assert_eq!(casts, [None, cast("jsonb"), cast("character varying"), None]);
+        assert!(reshape.due.is_empty());
+        let forgetful = reshape.without_casts(&was, 1);
+        assert!(forgetful.columns[1..].iter().all(|c| c.cast.is_none()));
+        assert_eq!(forgetful.due.len(), 2);
     }
 
     #[test]

@@ -16,10 +16,10 @@ use sql_templates::{DeliverFacts, DiffShape, Statement};
 use tokio::task::JoinSet;
 
 use super::Run;
-use super::diff::Diff;
+use super::differences::Diff;
 use super::lease::Lease;
 use super::ledger::{Ledger, position};
-use super::prepare::Described;
+use super::model::Described;
 use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
 use crate::mapping::Mapper;

@@ -1,11 +1,13 @@
 //! Stage 2: what differs, found inside the warehouse.
 
 use connectors::warehouse::{ErrorKind, Session};
-use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Statement, SyncScope, TableRef, script};
+use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Shape, Statement, SyncScope, TableRef, script};
 
 use super::Run;
+use super::differences::{Diff, read_counts};
 use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
+use crate::grants::{missing_for_reading, missing_for_writing};
 
 /// How a diff is asked for.
 #[derive(Debug, Clone)]
@@ -26,41 +28,6 @@ pub struct DiffQuestion<'a> {
     pub due_before: Option<i64>,
     /// Due rows are sent as added.
     pub resync: bool,
-}
-
-/// A diff that stands in its table.
-#[derive(Debug, Clone)]
-pub struct Diff {
-    /// The table.
-    pub table: TableRef,
-    /// Its form.
-    pub shape: DiffShape,
-    /// The table of keys that were set aside, if there are any.
-    pub set_aside: Option<TableRef>,
-    /// How many rows of each kind.
-    pub counts: Counts,
-}
-
-/// How many rows the model has, and what they are. They add up:
-/// queried = unchanged + added + changed + duplicate-key + null-key rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Rows of the model.
-    pub queried: u64,
-    /// Rows as the destination last accepted them.
-    pub unchanged: u64,
-    /// Rows that are new.
-    pub added: u64,
-    /// Rows with other values.
-    pub changed: u64,
-    /// Rows that are gone.
-    pub removed: u64,
-    /// Rows whose key occurs more than once.
-    pub duplicate_keys: u64,
-    /// Rows whose key holds a null.
-    pub null_keys: u64,
-    /// Keys in the snapshot, and in doubt beside it.
-    pub known: u64,
 }
 
 /// The script of a diff; `careful` copies the model first and sets null and duplicate keys aside.
@@ -110,6 +77,7 @@ pub async fn diff(
     let table = run.tables.diff(question.of);
     match session.execute(&quick).await {
         Ok(effect) => {
+            check_keys(run, session, &effect, std::slice::from_ref(&table)).await?;
             if let Some(counts) = read_counts(&effect)? {
                 fail::fail_point!("diff.after");
                 return Ok(Diff { table, shape: shape(question), set_aside: None, counts });
@@ -122,25 +90,76 @@ pub async fn diff(
             session.execute(&drop).await?;
         }
         Err(e) if e.kind == ErrorKind::UniqueViolation => {}
-        Err(e) => return Err(failed(run, e)),
+        Err(e) => return Err(failed(run, scope.shape, e)),
     }
     let careful = diff_script(run, scope, question, true, Atomicity::Snapshot, &[])?;
-    let effect = session.execute(&careful).await.map_err(|e| failed(run, e))?;
+    let effect = session.execute(&careful).await.map_err(|e| failed(run, scope.shape, e))?;
+    check_keys(run, session, &effect, &[table.clone(), run.tables.set_aside(question.of)]).await?;
     let counts = read_counts(&effect)?
         .ok_or_else(|| Error::new(ErrorCode::Internal, "keys that were set aside are in the diff"))?;
     fail::fail_point!("diff.after");
     Ok(Diff { table, shape: shape(question), set_aside: Some(run.tables.set_aside(question.of)), counts })
 }
 
+/// Refuses keys that the snapshot could not hold, before anything is sent; the diff's tables go.
+async fn check_keys(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    effect: &connectors::warehouse::Effect,
+    tables: &[TableRef],
+) -> Result<(), Error> {
+    let refused = longest_key(run, effect);
+    if refused.is_err() {
+        let drop = script(run.dialect(), Atomicity::Transaction, &[Statement::Prune { drop: tables }])?;
+        session.execute(&drop).await?;
+    }
+    refused
+}
+
+/// Refuses keys that the snapshot could not hold.
+pub fn longest_key(run: &Run<'_>, effect: &connectors::warehouse::Effect) -> Result<(), Error> {
+    let longest = only_row(effect.result("count"), "the count")?.count("longest_key")?.unsigned_abs();
+    match run.dialect().facts().max_key_bytes {
+        Some(most) if longest > most => {
+            Err(key_too_long(run, &format!("a new key has {longest} bytes, the most are {most}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn key_too_long(run: &Run<'_>, said: &str) -> Error {
+    let model = &run.sync.model;
+    Error::new(
+        ErrorCode::KeyTooLong,
+        format!(
+            "a primary key of model `{}` is too long for an index of {}: {said}",
+            model.slug,
+            run.dialect().name()
+        ),
+    )
+    .at(model.file.clone(), 1)
+}
+
 fn shape(question: &DiffQuestion<'_>) -> DiffShape {
     if question.first { DiffShape::First } else { DiffShape::Full }
 }
 
+/// From so many columns on, what an engine cannot do is to hold them all.
+const MANY_COLUMNS: usize = 250;
+
 /// Troubles of the diff are mostly troubles of the model.
-pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Error {
+pub fn failed(run: &Run<'_>, shape: &Shape, error: connectors::warehouse::WarehouseError) -> Error {
     let model = &run.sync.model;
     match error.kind {
-        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data => {
+        ErrorKind::Unsupported if error.step.as_deref() == Some("index the keys") => {
+            key_too_long(run, &error.message)
+        }
+        // A limit on a row's columns or on their bytes.
+        ErrorKind::Unsupported if shape.keys.len() + shape.columns.len() >= MANY_COLUMNS => {
+            Error::new(ErrorCode::TooManyColumns, format!("model `{}`: {}", model.slug, error.message))
+                .at(model.file.clone(), 1)
+        }
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data | ErrorKind::Unsupported => {
             let step = error.step.as_deref().unwrap_or("diff");
             Error::new(
                 ErrorCode::ModelFailed,
@@ -148,39 +167,13 @@ pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Er
             )
             .at(model.file.clone(), 1)
         }
-        ErrorKind::Unsupported => Error::new(ErrorCode::TooManyColumns, error.message),
+        ErrorKind::Permission
+            if error.message.contains(&model.source.planner_schema)
+                || error.step.as_ref().is_some_and(|step| step.ends_with(" schema")) =>
+        {
+            missing_for_writing(&model.source, &error.message)
+        }
+        ErrorKind::Permission => missing_for_reading(model, &error.message),
         _ => error.into(),
     }
-}
-
-/// The counts, or `None` when they say that some key is null or comes twice and nothing was set
-/// aside. The snapshot holds every key once, so a model with unique keys has as many rows as are
-/// known, less those removed, and those that are new.
-pub fn read_counts(effect: &connectors::warehouse::Effect) -> Result<Option<Counts>, Error> {
-    let row = only_row(effect.result("count"), "the count")?;
-    let queried = row.count("queried")?;
-    let null_keys = row.count("null_keys")?;
-    let duplicate_keys = row.count("duplicate_key_rows")?;
-    let (added, changed, removed) = (row.count("added")?, row.count("changed")?, row.count("removed")?);
-    let known = row.count("known")?;
-    let careful = effect.steps.iter().any(|s| s.name == "set keys aside");
-    let unique = null_keys == 0 && row.count("own_duplicates")? == 0 && row.count("expected")? == queried;
-    if !careful && !unique {
-        return Ok(None);
-    }
-    let unchanged = queried - null_keys - duplicate_keys - added - changed;
-    let count = |n: i64, what: &str| {
-        u64::try_from(n)
-            .map_err(|_| Error::new(ErrorCode::Internal, format!("the count of {what} rows is {n}")))
-    };
-    Ok(Some(Counts {
-        queried: count(queried, "queried")?,
-        unchanged: count(unchanged, "unchanged")?,
-        added: count(added, "added")?,
-        changed: count(changed, "changed")?,
-        removed: count(removed, "removed")?,
-        duplicate_keys: count(duplicate_keys, "duplicate-key")?,
-        null_keys: count(null_keys, "null-key")?,
-        known: count(known, "known")?,
-    }))
 }

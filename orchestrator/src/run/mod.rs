@@ -1,11 +1,15 @@
 //! One execution of a sync, stage by stage. This file owns the order; no stage knows another.
 
+mod checkpoints;
 mod commit;
+mod course;
 mod definition;
 mod deliver;
 mod diff;
+mod differences;
 mod lease;
 mod ledger;
+mod model;
 mod plan;
 mod prepare;
 mod prune;
@@ -15,6 +19,8 @@ mod report;
 mod rows;
 mod settle;
 mod stages;
+mod state;
+mod summary;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,32 +29,32 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::Operation;
 use connectors::destination::{DeliverySpec, RunFacts};
-use connectors::warehouse::{Session, Tag, Warehouse};
-use sql_templates::{
-    Atomicity, AuditFacts, CommitFacts, Dialect, DiffShape, Statement, SyncScope, SyncTables, TableRef,
-    script,
-};
+use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
+use sql_templates::{Atomicity, Dialect, Statement, SyncScope, SyncTables, script};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::Cancel;
+pub use model::{Returned, define, describe_model, look_at_model, model_sql, model_trouble, tables_of};
 pub use plan::Verdict;
-pub use prepare::{describe_model, model_sql, tables_of};
 pub use rehearsal::{PlanReport, Sample, rehearse, statements_of};
 pub use rejections::{OpenRejection, open_rejections};
 pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
 pub use rows::{ResultRow, only_row, result_rows};
 pub use stages::Stage;
 
-use crate::error::{Error, ErrorCode, Exit};
+use crate::error::{Error, ErrorCode};
 use crate::mapping::{Mapper, RunValues};
-use crate::project::{OnNotFound, Project, SyncSpec};
+use crate::project::{Project, SyncSpec};
 use crate::store::Store;
-use deliver::{Checkpoint, Delivered, Shipment};
-use diff::{Counts, Diff, DiffQuestion};
+use checkpoints::{Checkpoints, Commits, FinalFacts, finish, needs_commit};
+use course::Course;
+use deliver::Shipment;
+use diff::DiffQuestion;
+use differences::Diff;
 use lease::Lease;
-use ledger::Ledger;
-use prepare::{Described, State};
+use model::Described;
 use settle::Unfinished;
+use state::State;
 
 /// From where a run starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,6 +97,9 @@ impl Progress for Silent {
     fn stage(&self, _: &str, _: Stage, _: &str, _: f64) {}
     fn delivered(&self, _: u64, _: u64) {}
 }
+
+/// How long to leave a busy warehouse alone before asking again.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What every stage of a run may use.
 pub struct Run<'a> {
@@ -147,7 +156,25 @@ impl<'a> Run<'a> {
 
     async fn session(&self, stage: &'static str) -> Result<Box<dyn Session>, Error> {
         let tag = Tag { sync: self.sync.slug.clone(), run: (self.id > 0).then_some(self.id), stage };
-        Ok(self.warehouse().session(&tag).await?)
+        let patience = Instant::now() + self.request.wait.unwrap_or_default();
+        loop {
+            match self.warehouse().session(&tag).await {
+                Ok(session) => return Ok(session),
+                // Another process has the whole warehouse: waiting for a run of it is waiting for it.
+                Err(e)
+                    if e.kind == ErrorKind::Busy
+                        && Instant::now() < patience
+                        && !self.cancel.is_cancelled() =>
+                {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Err(error) => {
+                    let error = Error::from(error);
+                    let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
+                    return Err(Error { message, ..error });
+                }
+            }
+        }
     }
 
     /// A request may begin only while the lease outlives its time-out, so the lease is longer.
@@ -210,74 +237,6 @@ pub async fn run(
     Ok(report)
 }
 
-/// What is known of a run while it goes on.
-#[derive(Default)]
-struct Course {
-    counts: Option<Counts>,
-    planned: OperationCounts,
-    not_sent: OperationCounts,
-    delivered: Delivered,
-    settled: Option<Settled>,
-    /// Tables that are no longer needed are still there.
-    untidy: bool,
-}
-
-impl Course {
-    fn report(&self, run: &Run<'_>, stages: BTreeMap<String, f64>, error: Option<Error>) -> RunReport {
-        let delivered = &self.delivered;
-        let error = error.or_else(|| delivered.stop.clone());
-        let cancelled = run.cancel.is_cancelled();
-        let mut aborted = OperationCounts::default();
-        for operation in Operation::ALL {
-            *aborted.of_mut(operation) = self
-                .planned
-                .of(operation)
-                .saturating_sub(delivered.successful.of(operation) + delivered.failed.of(operation));
-        }
-        let skipped = if run.sync.not_found == OnNotFound::Skip { delivered.not_found } else { 0 };
-        let set_aside = self.counts.map_or(0, |c| c.duplicate_keys + c.null_keys);
-        let status = match &error {
-            Some(e) if e.code == ErrorCode::Cancelled => Status::Cancelled,
-            Some(_) => Status::Failed,
-            None if cancelled && aborted.total() > 0 => Status::Cancelled,
-            None if delivered.failed.total() > skipped || set_aside > 0 => Status::Warning,
-            None => Status::Success,
-        };
-        let exit = match (&error, status) {
-            (Some(e), _) => e.code.exit(),
-            (None, Status::Cancelled | Status::Failed) => Exit::Failed,
-            (None, Status::Warning) => Exit::Rejected,
-            (None, Status::Success) => Exit::Done,
-        };
-        RunReport {
-            sync_id: run.sync.id,
-            sync_slug: run.sync.slug.clone(),
-            id: run.id,
-            status,
-            query_size: self.counts.map(|c| c.queried),
-            planned_rows: self.planned,
-            successful_rows: delivered.successful,
-            failed_rows: delivered.failed,
-            aborted_rows: aborted,
-            unchanged_count: self.counts.map(|c| c.unchanged),
-            duplicate_key_count: self.counts.map(|c| c.duplicate_keys),
-            null_key_count: self.counts.map(|c| c.null_keys),
-            superseded_count: 0,
-            parked_count: 0,
-            in_doubt_count: delivered.in_doubt,
-            not_sent: self.not_sent,
-            started_at: run.started_text(),
-            finished_at: text_of(Utc::now()),
-            stages,
-            destination_calls: delivered.calls,
-            retries: delivered.retries,
-            error: error.as_ref().map(ReportedError::from),
-            settled: self.settled,
-            exit,
-        }
-    }
-}
-
 /// The stages in their order.
 async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a>) -> Result<(), Error> {
     let mut session = run.session("prepare").await?;
@@ -333,23 +292,23 @@ async fn execute_with_lease<'a>(
         prune::prune(session.as_mut(), run, &left).await?;
     }
     fail::fail_point!("prepare.after_settling");
-    let described = prepare::describe(session.as_mut(), run).await?;
+    let described = model::describe(session.as_mut(), run).await?;
     let shape = described.definition.shape();
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let mut mapper = new_mapper(run, &described, lease.generation())?;
-    let spec = delivery_spec(run, &mapper);
+    let spec = delivery_spec(&run.sync, &mapper);
     run.sync.destination.destination.validate(&spec)?;
     let target = run.sync.destination.destination.target(&spec);
     let change = prepare::change_of_snapshot(run, state, &described, &target)?;
-    if let Change::Reshape(reshape) = &change {
-        this_reshape(run, session.as_mut(), scope, reshape, state, &target, &described, lease).await?;
+    if let Change::Reshape(change) = &change {
+        reshape(run, session.as_mut(), scope, change, state, &target, lease.generation()).await?;
     }
     let fresh = change == Change::Fresh;
-    clock.ended(Stage::Prepare, &prepared(&change, course.settled));
+    clock.ended(Stage::Prepare, &summary::prepared(&change, course.settled));
 
     let resync = matches!(run.request.start, Start::FullResync { .. });
     let of = lease.generation().to_string();
-    let keeps_snapshot = prepare::keeps_snapshot(run.sync.mode);
+    let keeps_snapshot = Meaning::of(run.sync.mode).keeps_snapshot();
     let question = DiffQuestion {
         of: &of,
         generation: lease.generation(),
@@ -371,7 +330,7 @@ async fn execute_with_lease<'a>(
     let mut drop_later = vec![diff.table.clone()];
     drop_later.extend(diff.set_aside.clone());
     course.counts = Some(diff.counts);
-    clock.ended(Stage::Diff, &differing(&diff.counts));
+    clock.ended(Stage::Diff, &summary::differing(&diff.counts));
 
     let outcome = async {
         let sent = if run.request.start == Start::ResetCdc {
@@ -390,7 +349,7 @@ async fn execute_with_lease<'a>(
                 return Err(error);
             }
         }
-        clock.ended(Stage::Plan, &planned(&course.planned));
+        clock.ended(Stage::Plan, &summary::planned(&course.planned));
 
         if fresh {
             establish(run, session.as_mut(), scope, &described, &target, lease.generation()).await?;
@@ -415,7 +374,7 @@ async fn execute_with_lease<'a>(
                 Checkpoints { run, scope, facts: &facts, state, commits: &mut commits, last: Instant::now() };
             let delivery =
                 deliver::deliver(run, lease, shipment, &mut checkpoints, &mut course.delivered).await;
-            clock.ended(Stage::Deliver, &sent_summary(&course.delivered));
+            clock.ended(Stage::Deliver, &summary::sent_summary(&course.delivered));
             delivery
         } else {
             Ok(())
@@ -428,13 +387,13 @@ async fn execute_with_lease<'a>(
         {
             finish(run, session, scope, &facts, state, &mut commits, ledger, complete, &mut drop_later)
                 .await?;
-            clock.ended(Stage::Commit, &committed(&course.delivered));
+            clock.ended(Stage::Commit, &summary::committed(&course.delivered));
         }
         result
     }
     .await;
     if !lease.is_lost() {
-        audit(run, session.as_mut(), course, outcome.as_ref().err()).await;
+        course::audit(run, session.as_mut(), course, outcome.as_ref().err()).await;
         // After an error the next run may have to settle from these tables: see `tidy`.
         if outcome.is_ok() {
             course.untidy =
@@ -448,26 +407,10 @@ async fn execute_with_lease<'a>(
 async fn tidy(run: &Run<'_>) -> Result<(), Error> {
     // The run's own session may be gone with what went wrong.
     let mut session = run.session("prune").await?;
-    let state = prepare::read_state(session.as_mut(), run).await?;
+    let state = state::read_state(session.as_mut(), run).await?;
     let keep = state.and_then(|s| s.delivering).map(|d| d.table);
     let left = prepare::leftovers(session.as_mut(), run, keep.as_slice()).await?;
     prune::prune(session.as_mut(), run, &left).await.map(drop)
-}
-
-/// Which commit comes next.
-#[derive(Debug, Clone, Copy)]
-struct Commits {
-    generation: i64,
-    checkpoint: i64,
-}
-
-/// What the commits of one diff have in common.
-struct FinalFacts<'a> {
-    diff: &'a Diff,
-    keeps_snapshot: bool,
-    fresh: bool,
-    sent: &'a [&'a str],
-    due: i64,
 }
 
 /// Rows accepted before this generation are due: because a full resync says so now, or said so
@@ -498,15 +441,16 @@ fn new_mapper(run: &Run<'_>, described: &Described, generation: i64) -> Result<M
     )
 }
 
-fn delivery_spec(run: &Run<'_>, mapper: &Mapper) -> DeliverySpec {
+/// What a sync says to its destination.
+pub fn delivery_spec(sync: &SyncSpec, mapper: &Mapper) -> DeliverySpec {
     DeliverySpec {
-        sync: run.sync.slug.clone(),
-        sync_id: run.sync.id,
-        model: run.sync.model.slug.clone(),
-        object: run.sync.object.clone(),
-        mode: run.sync.mode,
-        on_removed: run.sync.on_removed,
-        options: run.sync.options.clone(),
+        sync: sync.slug.clone(),
+        sync_id: sync.id,
+        model: sync.model.slug.clone(),
+        object: sync.object.clone(),
+        mode: sync.mode,
+        on_removed: sync.on_removed,
+        options: sync.options.clone(),
         identity: mapper.identity_schema(),
         fields: mapper.fields_schema(),
     }
@@ -547,57 +491,66 @@ async fn settle(
     }
     run.store.forget(unfinished.run(), None).await?;
     prune::prune(session.as_mut(), run, &unfinished.tables()).await?;
-    if let Some(settled) = prepare::read_state(session.as_mut(), run).await? {
+    if let Some(settled) = state::read_state(session.as_mut(), run).await? {
         *state = State { holder: state.holder.clone(), ..settled };
     }
     Ok(Some(unfinished.settled()))
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site; a struct for it would only rename the arguments"
-)]
-async fn this_reshape(
+/// Brings the snapshot into the model's new shape.
+async fn reshape(
     run: &Run<'_>,
     session: &mut dyn Session,
     scope: SyncScope<'_>,
-    reshape: &definition::Reshape,
+    change: &definition::Reshape,
     state: &mut State,
     target: &str,
-    described: &Described,
-    lease: &Lease,
+    generation: i64,
 ) -> Result<(), Error> {
-    let due = if reshape.due.is_empty() { state.due_before } else { state.due_before.max(1) };
-    let definition = described.definition.text();
-    let mut statements = prepare::reshape_statements(scope, reshape, described.definition.keys.len());
-    statements.push(Statement::Define {
-        tables: &run.tables,
-        generation: lease.generation(),
-        definition: &definition,
-        target,
-        due_before: due,
-    });
+    let Some(was) = state.definition.clone() else { return Ok(()) };
+    let keys = scope.shape.keys.len();
+    let is = Definition {
+        meaning: was.meaning,
+        keys: scope.shape.keys.clone(),
+        columns: scope.shape.columns.clone(),
+    };
+    let definition = is.text();
+    let write = |change: &definition::Reshape, due_before: i64, atomicity: Atomicity| {
+        let mut statements = prepare::reshape_statements(scope, change, keys);
+        statements.push(Statement::Define {
+            tables: &run.tables,
+            generation,
+            definition: &definition,
+            target,
+            due_before,
+        });
+        script(run.dialect(), atomicity, &statements)
+    };
+    let due = |change: &definition::Reshape| {
+        if change.due.is_empty() { state.due_before } else { state.due_before.max(1) }
+    };
     // Whether keys stay one to one is known only afterwards, so it is looked at in a rehearsal first.
-    if reshape.columns.iter().any(|c| c.cast.is_some()) {
-        let rehearsal = script(run.dialect(), Atomicity::Rehearsal, &statements)?;
-        match session.execute(&rehearsal).await {
+    if change.columns[..keys].iter().any(|c| c.cast.is_some()) {
+        match session.execute(&write(change, due(change), Atomicity::Rehearsal)?).await {
             Ok(effect) => prepare::keys_stayed_one_to_one(run, &effect)?,
-            Err(e)
-                if matches!(
-                    e.kind,
-                    connectors::warehouse::ErrorKind::Data
-                        | connectors::warehouse::ErrorKind::UniqueViolation
-                ) =>
-            {
+            Err(e) if matches!(e.kind, ErrorKind::Data | ErrorKind::UniqueViolation) => {
                 return Err(prepare::not_one_to_one(run));
             }
             Err(e) => return Err(e.into()),
         }
     }
-    let change = script(run.dialect(), Atomicity::Transaction, &statements)?;
-    session.execute(&change).await?;
+    let mut due_now = due(change);
+    match session.execute(&write(change, due_now, Atomicity::Transaction)?).await {
+        Ok(_) => {}
+        Err(e) if matches!(e.kind, ErrorKind::Data | ErrorKind::Invalid) => {
+            let forgetful = change.without_casts(&was, keys);
+            due_now = due(&forgetful);
+            session.execute(&write(&forgetful, due_now, Atomicity::Transaction)?).await?;
+        }
+        Err(e) => return Err(e.into()),
+    }
     fail::fail_point!("prepare.after_reshape");
-    state.due_before = due;
+    state.due_before = due_now;
     Ok(())
 }
 
@@ -656,273 +609,4 @@ async fn begin(
     session.execute(&begin).await?;
     fail::fail_point!("deliver.after_begin");
     Ok(())
-}
-
-/// Whether the warehouse has anything to learn from this run.
-fn needs_commit(run: &Run<'_>, diff: &Diff, state: &State, ledger: &Ledger, began: bool) -> bool {
-    began
-        || !ledger.is_empty()
-        || run.request.start == Start::ResetCdc
-        || diff.set_aside.is_some()
-        || state.rejections > 0
-        || diff.counts.removed > 0
-}
-
-/// The last commit of a run.
-#[expect(clippy::too_many_arguments, reason = "everything that the run has learnt comes together here")]
-async fn finish(
-    run: &Run<'_>,
-    session: &mut Box<dyn Session>,
-    scope: SyncScope<'_>,
-    facts: &FinalFacts<'_>,
-    state: &State,
-    commits: &mut Commits,
-    ledger: Ledger,
-    complete: bool,
-    drop_later: &mut Vec<TableRef>,
-) -> Result<(), Error> {
-    let reset = run.request.start == Start::ResetCdc;
-    let everything = i64::MAX;
-    let ranges = if reset {
-        vec![sql_templates::EndedRange { operation: "added", first: 0, last: everything }]
-    } else {
-        ledger.ranges()
-    };
-    let first = facts.diff.shape == DiffShape::First;
-    // Only a table that holds nothing else becomes the snapshot: no checkpoint took part of it.
-    let adopt =
-        facts.keeps_snapshot && first && (reset || (facts.fresh && complete && commits.checkpoint == 0));
-    let exceptions = ledger.exceptions().to_vec();
-    let mut left = ranges.as_slice();
-    loop {
-        let (piece, rest) = left.split_at(left.len().min(commit::MOST_RANGES));
-        left = rest;
-        let last = left.is_empty();
-        let outcomes = run.tables.outcomes(&format!("{}_{}", commits.generation, commits.checkpoint));
-        let outcomes = (!exceptions.is_empty()).then_some(outcomes);
-        if let Some(table) = &outcomes {
-            drop_later.push(table.clone());
-            commit::write_outcomes(session.as_mut(), run, table, &exceptions).await?;
-        }
-        let commit_facts = CommitFacts {
-            diff: facts.diff.table.clone(),
-            diff_shape: facts.diff.shape,
-            diff_generation: commits.generation,
-            run: run.id,
-            generation: commits.generation,
-            checkpoint: commits.checkpoint,
-            last,
-            complete,
-            ranges: piece,
-            outcomes,
-            set_aside: facts.diff.set_aside.clone().filter(|_| last),
-            sent: facts.sent,
-            keep_removals: matches!(run.request.start, Start::FullResync { .. }),
-            had_rejections: state.rejections > 0,
-            had_doubts: state.doubts > 0,
-            keeps_snapshot: facts.keeps_snapshot,
-            adopt: adopt && last,
-            keep_set_aside: reset && !facts.fresh,
-            reset,
-            due_before: still_due(facts, complete, &exceptions, reset),
-        };
-        let script = commit::commit_script(run, scope, &commit_facts, &[], Atomicity::Transaction)?;
-        commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
-        commits.checkpoint += 1;
-        if last {
-            break;
-        }
-    }
-    run.store.forget(run.id, None).await
-}
-
-/// Once every due row was accepted nothing is due any more.
-fn still_due(
-    facts: &FinalFacts<'_>,
-    complete: bool,
-    exceptions: &[crate::store::NotedException],
-    reset: bool,
-) -> Option<i64> {
-    let all_accepted = complete && exceptions.is_empty() && facts.diff.set_aside.is_none();
-    // Removals that a resync left for the next run are older than the resync, and must not come back as added.
-    (reset || (facts.due > 0 && all_accepted)).then_some(0)
-}
-
-/// Commits in the middle of a long delivery.
-struct Checkpoints<'a, 'b> {
-    run: &'a Run<'b>,
-    scope: SyncScope<'a>,
-    facts: &'a FinalFacts<'a>,
-    state: &'a State,
-    commits: &'a mut Commits,
-    last: Instant,
-}
-
-/// How long a delivery goes on without a commit.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
-/// How many rows that were not accepted may gather in memory.
-const MOST_EXCEPTIONS: usize = 20_000;
-
-#[async_trait::async_trait]
-impl Checkpoint for Checkpoints<'_, '_> {
-    fn is_due(&self, ledger: &Ledger) -> bool {
-        ledger.exceptions().len() >= MOST_EXCEPTIONS
-            || (!ledger.is_empty() && self.last.elapsed() >= checkpoint_interval())
-    }
-
-    async fn commit(&mut self, ledger: &Ledger) -> Result<(), Error> {
-        let run = self.run;
-        let mut session = run.session("commit").await?;
-        let exceptions = ledger.exceptions();
-        let ranges = ledger.ranges();
-        for piece in ranges.chunks(commit::MOST_RANGES) {
-            let outcomes =
-                run.tables.outcomes(&format!("{}_{}", self.commits.generation, self.commits.checkpoint));
-            let outcomes = (!exceptions.is_empty()).then_some(outcomes);
-            if let Some(table) = &outcomes {
-                commit::write_outcomes(session.as_mut(), run, table, exceptions).await?;
-            }
-            let facts = CommitFacts {
-                diff: self.facts.diff.table.clone(),
-                diff_shape: self.facts.diff.shape,
-                diff_generation: self.commits.generation,
-                run: run.id,
-                generation: self.commits.generation,
-                checkpoint: self.commits.checkpoint,
-                last: false,
-                complete: false,
-                ranges: piece,
-                outcomes: outcomes.clone(),
-                set_aside: None,
-                sent: self.facts.sent,
-                keep_removals: false,
-                had_rejections: self.state.rejections > 0,
-                had_doubts: self.state.doubts > 0,
-                keeps_snapshot: self.facts.keeps_snapshot,
-                adopt: false,
-                keep_set_aside: false,
-                reset: false,
-                due_before: None,
-            };
-            let script = commit::commit_script(run, self.scope, &facts, &[], Atomicity::Transaction)?;
-            commit::commit(&mut session, run, &script, self.commits.generation, self.commits.checkpoint)
-                .await?;
-            self.commits.checkpoint += 1;
-            if let Some(table) = outcomes {
-                prune::prune(session.as_mut(), run, &[table]).await?;
-            }
-        }
-        run.store.forget(run.id, Some(ledger.batches())).await?;
-        self.last = Instant::now();
-        Ok(())
-    }
-}
-
-/// Tests cannot wait minutes for a checkpoint.
-fn checkpoint_interval() -> Duration {
-    fail::fail_point!("deliver.checkpoint_interval", |millis| {
-        Duration::from_millis(millis.and_then(|m| m.parse().ok()).unwrap_or_default())
-    });
-    CHECKPOINT_EVERY
-}
-
-/// The run's row in the audit schema. Nobody's rows depend on it, so a failure is only logged.
-async fn audit(run: &Run<'_>, session: &mut dyn Session, course: &Course, error: Option<&Error>) {
-    let delivered = &course.delivered;
-    let of = |counts: &OperationCounts| {
-        [Operation::Added, Operation::Changed, Operation::Removed]
-            .map(|o| i64::try_from(counts.of(o)).unwrap_or(i64::MAX))
-    };
-    let (planned, succeeded, failed) =
-        (of(&course.planned), of(&delivered.successful), of(&delivered.failed));
-    let mut numbers = [0; 12];
-    for i in 0..3 {
-        numbers[i] = planned[i];
-        numbers[3 + i] = succeeded[i] + failed[i];
-        numbers[6 + i] = succeeded[i];
-        numbers[9 + i] = failed[i];
-    }
-    if course.planned.total() == 0 && error.is_none() {
-        return;
-    }
-    let error_text = error.or(delivered.stop.as_ref()).map(|e| format!("{}: {}", e.code, e.message));
-    let (started, finished) = (run.started_text(), text_of(Utc::now()));
-    let key = run.sync.model.primary_key.join(",");
-    let facts = AuditFacts {
-        sync_id: run.sync.id,
-        run: run.id,
-        primary_key: &key,
-        destination: run.sync.destination.connector.name,
-        model_name: &run.sync.model.slug,
-        error: error_text.as_deref(),
-        status: if error_text.is_some() { "failed" } else { "succeeded" },
-        started_at: &started,
-        finished_at: &finished,
-        numbers,
-    };
-    let written = match script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[Statement::AuditRun { tables: &run.tables, facts: &facts }],
-    ) {
-        Ok(script) => session.execute(&script).await.map(drop).map_err(Error::from),
-        Err(e) => Err(e.into()),
-    };
-    if let Err(error) = written {
-        tracing::warn!(error = %error, "the audit of the run was not written");
-    }
-}
-
-fn prepared(change: &Change, settled: Option<Settled>) -> String {
-    let mut parts = Vec::new();
-    if let Some(settled) = settled {
-        parts.push(format!("run {} was interrupted and is settled", settled.run));
-    }
-    match change {
-        Change::None => parts.push("ready".to_owned()),
-        Change::Fresh => parts.push("first run".to_owned()),
-        Change::Reshape(reshape) => parts.push(reshape.reasons.join(", ")),
-    }
-    parts.join(" · ")
-}
-
-fn differing(counts: &Counts) -> String {
-    use crate::report::thousands;
-    let mut text = format!(
-        "{} added · {} changed · {} removed of {}",
-        thousands(counts.added),
-        thousands(counts.changed),
-        thousands(counts.removed),
-        thousands(counts.queried)
-    );
-    if counts.duplicate_keys + counts.null_keys > 0 {
-        text.push_str(&format!(" · {} set aside", thousands(counts.duplicate_keys + counts.null_keys)));
-    }
-    text
-}
-
-fn planned(counts: &OperationCounts) -> String {
-    match counts.total() {
-        0 => "nothing to send".to_owned(),
-        rows => format!("{} to send", crate::report::counted(rows, "row")),
-    }
-}
-
-fn sent_summary(delivered: &Delivered) -> String {
-    use crate::report::{counted, thousands};
-    format!(
-        "{} accepted · {} rejected in {}",
-        thousands(delivered.successful.total()),
-        thousands(delivered.failed.total()),
-        counted(delivered.calls, "call")
-    )
-}
-
-fn committed(delivered: &Delivered) -> String {
-    use crate::report::thousands;
-    format!(
-        "{} accepted · {} rejected",
-        thousands(delivered.successful.total()),
-        thousands(delivered.failed.total())
-    )
 }

@@ -3,7 +3,8 @@
 use connectors::change::{Mode, OnRemoved, Operation};
 use serde::Serialize;
 
-use super::diff::Counts;
+use super::definition::Meaning;
+use super::differences::Counts;
 use super::report::OperationCounts;
 use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
@@ -47,7 +48,7 @@ pub fn verdicts(
 ) -> Vec<Verdict> {
     let guards = &run.sync.guards;
     let mut verdicts = Vec::new();
-    let keeps_snapshot = super::prepare::keeps_snapshot(run.sync.mode);
+    let keeps_snapshot = Meaning::of(run.sync.mode).keeps_snapshot();
     let before = if keeps_snapshot { counts.known } else { last_queried.unwrap_or(0).max(0).unsigned_abs() };
     let mut judge = |guard, limit: &Limit, value: u64, of: u64| {
         if limit.percent.is_none() && limit.rows.is_none() {

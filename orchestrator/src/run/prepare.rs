@@ -1,112 +1,18 @@
-//! Stage 1: the state of the sync, the lease, and what the model now looks like.
+//! Stage 1: the managed schemas, the lease, and changes of shape.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use connectors::change::Mode;
 use connectors::warehouse::{ErrorKind, Session};
-use sql_templates::{
-    Atomicity, Column, Dialect, DiffShape, ModelSql, NotOneSelect, SnapshotPart, Statement, SyncScope,
-    SyncTables, project_prefix, script,
-};
+use sql_templates::{Atomicity, SnapshotPart, Statement, SyncScope, project_prefix, script};
 
-use super::definition::{Change, Definition, Meaning, compare};
+use super::definition::{Change, Definition, compare};
 use super::lease::{Holder, Lease, seconds};
+use super::model::Described;
 use super::rows::{only_row, result_rows};
+use super::state::{State, read_state};
 use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
-use crate::mapping::{Needed, needed};
-use crate::project::{ModelQuery, ModelSpec};
-
-/// The state's row of one sync.
-#[derive(Debug, Clone, PartialEq)]
-pub struct State {
-    /// The generation last taken.
-    pub generation: i64,
-    /// How many commits it made.
-    pub checkpoint: i64,
-    /// Who holds the lease, or held it last.
-    pub holder: Option<Holder>,
-    /// For how many seconds the lease still runs; negative when it ran out.
-    pub lease_seconds: Option<f64>,
-    /// A delivery that began and was not committed to its end.
-    pub delivering: Option<Delivering>,
-    /// Rows accepted under an older generation are due.
-    pub due_before: i64,
-    /// What the snapshot's destination is.
-    pub target: Option<String>,
-    /// What the snapshot's rows stand for.
-    pub definition: Option<Definition>,
-    /// Rows of the model in the last committed run.
-    pub queried: Option<i64>,
-    /// Keys in doubt.
-    pub doubts: i64,
-    /// Open rejections.
-    pub rejections: i64,
-}
-
-/// A delivery that began.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivering {
-    /// Its generation.
-    pub generation: i64,
-    /// Its diff's table.
-    pub table: String,
-    /// That table's form.
-    pub shape: DiffShape,
-    /// The store that holds its notes.
-    pub store: String,
-    /// Its run.
-    pub run: i64,
-}
-
-/// Reads the state; `None` for a sync that has none yet.
-pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Option<State>, Error> {
-    let read =
-        script(run.dialect(), Atomicity::Transaction, &[Statement::ReadState { tables: &run.tables }])?;
-    let effect = match session.execute(&read).await {
-        Ok(effect) => effect,
-        Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e.into()),
-    };
-    let Some(row) = result_rows(effect.result("read the state")).next() else { return Ok(None) };
-    let project = row.text("project")?.unwrap_or_default();
-    if project != run.project.uuid.to_string() {
-        return Err(Error::new(
-            ErrorCode::SourceFailed,
-            format!(
-                "the managed tables of sync `{}` belong to another project ({project}) whose name begins alike",
-                run.sync.slug
-            ),
-        )
-        .hint("give one of the two projects another `planner_schema`"));
-    }
-    let delivering = match row.integer("delivering")? {
-        None => None,
-        Some(generation) => Some(Delivering {
-            generation,
-            table: row.text("delivering_table")?.unwrap_or_default(),
-            shape: row.text("delivering_shape")?.and_then(|s| DiffShape::from_name(&s)).ok_or_else(|| {
-                Error::new(ErrorCode::Internal, "the state names a delivery of an unknown form")
-            })?,
-            store: row.text("delivering_store")?.unwrap_or_default(),
-            run: row.integer("delivering_run")?.unwrap_or_default(),
-        }),
-    };
-    Ok(Some(State {
-        generation: row.count("generation")?,
-        checkpoint: row.count("checkpoint")?,
-        holder: row.text("holder")?.and_then(|text| serde_json::from_str(&text).ok()),
-        lease_seconds: row.float("lease_seconds")?,
-        delivering,
-        due_before: row.count("due_before")?,
-        target: row.text("target")?,
-        definition: row.text("definition")?.map(|text| Definition::parse(&text)).transpose()?,
-        queried: row.integer("queried")?,
-        doubts: row.count("doubts")?,
-        rejections: row.count("rejections")?,
-    }))
-}
+use crate::grants::missing_for_writing;
 
 /// The statements that make the managed schemas, where they are missing.
 pub async fn create_schemas<'a>(
@@ -137,16 +43,13 @@ pub async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<()
     let create = script(run.dialect(), Atomicity::Transaction, &statements)?;
     match session.execute(&create).await {
         Ok(_) => Ok(()),
-        Err(e) if e.kind == ErrorKind::Permission => Err(missing_grant(run, &e.message)),
+        Err(e) if e.kind == ErrorKind::Permission => {
+            Err(missing_for_writing(&run.sync.model.source, &e.message))
+        }
         // Two orchestrators made it at once: what is wanted is there.
         Err(e) if matches!(e.kind, ErrorKind::AlreadyExists | ErrorKind::UniqueViolation) => Ok(()),
         Err(e) => Err(e.into()),
     }
-}
-
-fn missing_grant(run: &Run<'_>, message: &str) -> Error {
-    Error::new(ErrorCode::GrantMissing, format!("cannot write the managed schemas: {message}"))
-        .hint(format!("let an owner run what `levin grants {}` prints", run.sync.model.source.slug))
 }
 
 /// Takes the lease, waiting for another holder as long as was asked.
@@ -199,7 +102,9 @@ pub async fn take_lease(session: &mut dyn Session, run: &Run<'_>) -> Result<(Lea
                 }
                 // Someone was faster; look again.
                 Err(e) if matches!(e.kind, ErrorKind::Fenced | ErrorKind::Busy) => {}
-                Err(e) if e.kind == ErrorKind::Permission => return Err(missing_grant(run, &e.message)),
+                Err(e) if e.kind == ErrorKind::Permission => {
+                    return Err(missing_for_writing(&run.sync.model.source, &e.message));
+                }
                 Err(e) => return Err(e.into()),
             }
         }
@@ -215,197 +120,6 @@ pub async fn take_lease(session: &mut dyn Session, run: &Run<'_>) -> Result<(Lea
         let pause = state.lease_seconds.unwrap_or(0.2).clamp(0.2, 2.0);
         tokio::time::sleep(Duration::from_secs_f64(pause)).await;
     }
-}
-
-/// The model as the warehouse sees it now.
-#[derive(Debug, Clone)]
-pub struct Described {
-    /// The model, embedded.
-    pub model: Arc<ModelSql>,
-    /// What the sync's snapshot has to stand for.
-    pub definition: Definition,
-    /// Which columns the mapping needs.
-    pub needed: Needed,
-    /// The model may be read twice within one transaction.
-    pub plain: bool,
-}
-
-/// Makes a model's SELECT from what its file says.
-pub fn model_sql(model: &ModelSpec, dialect: Dialect) -> Result<ModelSql, Error> {
-    let invalid = |message: String| {
-        Error::new(ErrorCode::ModelNotOneSelect, format!("model `{}`: {message}", model.slug))
-            .at(model.file.clone(), 1)
-    };
-    match &model.query {
-        ModelQuery::Sql(text) => {
-            ModelSql::query(text, dialect).map_err(|e: NotOneSelect| invalid(e.to_string()))
-        }
-        ModelQuery::Table(text) => {
-            let parts =
-                split_name(text).ok_or_else(|| invalid(format!("`table: {text}` is no table's name")))?;
-            let mut idents = parts
-                .iter()
-                .map(|p| sql_templates::Ident::new(p.as_str()).map_err(|e| invalid(e.to_string())))
-                .collect::<Result<Vec<_>, _>>()?;
-            let name = idents.pop();
-            match (idents.pop(), name, idents.is_empty()) {
-                (schema, Some(name), true) => Ok(ModelSql::table(schema, name)),
-                _ => Err(invalid(format!("`table: {text}` must be `table` or `schema.table`"))),
-            }
-        }
-    }
-}
-
-/// Splits `schema.table`, where either may stand in double quotes.
-fn split_name(text: &str) -> Option<Vec<String>> {
-    let mut parts = vec![String::new()];
-    let mut quoted = false;
-    let mut chars = text.trim().chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                parts.last_mut()?.push('"');
-            }
-            '"' => quoted = !quoted,
-            '.' if !quoted => parts.push(String::new()),
-            c => parts.last_mut()?.push(c),
-        }
-    }
-    (!quoted && parts.iter().all(|p| !p.is_empty())).then_some(parts)
-}
-
-/// Asks the warehouse what the model returns, and checks what levin needs of it.
-pub async fn describe(session: &mut dyn Session, run: &Run<'_>) -> Result<Described, Error> {
-    let dialect = run.dialect();
-    let model_spec = &run.sync.model;
-    let model = Arc::new(model_sql(model_spec, dialect)?);
-    let columns = describe_model(session, model_spec, &model, dialect).await?;
-    check_columns(&columns, model_spec, dialect)?;
-    let keys = key_columns(&columns, model_spec, dialect)?;
-    let needed = needed(&run.sync, &model_spec.primary_key, &columns)?;
-    if let Some(most) = dialect.facts().max_columns
-        && keys.len() + needed.tracked.len() + MANAGED_COLUMNS > most
-    {
-        return Err(Error::new(
-            ErrorCode::TooManyColumns,
-            format!(
-                "model `{}` returns {} columns to be tracked; a table of {} holds {most}, of which levin needs {MANAGED_COLUMNS}",
-                model_spec.slug,
-                keys.len() + needed.tracked.len(),
-                dialect.name(),
-            ),
-        ));
-    }
-    let plain = match model.plain_table() {
-        None => false,
-        Some(table) => {
-            let look = script(
-                dialect,
-                Atomicity::Transaction,
-                &[Statement::RelationKind { schema: table.schema.as_deref(), name: &table.name }],
-            )?;
-            let effect = session.execute(&look).await?;
-            let row = only_row(effect.result("look at the relation"), "the look at the relation")?;
-            row.count("found")? == 1 && row.count("tables")? == 1
-        }
-    };
-    let definition =
-        Definition { meaning: Meaning::of(run.sync.mode), keys, columns: needed.tracked.clone() };
-    Ok(Described { model, definition, needed, plain })
-}
-
-/// Columns of a full diff's table beside key and tracked ones, the most of any managed table.
-const MANAGED_COLUMNS: usize = 5;
-
-/// The columns that a model returns.
-pub async fn describe_model(
-    session: &mut dyn Session,
-    spec: &ModelSpec,
-    model: &ModelSql,
-    dialect: Dialect,
-) -> Result<Vec<Column>, Error> {
-    let select = Statement::Model { model }.sql(dialect)?;
-    session.describe(&select).await.map_err(|e| {
-        let named = |code| {
-            Error::new(code, format!("model `{}` failed: {}", spec.slug, e.message)).at(spec.file.clone(), 1)
-        };
-        match e.kind {
-            ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data => named(ErrorCode::ModelFailed),
-            ErrorKind::Permission => named(ErrorCode::GrantMissing),
-            ErrorKind::Unsupported => named(ErrorCode::ColumnTypeUnsupported),
-            _ => e.into(),
-        }
-    })
-}
-
-fn check_columns(columns: &[Column], model: &ModelSpec, dialect: Dialect) -> Result<(), Error> {
-    let fold = |name: &str| match dialect.facts().folds_to {
-        sql_templates::Folding::Insensitive => name.to_lowercase(),
-        _ => name.to_owned(),
-    };
-    let mut seen = std::collections::BTreeSet::new();
-    for column in columns {
-        if column.name.is_empty() || column.name == "?column?" {
-            return Err(Error::new(
-                ErrorCode::ModelDuplicateColumn,
-                format!("model `{}` returns a column without a name", model.slug),
-            )
-            .at(model.file.clone(), 1));
-        }
-        if !seen.insert(fold(&column.name)) {
-            return Err(Error::new(
-                ErrorCode::ModelDuplicateColumn,
-                format!("model `{}` returns the column `{}` more than once", model.slug, column.name),
-            )
-            .at(model.file.clone(), 1));
-        }
-        if fold(&column.name).starts_with("_levin_") {
-            return Err(Error::new(
-                ErrorCode::ModelReservedColumn,
-                format!(
-                    "model `{}` returns the column `{}`; names that begin with `_levin_` are levin's own",
-                    model.slug, column.name
-                ),
-            )
-            .at(model.file.clone(), 1));
-        }
-    }
-    Ok(())
-}
-
-fn key_columns(columns: &[Column], model: &ModelSpec, dialect: Dialect) -> Result<Vec<Column>, Error> {
-    model
-        .primary_key
-        .iter()
-        .map(|name| {
-            let column = columns.iter().find(|c| &c.name == name).ok_or_else(|| {
-                Error::new(
-                    ErrorCode::ModelKeyMissing,
-                    format!("model `{}` does not return its primary key `{name}`", model.slug),
-                )
-                .at(model.file.clone(), 1)
-                .hint(crate::suggestion::hint(
-                    name,
-                    &columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
-                    "columns",
-                ))
-            })?;
-            if !dialect.type_fact(&column.engine_type).is_some_and(|fact| fact.key) {
-                return Err(Error::new(
-                    ErrorCode::KeyTypeUnsupported,
-                    format!(
-                        "the primary key `{name}` of model `{}` is of type {}, which {} cannot compare reliably",
-                        model.slug,
-                        column.engine_type,
-                        dialect.name()
-                    ),
-                )
-                .at(model.file.clone(), 1));
-            }
-            Ok(column.clone())
-        })
-        .collect()
 }
 
 /// What has to happen with the snapshot before the model is compared with it.
@@ -529,19 +243,4 @@ pub async fn leftovers(
         }
     }
     Ok(tables)
-}
-
-/// Whether the mode compares the model with a snapshot.
-pub fn keeps_snapshot(mode: Mode) -> bool {
-    Meaning::of(mode) != Meaning::Nothing
-}
-
-/// The managed tables of a sync.
-pub fn tables_of(
-    source: &crate::project::SourceSpec,
-    project: &str,
-    sync_id: i64,
-) -> Result<SyncTables, Error> {
-    SyncTables::new(&source.planner_schema, &source.audit_schema, project, sync_id)
-        .map_err(|e| Error::new(ErrorCode::ProjectInvalid, format!("source `{}`: {e}", source.slug)))
 }

@@ -17,14 +17,17 @@ use sql_templates::{
 };
 
 use super::definition::{Change, Meaning};
-use super::diff::{Counts, DiffQuestion, diff_script, failed, read_counts};
+use super::diff::{DiffQuestion, diff_script, failed, longest_key};
+use super::differences::{Counts, read_counts};
 use super::lease::Cancel;
+use super::model::{Described, describe};
 use super::plan::Verdict;
-use super::prepare::{self, Described, State};
+use super::prepare;
 use super::report::OperationCounts;
 use super::rows::only_row;
 use super::settle::Unfinished;
 use super::stages::Stage;
+use super::state::{State, read_state};
 use super::{Request, Run, Silent, Start, delivery_spec, due_before, plan, prune, result_rows, run_values};
 use crate::error::{Error, ErrorCode};
 use crate::mapping::Mapper;
@@ -95,13 +98,13 @@ pub async fn rehearse(
     let silent = Silent;
     let run = Run::new(project, sync, store, request, &silent, Cancel::default())?;
     let mut session = run.session(Stage::Plan.name()).await?;
-    let state = prepare::read_state(session.as_mut(), &run).await?;
-    let described = prepare::describe(session.as_mut(), &run).await?;
+    let state = read_state(session.as_mut(), &run).await?;
+    let described = describe(session.as_mut(), &run).await?;
     let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
     let shape = described.definition.shape();
     let previous: &[Column] = if shape.columns.len() <= WIDEST_SAMPLE { &shape.columns } else { &[] };
     let mapper = Mapper::new(sync, &shape, previous, run_values(&run, generation))?;
-    let spec = delivery_spec(&run, &mapper);
+    let spec = delivery_spec(sync, &mapper);
     sync.destination.destination.validate(&spec)?;
     let target = sync.destination.destination.target(&spec);
     let change = match &state {
@@ -191,7 +194,7 @@ impl Rehearsal<'_> {
             }
             script.steps.extend(sql_templates::script(run.dialect(), Atomicity::Rehearsal, &look)?.steps);
             match session.execute(&script).await {
-                Ok(effect) => match read_counts(&effect)? {
+                Ok(effect) => match longest_key(run, &effect).and_then(|()| read_counts(&effect))? {
                     Some(counts) => break (effect, counts),
                     None if !careful => careful = true,
                     None => {
@@ -202,9 +205,9 @@ impl Rehearsal<'_> {
                     }
                 },
                 Err(e) if e.kind == connectors::warehouse::ErrorKind::UniqueViolation && !careful => {
-                    careful = true
+                    careful = true;
                 }
-                Err(e) => return Err(failed(run, e)),
+                Err(e) => return Err(failed(run, &shape, e)),
             }
         };
         if let Some(unfinished) = &unfinished {
@@ -217,7 +220,7 @@ impl Rehearsal<'_> {
 
     fn question<'b>(&self, of: &'b str) -> DiffQuestion<'b> {
         let run = self.run;
-        let keeps_snapshot = prepare::keeps_snapshot(run.sync.mode);
+        let keeps_snapshot = Meaning::of(run.sync.mode).keeps_snapshot();
         let fresh = *self.change == Change::Fresh;
         let doubtful = self.state.is_some_and(|s| s.doubts > 0 || s.delivering.is_some());
         let due = self.state.and_then(|state| due_before(run, state, self.generation));
@@ -421,14 +424,15 @@ pub async fn statements_of(
     let silent = Silent;
     let run = Run::new(project, sync, store, Request::default(), &silent, Cancel::default())?;
     let mut session = run.session("sql").await?;
-    let state = prepare::read_state(session.as_mut(), &run).await?;
-    let described = prepare::describe(session.as_mut(), &run).await?;
+    let state = read_state(session.as_mut(), &run).await?;
+    let described = describe(session.as_mut(), &run).await?;
     let shape = described.definition.shape();
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
     let of = generation.to_string();
     let sent = plan::sent_operations(sync.mode, sync.on_removed, Start::Incremental);
-    let first = state.as_ref().is_none_or(|s| s.definition.is_none()) || !prepare::keeps_snapshot(sync.mode);
+    let first =
+        state.as_ref().is_none_or(|s| s.definition.is_none()) || !Meaning::of(sync.mode).keeps_snapshot();
     let question = DiffQuestion {
         of: &of,
         generation,
@@ -461,8 +465,8 @@ pub async fn statements_of(
         keep_removals: false,
         had_rejections: state.as_ref().is_some_and(|s| s.rejections > 0),
         had_doubts: question.in_doubt,
-        keeps_snapshot: prepare::keeps_snapshot(sync.mode),
-        adopt: first && prepare::keeps_snapshot(sync.mode),
+        keeps_snapshot: Meaning::of(sync.mode).keeps_snapshot(),
+        adopt: first && Meaning::of(sync.mode).keeps_snapshot(),
         keep_set_aside: false,
         reset: false,
         due_before: None,

@@ -8,8 +8,8 @@ use connectors::json::{JsonOptions, RowEncoder};
 use sql_templates::{Atomicity, LogicalType, Statement, script};
 
 use super::lease::Cancel;
-use super::prepare::read_state;
 use super::rows::result_rows;
+use super::state::read_state;
 use super::{Request, Run, Silent};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Project, SyncSpec};

@@ -5,11 +5,10 @@ use sql_templates::{CommitFacts, EndedRange, ModelSql, Shape, SyncScope, TableRe
 
 use super::Run;
 use super::commit;
-use super::definition::Meaning;
 use super::ledger::Ledger;
 use super::plan::sent_operations;
-use super::prepare::{Delivering, State};
 use super::report::Settled;
+use super::state::{Delivering, State};
 use crate::error::{Error, ErrorCode};
 
 /// A delivery that began and was not committed to its end, with what its notes prove.
@@ -58,7 +57,7 @@ impl Unfinished {
         let start = super::Start::Incremental;
         let unfinished = Self {
             shape: definition.shape(),
-            keeps_snapshot: definition.meaning != Meaning::Nothing,
+            keeps_snapshot: definition.meaning.keeps_snapshot(),
             model: ModelSql::managed(&run.tables.snapshot()),
             diff,
             outcomes: run.tables.outcomes(of),

@@ -469,6 +469,17 @@ fn targets_are_canonical() {
             json!({ "added": {"path": "/rows"}, "changed": {"path": "/rows", "batch_size": 7} })
         )
     );
+    // An address that is a secret as a whole still tells one target from another.
+    let hidden = |base: &str| {
+        let secrets = vec![base.to_owned()];
+        let context = BuildContext { slug: "out".into(), project: "/tmp".into(), secrets };
+        let out = HttpDestination::new(json!({ "base_url": base }), &context).unwrap();
+        out.target(&sync(Mode::Upsert, each()))
+    };
+    let production = hidden("https://api.example.com/v1");
+    assert!(!production.contains("example.com"), "{production}");
+    assert_eq!(production, hidden("https://api.example.com/v1"));
+    assert_ne!(production, hidden("https://staging.example.com/v1"));
     assert_ne!(one, target("https://staging.example.com/v1", each()));
     assert_ne!(one, target("https://api.example.com/v1", json!({ "each": {"path": "/other"} })));
     let out = destination("https://api.example.com", json!({})).unwrap();

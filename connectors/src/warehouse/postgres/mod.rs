@@ -104,6 +104,14 @@ impl Warehouse for PostgresWarehouse {
         self.server.url.identity()
     }
 
+    fn role(&self) -> Option<String> {
+        self.server.url.role().map(str::to_owned)
+    }
+
+    fn database(&self) -> Option<String> {
+        self.server.url.database().map(str::to_owned)
+    }
+
     async fn session(&self, tag: &Tag) -> Result<Box<dyn Session>, WarehouseError> {
         let name = format!("levin/{}/{}", tag.sync, tag.stage);
         let (connection, id) = self.server.open(&name).await?;
@@ -155,7 +163,8 @@ impl Server {
         // which poolers refuse.
         let mut setup = String::from(
             "set intervalstyle = 'iso_8601'; set timezone = 'UTC'; set datestyle = 'ISO'; \
-             set synchronize_seqscans = off; set jit = off; ",
+             set synchronize_seqscans = off; set jit = off; \
+             set standard_conforming_strings = on; ",
         );
         if let Some(timeout) = self.statement_timeout {
             setup.push_str(&format!("set statement_timeout = {}; ", timeout.as_millis()));

@@ -28,14 +28,14 @@ select
     when k._levin_generation < 7 then '111'
     else case when m."email" is distinct from k."email" then '1' else '0' end
       || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
-      || case when cast(m."profile" as variant) is distinct from cast(k."profile" as variant) then '1' else '0' end
+      || case when json(m."profile") is distinct from json(k."profile") then '1' else '0' end
   end as _levin_changed,
   case
     when m."id" is null and k._levin_sent = 'removed' then k._levin_version
     when m."id" is not null and k._levin_sent = case when k._levin_accepted and k._levin_generation >= 7 then 'changed' else 'added' end
       and not (m."email" is distinct from k._levin_doubt."email")
       and not (m."O""Brien's ltv" is distinct from k._levin_doubt."O""Brien's ltv")
-      and not (cast(m."profile" as variant) is distinct from cast(k._levin_doubt."profile" as variant))
+      and not (json(m."profile") is distinct from json(k._levin_doubt."profile"))
       then k._levin_version
   end as _levin_version,
   coalesce(m."id", k."id") as "id",
@@ -65,12 +65,13 @@ where m."id" is null
   or k._levin_generation < 7
   or m."email" is distinct from k."email"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or cast(m."profile" as variant) is distinct from cast(k."profile" as variant);
+  or json(m."profile") is distinct from json(k."profile");
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
   s.known - r.removed + r.new_keys as expected,
-  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
 from (
   select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
   from "levin_planner"."p6f0c2a9e_s1_model_7" as m

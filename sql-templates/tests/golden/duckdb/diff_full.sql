@@ -11,7 +11,7 @@ select
     when m."id" is null or k."id" is null then null
     else case when m."email" is distinct from k."email" then '1' else '0' end
       || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
-      || case when cast(m."profile" as variant) is distinct from cast(k."profile" as variant) then '1' else '0' end
+      || case when json(m."profile") is distinct from json(k."profile") then '1' else '0' end
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."id", k."id") as "id",
@@ -30,12 +30,13 @@ where m."id" is null
   or k."id" is null
   or m."email" is distinct from k."email"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or cast(m."profile" as variant) is distinct from cast(k."profile" as variant);
+  or json(m."profile") is distinct from json(k."profile");
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
   s.known - r.removed + r.new_keys as expected,
-  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
 from (
   select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
   from (

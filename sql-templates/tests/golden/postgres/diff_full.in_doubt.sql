@@ -26,14 +26,14 @@ select
     when m."id" is null or k."id" is null then null
     when k._levin_version is not null then '111'
     when k._levin_generation < 7 then '111'
-    else case when m."email" is distinct from k."email" then '1' else '0' end
+    else case when m."email" collate "C" is distinct from k."email" collate "C" then '1' else '0' end
       || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
       || case when m."profile"::jsonb is distinct from k."profile"::jsonb then '1' else '0' end
   end as _levin_changed,
   case
     when m."id" is null and k._levin_sent = 'removed' then k._levin_version
     when m."id" is not null and k._levin_sent = case when k._levin_accepted and k._levin_generation >= 7 then 'changed' else 'added' end
-      and not (m."email" is distinct from (k._levin_doubt)."email")
+      and not (m."email" collate "C" is distinct from (k._levin_doubt)."email" collate "C")
       and not (m."O""Brien's ltv" is distinct from (k._levin_doubt)."O""Brien's ltv")
       and not (m."profile"::jsonb is distinct from (k._levin_doubt)."profile"::jsonb)
       then k._levin_version
@@ -63,14 +63,15 @@ where m."id" is null
   or k."id" is null
   or k._levin_version is not null
   or k._levin_generation < 7
-  or m."email" is distinct from k."email"
+  or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
   or m."profile"::jsonb is distinct from k."profile"::jsonb;
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
   s.known - r.removed + r.new_keys as expected,
-  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
 from (
   select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
   from "levin_planner"."p6f0c2a9e_s1_model_7" as m

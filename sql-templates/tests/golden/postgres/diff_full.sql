@@ -9,7 +9,7 @@ select
   row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
-    else case when m."email" is distinct from k."email" then '1' else '0' end
+    else case when m."email" collate "C" is distinct from k."email" collate "C" then '1' else '0' end
       || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
       || case when m."profile"::jsonb is distinct from k."profile"::jsonb then '1' else '0' end
   end as _levin_changed,
@@ -28,14 +28,15 @@ select * from customers -- all of them;
 full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."id" = k."id"
 where m."id" is null
   or k."id" is null
-  or m."email" is distinct from k."email"
+  or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
   or m."profile"::jsonb is distinct from k."profile"::jsonb;
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
   s.known - r.removed + r.new_keys as expected,
-  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
 from (
   select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
   from (

@@ -24,7 +24,7 @@ select
   row_number() over () as _levin_sequence,
   case
     when m."tenant" is null or k."tenant" is null then null
-    else case when m."email" is distinct from k."email" then '1' else '0' end
+    else case when m."email" collate "C" is distinct from k."email" collate "C" then '1' else '0' end
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."tenant", k."tenant") as "tenant",
@@ -43,12 +43,13 @@ full join (
 ) as k on m."tenant" = k."tenant" and m."id" = k."id"
 where m."tenant" is null
   or k."tenant" is null
-  or m."email" is distinct from k."email";
+  or m."email" collate "C" is distinct from k."email" collate "C";
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
   s.known - r.removed + r.new_keys as expected,
-  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "tenant", "id" having count(*) > 1) as r) as own_duplicates
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "tenant", "id" having count(*) > 1) as r) as own_duplicates,
+  (select coalesce(max(pg_column_size("tenant") + pg_column_size("id")), 0) from "levin_planner"."p6f0c2a9e_s1_diff_7" where _levin_operation = 'added') as longest_key
 from (
   select count(*) as queried, cast(coalesce(sum(case when m."tenant" is null or m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
   from "levin_planner"."p6f0c2a9e_s1_model_7" as m

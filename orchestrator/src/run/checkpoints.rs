@@ -1,0 +1,198 @@
+//! When a run commits: in the middle of a long delivery, and at its end.
+
+use std::time::{Duration, Instant};
+
+use connectors::warehouse::Session;
+use sql_templates::{Atomicity, CommitFacts, DiffShape, EndedRange, SyncScope, TableRef};
+
+use super::deliver::Checkpoint;
+use super::differences::Diff;
+use super::ledger::Ledger;
+use super::state::State;
+use super::{Run, Start, commit, prune};
+use crate::error::Error;
+use crate::store::NotedException;
+
+/// Which commit comes next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Commits {
+    pub(super) generation: i64,
+    pub(super) checkpoint: i64,
+}
+
+/// What the commits of one diff have in common.
+pub(super) struct FinalFacts<'a> {
+    pub(super) diff: &'a Diff,
+    pub(super) keeps_snapshot: bool,
+    pub(super) fresh: bool,
+    pub(super) sent: &'a [&'a str],
+    pub(super) due: i64,
+}
+
+/// Whether the warehouse has anything to learn from this run.
+pub(super) fn needs_commit(run: &Run<'_>, diff: &Diff, state: &State, ledger: &Ledger, began: bool) -> bool {
+    began
+        || !ledger.is_empty()
+        || run.request.start == Start::ResetCdc
+        || diff.set_aside.is_some()
+        || state.rejections > 0
+        || diff.counts.removed > 0
+}
+
+/// The last commit of a run.
+#[expect(clippy::too_many_arguments, reason = "everything that the run has learnt comes together here")]
+pub(super) async fn finish(
+    run: &Run<'_>,
+    session: &mut Box<dyn Session>,
+    scope: SyncScope<'_>,
+    facts: &FinalFacts<'_>,
+    state: &State,
+    commits: &mut Commits,
+    ledger: Ledger,
+    complete: bool,
+    drop_later: &mut Vec<TableRef>,
+) -> Result<(), Error> {
+    let reset = run.request.start == Start::ResetCdc;
+    let everything = i64::MAX;
+    let ranges = if reset {
+        vec![EndedRange { operation: "added", first: 0, last: everything }]
+    } else {
+        ledger.ranges()
+    };
+    let first = facts.diff.shape == DiffShape::First;
+    // Only a table that holds nothing else becomes the snapshot: no checkpoint took part of it.
+    let adopt =
+        facts.keeps_snapshot && first && (reset || (facts.fresh && complete && commits.checkpoint == 0));
+    let exceptions = ledger.exceptions().to_vec();
+    let mut left = ranges.as_slice();
+    loop {
+        let (piece, rest) = left.split_at(left.len().min(commit::MOST_RANGES));
+        left = rest;
+        let last = left.is_empty();
+        let outcomes = run.tables.outcomes(&format!("{}_{}", commits.generation, commits.checkpoint));
+        let outcomes = (!exceptions.is_empty()).then_some(outcomes);
+        if let Some(table) = &outcomes {
+            drop_later.push(table.clone());
+            commit::write_outcomes(session.as_mut(), run, table, &exceptions).await?;
+        }
+        let commit_facts = CommitFacts {
+            diff: facts.diff.table.clone(),
+            diff_shape: facts.diff.shape,
+            diff_generation: commits.generation,
+            run: run.id,
+            generation: commits.generation,
+            checkpoint: commits.checkpoint,
+            last,
+            complete,
+            ranges: piece,
+            outcomes,
+            set_aside: facts.diff.set_aside.clone().filter(|_| last),
+            sent: facts.sent,
+            keep_removals: matches!(run.request.start, Start::FullResync { .. }),
+            had_rejections: state.rejections > 0,
+            had_doubts: state.doubts > 0,
+            keeps_snapshot: facts.keeps_snapshot,
+            adopt: adopt && last,
+            keep_set_aside: reset && !facts.fresh,
+            reset,
+            due_before: still_due(facts, complete, &exceptions, reset),
+        };
+        let script = commit::commit_script(run, scope, &commit_facts, &[], Atomicity::Transaction)?;
+        commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
+        commits.checkpoint += 1;
+        if last {
+            break;
+        }
+    }
+    run.store.forget(run.id, None).await
+}
+
+/// Once every due row was accepted nothing is due any more.
+pub(super) fn still_due(
+    facts: &FinalFacts<'_>,
+    complete: bool,
+    exceptions: &[NotedException],
+    reset: bool,
+) -> Option<i64> {
+    let all_accepted = complete && exceptions.is_empty() && facts.diff.set_aside.is_none();
+    // Removals that a resync left for the next run are older than the resync, and must not come back as added.
+    (reset || (facts.due > 0 && all_accepted)).then_some(0)
+}
+
+/// Commits in the middle of a long delivery.
+pub(super) struct Checkpoints<'a, 'b> {
+    pub(super) run: &'a Run<'b>,
+    pub(super) scope: SyncScope<'a>,
+    pub(super) facts: &'a FinalFacts<'a>,
+    pub(super) state: &'a State,
+    pub(super) commits: &'a mut Commits,
+    pub(super) last: Instant,
+}
+
+/// How long a delivery goes on without a commit.
+pub(super) const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
+/// How many rows that were not accepted may gather in memory.
+pub(super) const MOST_EXCEPTIONS: usize = 20_000;
+
+#[async_trait::async_trait]
+impl Checkpoint for Checkpoints<'_, '_> {
+    fn is_due(&self, ledger: &Ledger) -> bool {
+        ledger.exceptions().len() >= MOST_EXCEPTIONS
+            || (!ledger.is_empty() && self.last.elapsed() >= checkpoint_interval())
+    }
+
+    async fn commit(&mut self, ledger: &Ledger) -> Result<(), Error> {
+        let run = self.run;
+        let mut session = run.session("commit").await?;
+        let exceptions = ledger.exceptions();
+        let ranges = ledger.ranges();
+        for piece in ranges.chunks(commit::MOST_RANGES) {
+            let outcomes =
+                run.tables.outcomes(&format!("{}_{}", self.commits.generation, self.commits.checkpoint));
+            let outcomes = (!exceptions.is_empty()).then_some(outcomes);
+            if let Some(table) = &outcomes {
+                commit::write_outcomes(session.as_mut(), run, table, exceptions).await?;
+            }
+            let facts = CommitFacts {
+                diff: self.facts.diff.table.clone(),
+                diff_shape: self.facts.diff.shape,
+                diff_generation: self.commits.generation,
+                run: run.id,
+                generation: self.commits.generation,
+                checkpoint: self.commits.checkpoint,
+                last: false,
+                complete: false,
+                ranges: piece,
+                outcomes: outcomes.clone(),
+                set_aside: None,
+                sent: self.facts.sent,
+                keep_removals: false,
+                had_rejections: self.state.rejections > 0,
+                had_doubts: self.state.doubts > 0,
+                keeps_snapshot: self.facts.keeps_snapshot,
+                adopt: false,
+                keep_set_aside: false,
+                reset: false,
+                due_before: None,
+            };
+            let script = commit::commit_script(run, self.scope, &facts, &[], Atomicity::Transaction)?;
+            commit::commit(&mut session, run, &script, self.commits.generation, self.commits.checkpoint)
+                .await?;
+            self.commits.checkpoint += 1;
+            if let Some(table) = outcomes {
+                prune::prune(session.as_mut(), run, &[table]).await?;
+            }
+        }
+        run.store.forget(run.id, Some(ledger.batches())).await?;
+        self.last = Instant::now();
+        Ok(())
+    }
+}
+
+/// Tests cannot wait minutes for a checkpoint.
+pub(super) fn checkpoint_interval() -> Duration {
+    fail::fail_point!("deliver.checkpoint_interval", |millis| {
+        Duration::from_millis(millis.and_then(|m| m.parse().ok()).unwrap_or_default())
+    });
+    CHECKPOINT_EVERY
+}

@@ -1,0 +1,137 @@
+//! What is known of a run while it goes on, and what it comes to.
+
+use std::collections::BTreeMap;
+
+use chrono::Utc;
+use connectors::change::Operation;
+use connectors::warehouse::Session;
+use sql_templates::{Atomicity, AuditFacts, Statement, script};
+
+use super::deliver::Delivered;
+use super::differences::Counts;
+use super::report::{OperationCounts, ReportedError, RunReport, Settled, Status};
+use super::{Run, text_of};
+use crate::error::{Error, ErrorCode, Exit};
+use crate::project::OnNotFound;
+
+/// What is known of a run while it goes on.
+#[derive(Default)]
+pub(super) struct Course {
+    pub(super) counts: Option<Counts>,
+    pub(super) planned: OperationCounts,
+    pub(super) not_sent: OperationCounts,
+    pub(super) delivered: Delivered,
+    pub(super) settled: Option<Settled>,
+    /// Tables that are no longer needed are still there.
+    pub(super) untidy: bool,
+}
+
+impl Course {
+    pub(super) fn report(
+        &self,
+        run: &Run<'_>,
+        stages: BTreeMap<String, f64>,
+        error: Option<Error>,
+    ) -> RunReport {
+        let delivered = &self.delivered;
+        let error = error.or_else(|| delivered.stop.clone());
+        let cancelled = run.cancel.is_cancelled();
+        let mut aborted = OperationCounts::default();
+        for operation in Operation::ALL {
+            *aborted.of_mut(operation) = self
+                .planned
+                .of(operation)
+                .saturating_sub(delivered.successful.of(operation) + delivered.failed.of(operation));
+        }
+        let skipped = if run.sync.not_found == OnNotFound::Skip { delivered.not_found } else { 0 };
+        let set_aside = self.counts.map_or(0, |c| c.duplicate_keys + c.null_keys);
+        let status = match &error {
+            Some(e) if e.code == ErrorCode::Cancelled => Status::Cancelled,
+            Some(_) => Status::Failed,
+            None if cancelled && aborted.total() > 0 => Status::Cancelled,
+            None if delivered.failed.total() > skipped || set_aside > 0 => Status::Warning,
+            None => Status::Success,
+        };
+        let exit = match (&error, status) {
+            // A code of single rows, such as a duplicate key, may end a whole run too.
+            (Some(e), _) if e.code.exit() == Exit::Rejected => Exit::Failed,
+            (Some(e), _) => e.code.exit(),
+            (None, Status::Cancelled | Status::Failed) => Exit::Failed,
+            (None, Status::Warning) => Exit::Rejected,
+            (None, Status::Success) => Exit::Done,
+        };
+        RunReport {
+            sync_id: run.sync.id,
+            sync_slug: run.sync.slug.clone(),
+            id: run.id,
+            status,
+            query_size: self.counts.map(|c| c.queried),
+            planned_rows: self.planned,
+            successful_rows: delivered.successful,
+            failed_rows: delivered.failed,
+            aborted_rows: aborted,
+            unchanged_count: self.counts.map(|c| c.unchanged),
+            duplicate_key_count: self.counts.map(|c| c.duplicate_keys),
+            null_key_count: self.counts.map(|c| c.null_keys),
+            superseded_count: 0,
+            parked_count: 0,
+            in_doubt_count: delivered.in_doubt,
+            not_sent: self.not_sent,
+            started_at: run.started_text(),
+            finished_at: text_of(Utc::now()),
+            stages,
+            destination_calls: delivered.calls,
+            retries: delivered.retries,
+            error: error.as_ref().map(ReportedError::from),
+            settled: self.settled,
+            exit,
+        }
+    }
+}
+
+/// The run's row in the audit schema. Nobody's rows depend on it, so a failure is only logged.
+pub(super) async fn audit(run: &Run<'_>, session: &mut dyn Session, course: &Course, error: Option<&Error>) {
+    let delivered = &course.delivered;
+    let of = |counts: &OperationCounts| {
+        [Operation::Added, Operation::Changed, Operation::Removed]
+            .map(|o| i64::try_from(counts.of(o)).unwrap_or(i64::MAX))
+    };
+    let (planned, succeeded, failed) =
+        (of(&course.planned), of(&delivered.successful), of(&delivered.failed));
+    let mut numbers = [0; 12];
+    for i in 0..3 {
+        numbers[i] = planned[i];
+        numbers[3 + i] = succeeded[i] + failed[i];
+        numbers[6 + i] = succeeded[i];
+        numbers[9 + i] = failed[i];
+    }
+    if course.planned.total() == 0 && error.is_none() {
+        return;
+    }
+    let error_text = error.or(delivered.stop.as_ref()).map(|e| format!("{}: {}", e.code, e.message));
+    let (started, finished) = (run.started_text(), text_of(Utc::now()));
+    let key = run.sync.model.primary_key.join(",");
+    let facts = AuditFacts {
+        sync_id: run.sync.id,
+        run: run.id,
+        primary_key: &key,
+        destination: run.sync.destination.connector.name,
+        model_name: &run.sync.model.slug,
+        error: error_text.as_deref(),
+        status: if error_text.is_some() { "failed" } else { "succeeded" },
+        started_at: &started,
+        finished_at: &finished,
+        numbers,
+    };
+    let written = match script(
+        run.dialect(),
+        Atomicity::Transaction,
+        &[Statement::AuditRun { tables: &run.tables, facts: &facts }],
+    ) {
+        Ok(script) => session.execute(&script).await.map(drop).map_err(Error::from),
+        Err(e) => Err(e.into()),
+    };
+    if let Err(error) = written {
+        tracing::warn!(error = %error, "the audit of the run was not written");
+    }
+}

@@ -1,0 +1,74 @@
+//! What a diff found: its table, and how many rows of each kind.
+
+use connectors::warehouse::Effect;
+use sql_templates::{DiffShape, TableRef};
+
+use super::rows::only_row;
+use crate::error::{Error, ErrorCode};
+
+/// A diff that stands in its table.
+#[derive(Debug, Clone)]
+pub struct Diff {
+    /// The table.
+    pub table: TableRef,
+    /// Its form.
+    pub shape: DiffShape,
+    /// The table of keys that were set aside, if there are any.
+    pub set_aside: Option<TableRef>,
+    /// How many rows of each kind.
+    pub counts: Counts,
+}
+
+/// How many rows the model has, and what they are. They add up:
+/// queried = unchanged + added + changed + duplicate-key + null-key rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Rows of the model.
+    pub queried: u64,
+    /// Rows as the destination last accepted them.
+    pub unchanged: u64,
+    /// Rows that are new.
+    pub added: u64,
+    /// Rows with other values.
+    pub changed: u64,
+    /// Rows that are gone.
+    pub removed: u64,
+    /// Rows whose key occurs more than once.
+    pub duplicate_keys: u64,
+    /// Rows whose key holds a null.
+    pub null_keys: u64,
+    /// Keys in the snapshot, and in doubt beside it.
+    pub known: u64,
+}
+
+/// The counts, or `None` when they say that some key is null or comes twice and nothing was set
+/// aside. The snapshot holds every key once, so a model with unique keys has as many rows as are
+/// known, less those removed, and those that are new.
+pub fn read_counts(effect: &Effect) -> Result<Option<Counts>, Error> {
+    let row = only_row(effect.result("count"), "the count")?;
+    let queried = row.count("queried")?;
+    let null_keys = row.count("null_keys")?;
+    let duplicate_keys = row.count("duplicate_key_rows")?;
+    let (added, changed, removed) = (row.count("added")?, row.count("changed")?, row.count("removed")?);
+    let known = row.count("known")?;
+    let careful = effect.steps.iter().any(|s| s.name == "set keys aside");
+    let unique = null_keys == 0 && row.count("own_duplicates")? == 0 && row.count("expected")? == queried;
+    if !careful && !unique {
+        return Ok(None);
+    }
+    let unchanged = queried - null_keys - duplicate_keys - added - changed;
+    let count = |n: i64, what: &str| {
+        u64::try_from(n)
+            .map_err(|_| Error::new(ErrorCode::Internal, format!("the count of {what} rows is {n}")))
+    };
+    Ok(Some(Counts {
+        queried: count(queried, "queried")?,
+        unchanged: count(unchanged, "unchanged")?,
+        added: count(added, "added")?,
+        changed: count(changed, "changed")?,
+        removed: count(removed, "removed")?,
+        duplicate_keys: count(duplicate_keys, "duplicate-key")?,
+        null_keys: count(null_keys, "null-key")?,
+        known: count(known, "known")?,
+    }))
+}

@@ -1,0 +1,104 @@
+//! The state's row of one sync: lease, generation, the delivery in flight, what the snapshot stands for.
+
+use connectors::warehouse::{ErrorKind, Session};
+use sql_templates::{Atomicity, DiffShape, Statement, script};
+
+use super::Run;
+use super::definition::Definition;
+use super::lease::Holder;
+use super::rows::result_rows;
+use crate::error::{Error, ErrorCode};
+use crate::grants::missing_for_writing;
+
+/// The state's row of one sync.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// The generation last taken.
+    pub generation: i64,
+    /// How many commits it made.
+    pub checkpoint: i64,
+    /// Who holds the lease, or held it last.
+    pub holder: Option<Holder>,
+    /// For how many seconds the lease still runs; negative when it ran out.
+    pub lease_seconds: Option<f64>,
+    /// A delivery that began and was not committed to its end.
+    pub delivering: Option<Delivering>,
+    /// Rows accepted under an older generation are due.
+    pub due_before: i64,
+    /// What the snapshot's destination is.
+    pub target: Option<String>,
+    /// What the snapshot's rows stand for.
+    pub definition: Option<Definition>,
+    /// Rows of the model in the last committed run.
+    pub queried: Option<i64>,
+    /// Keys in doubt.
+    pub doubts: i64,
+    /// Open rejections.
+    pub rejections: i64,
+}
+
+/// A delivery that began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivering {
+    /// Its generation.
+    pub generation: i64,
+    /// Its diff's table.
+    pub table: String,
+    /// That table's form.
+    pub shape: DiffShape,
+    /// The store that holds its notes.
+    pub store: String,
+    /// Its run.
+    pub run: i64,
+}
+
+/// Reads the state; `None` for a sync that has none yet.
+pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Option<State>, Error> {
+    let read =
+        script(run.dialect(), Atomicity::Transaction, &[Statement::ReadState { tables: &run.tables }])?;
+    let effect = match session.execute(&read).await {
+        Ok(effect) => effect,
+        Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind == ErrorKind::Permission => {
+            return Err(missing_for_writing(&run.sync.model.source, &e.message));
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let Some(row) = result_rows(effect.result("read the state")).next() else { return Ok(None) };
+    let project = row.text("project")?.unwrap_or_default();
+    if project != run.project.uuid.to_string() {
+        return Err(Error::new(
+            ErrorCode::SourceFailed,
+            format!(
+                "the managed tables of sync `{}` belong to another project ({project}) whose name begins alike",
+                run.sync.slug
+            ),
+        )
+        .hint("give one of the two projects another `planner_schema`"));
+    }
+    let delivering = match row.integer("delivering")? {
+        None => None,
+        Some(generation) => Some(Delivering {
+            generation,
+            table: row.text("delivering_table")?.unwrap_or_default(),
+            shape: row.text("delivering_shape")?.and_then(|s| DiffShape::from_name(&s)).ok_or_else(|| {
+                Error::new(ErrorCode::Internal, "the state names a delivery of an unknown form")
+            })?,
+            store: row.text("delivering_store")?.unwrap_or_default(),
+            run: row.integer("delivering_run")?.unwrap_or_default(),
+        }),
+    };
+    Ok(Some(State {
+        generation: row.count("generation")?,
+        checkpoint: row.count("checkpoint")?,
+        holder: row.text("holder")?.and_then(|text| serde_json::from_str(&text).ok()),
+        lease_seconds: row.float("lease_seconds")?,
+        delivering,
+        due_before: row.count("due_before")?,
+        target: row.text("target")?,
+        definition: row.text("definition")?.map(|text| Definition::parse(&text)).transpose()?,
+        queried: row.integer("queried")?,
+        doubts: row.count("doubts")?,
+        rejections: row.count("rejections")?,
+    }))
+}

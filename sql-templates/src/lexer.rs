@@ -1,0 +1,95 @@
+//! Where quotes and comments begin and end, by the rules of PostgreSQL's lexer, which DuckDB shares.
+//!
+//! `sqlparser` differs from it in corners (`E'\''` in DuckDB, `+--`), and what one takes for text and
+//! the other for SQL is a way out of the parentheses around a model.
+
+/// The first byte of everything that is neither white space nor comment, with its offset. A quoted
+/// text is one such thing. Fails on what is never closed.
+pub(crate) fn meaningful(text: &str) -> Result<Vec<(usize, u8)>, &'static str> {
+    let bytes = text.as_bytes();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let rest = &bytes[at..];
+        let start = at;
+        at = match byte {
+            b'-' if rest.starts_with(b"--") => {
+                at += rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len());
+                continue;
+            }
+            b'/' if rest.starts_with(b"/*") => {
+                at += block_comment(rest)?;
+                continue;
+            }
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => {
+                at += 1;
+                continue;
+            }
+            b'\'' => {
+                let escapes = is_escape_prefix(&bytes[..at]);
+                let end = at + quoted(rest, b'\'', escapes).ok_or("a `'` is never closed")?;
+                // A literal may go on after a line end, and then its backslashes are escapes too.
+                if escapes && text[end..].trim_start().starts_with('\'') {
+                    return Err("an `E'…'` literal goes on in another one; write them as one");
+                }
+                end
+            }
+            b'"' => at + quoted(rest, b'"', false).ok_or("a `\"` is never closed")?,
+            b'$' if !ends_in_name(&bytes[..at]) => match dollar_tag(rest) {
+                Some(tag) => {
+                    let body = at + tag.len();
+                    let end = bytes[body..].windows(tag.len()).position(|w| w == tag);
+                    body + end.ok_or("a `$…$` is never closed")? + tag.len()
+                }
+                None => at + 1,
+            },
+            _ => at + 1,
+        };
+        found.push((start, byte));
+    }
+    Ok(found)
+}
+
+/// The length of a quoted text, both quotes included.
+fn quoted(text: &[u8], quote: u8, escapes: bool) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        match (*text.get(at)?, text.get(at + 1)) {
+            (b'\\', _) if escapes => at += 2,
+            (byte, Some(&next)) if byte == quote && next == quote => at += 2,
+            (byte, _) if byte == quote => return Some(at + 1),
+            _ => at += 1,
+        }
+    }
+}
+
+/// The length of a comment. Engines differ on whether a `/*` inside begins another one.
+fn block_comment(text: &[u8]) -> Result<usize, &'static str> {
+    let body = &text[2..];
+    let end = body.windows(2).position(|w| w == b"*/").ok_or("a `/*` is never closed")?;
+    if body[..end].windows(2).any(|w| w == b"/*") {
+        return Err("a comment holds another `/*`; take it out");
+    }
+    Ok(end + 4)
+}
+
+/// `$$` or `$tag$`.
+fn dollar_tag(text: &[u8]) -> Option<&[u8]> {
+    let end = 1 + text[1..].iter().position(|b| *b == b'$')?;
+    let tag = &text[1..end];
+    let is_tag =
+        tag.iter().all(|b| is_name(*b) && *b != b'$') && !tag.first().is_some_and(u8::is_ascii_digit);
+    is_tag.then_some(&text[..=end])
+}
+
+fn is_escape_prefix(before: &[u8]) -> bool {
+    matches!(before, [name @ .., b'e' | b'E'] if !ends_in_name(name))
+}
+
+fn ends_in_name(text: &[u8]) -> bool {
+    text.last().is_some_and(|b| is_name(*b))
+}
+
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+}

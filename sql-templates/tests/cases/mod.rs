@@ -1,0 +1,272 @@
+//! Every statement with values that show what it does.
+
+use sql_templates::{
+    AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, EngineType,
+    Ident, LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
+    SyncTables,
+};
+
+fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
+    Column { name: name.to_owned(), engine_type: engine_type.to_owned(), logical }
+}
+
+fn ended(operation: &'static str, first: i64, last: i64) -> EndedRange {
+    EndedRange { operation, first, last }
+}
+
+fn json_type(dialect: Dialect) -> &'static str {
+    match dialect.name() {
+        "duckdb" => "JSON",
+        _ => "json",
+    }
+}
+
+fn decimal_type(dialect: Dialect) -> &'static str {
+    match dialect.name() {
+        "duckdb" => "DECIMAL(18,2)",
+        _ => "numeric(18,2)",
+    }
+}
+
+/// A statement for each golden: name of the case, and its steps.
+pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
+    let tables =
+        SyncTables::new("levin_planner", "levin_audit", "6f0c2a9e-0000-4000-8000-000000000000", 1).unwrap();
+    let shape = Shape {
+        keys: vec![column("id", "bigint", LogicalType::Integer)],
+        columns: vec![
+            column("email", "text", LogicalType::Text),
+            column("O\"Brien's ltv", decimal_type(dialect), LogicalType::Decimal),
+            column("profile", json_type(dialect), LogicalType::Json),
+        ],
+    };
+    let composite = Shape {
+        keys: vec![column("tenant", "text", LogicalType::Text), column("id", "bigint", LogicalType::Integer)],
+        columns: vec![column("email", "text", LogicalType::Text)],
+    };
+    let model = ModelSql::query("select * from customers -- all of them;", dialect).unwrap();
+    let scope = SyncScope { tables: &tables, shape: &shape, model: &model };
+    let composite_scope = SyncScope { tables: &tables, shape: &composite, model: &model };
+    let plain = DiffFacts {
+        of: "7",
+        generation: 7,
+        stage: false,
+        set_aside: false,
+        compared: true,
+        in_doubt: false,
+        due_before: None,
+        resync: false,
+        sorted: false,
+    };
+    let staged = DiffFacts { stage: true, set_aside: true, ..plain.clone() };
+    let doubtful = DiffFacts { in_doubt: true, due_before: Some(7), resync: true, ..staged.clone() };
+    let keys_only = DiffFacts { compared: false, sorted: true, ..plain.clone() };
+    let removed = ["added", "changed", "removed"];
+    let commit = CommitFacts {
+        diff: tables.diff("7"),
+        diff_shape: DiffShape::Full,
+        diff_generation: 7,
+        run: 12,
+        generation: 7,
+        checkpoint: 0,
+        last: true,
+        complete: true,
+        ranges: &[ended("removed", 1, 7), ended("changed", 8, 353)],
+        outcomes: None,
+        set_aside: None,
+        sent: &removed,
+        keep_removals: false,
+        had_rejections: false,
+        had_doubts: false,
+        keeps_snapshot: true,
+        adopt: false,
+        keep_set_aside: false,
+        reset: false,
+        due_before: None,
+    };
+    let upsert = ["added", "changed"];
+    let exceptional = CommitFacts {
+        outcomes: Some(tables.outcomes("7_0")),
+        set_aside: Some(tables.set_aside("7")),
+        sent: &upsert,
+        had_rejections: true,
+        had_doubts: true,
+        ranges: &[ended("changed", 1, 100), ended("added", 201, 353)],
+        ..commit.clone()
+    };
+    let checkpoint =
+        CommitFacts { last: false, complete: false, checkpoint: 3, had_rejections: true, ..commit.clone() };
+    let adopted = CommitFacts {
+        diff_shape: DiffShape::First,
+        adopt: true,
+        outcomes: Some(tables.outcomes("7_0")),
+        ..commit.clone()
+    };
+    let reset = CommitFacts {
+        diff_shape: DiffShape::First,
+        adopt: true,
+        keep_set_aside: true,
+        reset: true,
+        set_aside: Some(tables.set_aside("7")),
+        ..commit.clone()
+    };
+    let audit = AuditFacts {
+        sync_id: 1,
+        run: 12,
+        primary_key: "id",
+        destination: "postgres",
+        model_name: "customers",
+        error: None,
+        status: "succeeded",
+        started_at: "2026-11-21T09:00:00Z",
+        finished_at: "2026-11-21T09:00:05Z",
+        numbers: [1, 2, 3, 1, 2, 3, 1, 2, 2, 0, 0, 1],
+    };
+    let deliver = DeliverFacts {
+        diff: tables.diff("7"),
+        diff_shape: DiffShape::Full,
+        operation: "changed",
+        previous: &shape.columns[..1],
+        after: None,
+        limit: None,
+    };
+    let removals = DeliverFacts {
+        operation: "removed",
+        previous: &[],
+        after: Some(50_000),
+        limit: Some(50_000),
+        ..deliver.clone()
+    };
+    let first =
+        DeliverFacts { operation: "added", previous: &[], diff_shape: DiffShape::First, ..deliver.clone() };
+    let reshaped = [
+        ReshapedColumn {
+            column: column("id", "bigint", LogicalType::Integer),
+            kept: true,
+            cast: Some(EngineType::from_engine("bigint").unwrap()),
+        },
+        ReshapedColumn { column: column("email", "text", LogicalType::Text), kept: true, cast: None },
+        ReshapedColumn { column: column("city", "text", LogicalType::Text), kept: false, cast: None },
+    ];
+    let due = [column("city", "integer", LogicalType::Integer)];
+    let drop = [tables.diff("7"), tables.outcomes("7_0")];
+    let diff_table = tables.diff("7");
+    let role = Ident::new("levin").unwrap();
+    let database = Ident::new("analytics").unwrap();
+
+    let mut statements = vec![
+        ("model_rows", Statement::Model { model: &model }),
+        ("create_schemas", Statement::CreateSchemas { tables: &tables }),
+        (
+            "create_state",
+            Statement::CreateState {
+                tables: &tables,
+                project: "6f0c2a9e",
+                sync_id: 1,
+                slug: "customers-to-crm",
+            },
+        ),
+        ("read_state", Statement::ReadState { tables: &tables }),
+        (
+            "take_lease",
+            Statement::TakeLease {
+                tables: &tables,
+                slug: "customers-to-crm",
+                generation: 7,
+                holder: "{\"pid\":1}",
+                lease_seconds: 60,
+                replace_holder: false,
+            },
+        ),
+        (
+            "take_lease.from_a_dead_holder",
+            Statement::TakeLease {
+                tables: &tables,
+                slug: "it's",
+                generation: 7,
+                holder: "{\"pid\":1}",
+                lease_seconds: 60,
+                replace_holder: true,
+            },
+        ),
+        ("renew_lease", Statement::RenewLease { tables: &tables, generation: 7, lease_seconds: 60 }),
+        ("release_lease", Statement::ReleaseLease { tables: &tables, generation: 7, queried: Some(1000) }),
+        ("relation_kind", Statement::RelationKind { schema: Some("public"), name: "customers" }),
+        ("create_tables", Statement::CreateTables { scope }),
+        (
+            "reshape.snapshot",
+            Statement::Reshape { scope, part: SnapshotPart::Snapshot, columns: &reshaped, due: &due },
+        ),
+        (
+            "reshape.doubts",
+            Statement::Reshape { scope, part: SnapshotPart::Doubts, columns: &reshaped[1..], due: &[] },
+        ),
+        (
+            "define",
+            Statement::Define {
+                tables: &tables,
+                generation: 7,
+                definition: "{}",
+                target: "here",
+                due_before: 0,
+            },
+        ),
+        ("diff_first", Statement::DiffFirst { scope, facts: &plain }),
+        ("diff_first.staged", Statement::DiffFirst { scope: composite_scope, facts: &staged }),
+        ("diff_full", Statement::Diff { scope, facts: &plain }),
+        ("diff_full.staged", Statement::Diff { scope: composite_scope, facts: &staged }),
+        ("diff_full.in_doubt", Statement::Diff { scope, facts: &doubtful }),
+        ("diff_full.keys_only", Statement::Diff { scope, facts: &keys_only }),
+        ("changed_columns", Statement::ChangedColumns { shape: &shape, diff: tables.diff("7") }),
+        ("samples", Statement::Samples { shape: &shape, facts: &removals }),
+        (
+            "set_aside_samples",
+            Statement::SetAsideSamples { shape: &composite, set_aside: tables.set_aside("7"), limit: 5 },
+        ),
+        ("preview", Statement::Preview { shape: &shape, model: &model, limit: 20 }),
+        (
+            "begin_delivery",
+            Statement::BeginDelivery {
+                tables: &tables,
+                generation: 7,
+                diff: &diff_table,
+                diff_shape: DiffShape::Full,
+                store: "9a",
+                run: 12,
+                due_before: 0,
+            },
+        ),
+        ("deliver.changed", Statement::Deliver { shape: &shape, facts: &deliver }),
+        ("deliver.removed_page", Statement::Deliver { shape: &shape, facts: &removals }),
+        ("deliver.first", Statement::Deliver { shape: &shape, facts: &first }),
+        ("create_outcomes", Statement::CreateOutcomes { outcomes: tables.outcomes("7_0") }),
+        (
+            "doubt",
+            Statement::Doubt { scope: composite_scope, facts: &exceptional, among: Some(exceptional.ranges) },
+        ),
+        ("doubt.everything", Statement::Doubt { scope: composite_scope, facts: &exceptional, among: None }),
+        ("commit", Statement::Commit { scope, facts: &commit }),
+        ("commit.with_exceptions", Statement::Commit { scope: composite_scope, facts: &exceptional }),
+        ("commit.checkpoint", Statement::Commit { scope, facts: &checkpoint }),
+        ("commit.adopted", Statement::Commit { scope, facts: &adopted }),
+        ("commit.reset", Statement::Commit { scope: composite_scope, facts: &reset }),
+        ("open_rejections", Statement::Rejections { tables: &tables, keys: &composite.keys, limit: 100 }),
+        ("prune", Statement::Prune { drop: &drop }),
+        ("managed_tables", Statement::ManagedTables { schema: tables.planner_schema(), prefix: "p6f0c2a9e" }),
+        ("create_audit", Statement::CreateAudit { tables: &tables }),
+        ("audit_run", Statement::AuditRun { tables: &tables, facts: &audit }),
+    ];
+    let schema = Ident::new("shop").unwrap();
+    let grants = Statement::Grants {
+        planner: tables.planner_schema(),
+        audit: tables.audit_schema(),
+        role: &role,
+        database: &database,
+        schemas: std::slice::from_ref(&schema),
+        default_schema: false,
+    };
+    if !grants.steps(dialect).unwrap().is_empty() {
+        statements.push(("grants", grants));
+    }
+    statements.into_iter().map(|(name, statement)| (name, statement.steps(dialect).unwrap())).collect()
+}

@@ -1,0 +1,303 @@
+//! Unquoted text cannot reach SQL: whatever stands in a name or a value, it comes out as one quoted
+//! token that means exactly that, or the statement is refused.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use proptest::prelude::*;
+use sql_templates::{
+    AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, Ident,
+    LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope, SyncTables,
+    TableRef,
+};
+use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+/// What stands where a harmless rendering has a mark.
+const MARK: &str = "markmark";
+
+/// Every statement, with one text in every place that takes text.
+fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
+    let refused = |e: &dyn std::fmt::Display| e.to_string();
+    let ident = |text: &str| Ident::new(text).map_err(|e| refused(&e));
+    let tables =
+        SyncTables::new(text, text, "6f0c2a9e-0000-4000-8000-000000000000", 1).map_err(|e| refused(&e))?;
+    let table = TableRef::new(text, text).map_err(|e| refused(&e))?;
+    let column = |name: String, engine_type: &str, logical| Column {
+        name,
+        engine_type: engine_type.to_owned(),
+        logical,
+    };
+    let shape = Shape {
+        keys: vec![
+            column(text.to_owned(), "bigint", LogicalType::Integer),
+            column("key".to_owned(), text, LogicalType::Text),
+        ],
+        columns: vec![
+            column(format!("{text}{text}"), "interval", LogicalType::Interval),
+            column("json".to_owned(), "json", LogicalType::Json),
+            column("list".to_owned(), "integer[]", LogicalType::Json),
+        ],
+    };
+    let model = ModelSql::table(Some(ident(text)?), ident(text)?);
+    let scope = SyncScope { tables: &tables, shape: &shape, model: &model };
+    let role = ident(text)?;
+    let diff_facts = DiffFacts {
+        of: text,
+        generation: 7,
+        stage: true,
+        set_aside: true,
+        compared: true,
+        in_doubt: true,
+        due_before: Some(3),
+        resync: true,
+        sorted: true,
+    };
+    let sent = [text, text];
+    let commit = CommitFacts {
+        diff: table.clone(),
+        diff_shape: DiffShape::Full,
+        diff_generation: 7,
+        run: 1,
+        generation: 7,
+        checkpoint: 0,
+        last: true,
+        complete: true,
+        ranges: &[EndedRange { operation: "added", first: 1, last: 2 }],
+        outcomes: Some(table.clone()),
+        set_aside: Some(table.clone()),
+        sent: &sent,
+        keep_removals: false,
+        had_rejections: true,
+        had_doubts: true,
+        keeps_snapshot: true,
+        adopt: false,
+        keep_set_aside: false,
+        reset: false,
+        due_before: Some(1),
+    };
+    let adopted = CommitFacts {
+        diff_shape: DiffShape::First,
+        adopt: true,
+        keep_set_aside: true,
+        reset: true,
+        ..commit.clone()
+    };
+    let deliver = |operation| DeliverFacts {
+        diff: table.clone(),
+        diff_shape: DiffShape::Full,
+        operation,
+        previous: &shape.columns,
+        after: Some(1),
+        limit: Some(2),
+    };
+    let (changed, removed, odd) = (deliver("changed"), deliver("removed"), deliver(text));
+    let audit = AuditFacts {
+        sync_id: 1,
+        run: 1,
+        primary_key: text,
+        destination: text,
+        model_name: text,
+        error: Some(text),
+        status: text,
+        started_at: text,
+        finished_at: text,
+        numbers: [0; 12],
+    };
+    let reshaped: Vec<ReshapedColumn> = shape
+        .keys
+        .iter()
+        .chain(&shape.columns)
+        .map(|c| ReshapedColumn { column: c.clone(), kept: c.name != "json", cast: None })
+        .collect();
+    let drop = [table.clone()];
+    let reshape = |part| Statement::Reshape { scope, part, columns: &reshaped, due: &shape.columns };
+    let statements = [
+        Statement::Model { model: &model },
+        Statement::CreateSchemas { tables: &tables },
+        Statement::CreateState { tables: &tables, project: text, sync_id: 1, slug: text },
+        Statement::ReadState { tables: &tables },
+        Statement::TakeLease {
+            tables: &tables,
+            slug: text,
+            generation: 2,
+            holder: text,
+            lease_seconds: 60,
+            replace_holder: false,
+        },
+        Statement::RenewLease { tables: &tables, generation: 2, lease_seconds: 60 },
+        Statement::ReleaseLease { tables: &tables, generation: 2, queried: None },
+        Statement::RelationKind { schema: Some(text), name: text },
+        Statement::CreateTables { scope },
+        reshape(SnapshotPart::Snapshot),
+        reshape(SnapshotPart::Doubts),
+        reshape(SnapshotPart::Rejections),
+        Statement::Define { tables: &tables, generation: 1, definition: text, target: text, due_before: 0 },
+        Statement::DiffFirst { scope, facts: &diff_facts },
+        Statement::Diff { scope, facts: &diff_facts },
+        Statement::ChangedColumns { shape: &shape, diff: table.clone() },
+        Statement::SetAsideSamples { shape: &shape, set_aside: table.clone(), limit: 5 },
+        Statement::Preview { shape: &shape, model: &model, limit: 5 },
+        Statement::BeginDelivery {
+            tables: &tables,
+            generation: 1,
+            diff: &table,
+            diff_shape: DiffShape::Full,
+            store: text,
+            run: 1,
+            due_before: 0,
+        },
+        Statement::Deliver { shape: &shape, facts: &changed },
+        Statement::Deliver { shape: &shape, facts: &removed },
+        Statement::CreateOutcomes { outcomes: table.clone() },
+        Statement::Doubt { scope, facts: &commit, among: Some(commit.ranges) },
+        Statement::Doubt { scope, facts: &commit, among: None },
+        Statement::Commit { scope, facts: &commit },
+        Statement::Commit { scope, facts: &adopted },
+        Statement::Rejections { tables: &tables, keys: &shape.keys, limit: 5 },
+        Statement::Prune { drop: &drop },
+        Statement::ManagedTables { schema: &role, prefix: text },
+        Statement::CreateAudit { tables: &tables },
+        Statement::AuditRun { tables: &tables, facts: &audit },
+        Statement::Grants {
+            planner: &role,
+            audit: &role,
+            role: &role,
+            database: &role,
+            schemas: std::slice::from_ref(&role),
+            default_schema: true,
+        },
+    ];
+    let mut steps = Vec::new();
+    for statement in &statements {
+        steps.extend(statement.steps(dialect).map_err(|e| refused(&e))?);
+    }
+    // An operation is a word in a step's name: another text is refused there.
+    let named = Statement::Samples { shape: &shape, facts: &odd }.steps(dialect);
+    if text != MARK && named.is_ok() && !text.chars().all(|c| c.is_ascii_lowercase() || c == ' ') {
+        return Err("a step is named by a text from outside".to_owned());
+    }
+    Ok(steps)
+}
+
+fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
+    let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
+        Dialect::Duckdb => Box::new(DuckDbDialect {}),
+        Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+    };
+    let tokens = Tokenizer::new(grammar.as_ref(), sql).tokenize();
+    let tokens = tokens.unwrap_or_else(|e| panic!("{e}\n{sql}"));
+    tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect()
+}
+
+/// The harmless token with the hostile text in place of the mark, where it is quoted.
+fn replaced(token: Token, text: &str) -> Token {
+    match token {
+        Token::Word(mut word) if word.quote_style.is_some() => {
+            word.value = word.value.replace(MARK, text);
+            Token::Word(word)
+        }
+        Token::SingleQuotedString(value) => Token::SingleQuotedString(value.replace(MARK, text)),
+        other => {
+            assert!(!other.to_string().contains(MARK), "{other} is not quoted");
+            other
+        }
+    }
+}
+
+/// What quoted tokens say; the rest as it stands. The pattern of `like` is escaped once more.
+fn said(token: &Token, text: &str) -> String {
+    let like = text.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
+    match token {
+        Token::Word(word) if word.quote_style.is_some() => format!("name {}", word.value),
+        Token::SingleQuotedString(value) if *value == format!("{like}\\_%") => format!("text {text}\\_%"),
+        Token::SingleQuotedString(value) => format!("text {value}"),
+        other => other.to_string(),
+    }
+}
+
+fn check(text: &str) -> Result<(), TestCaseError> {
+    for dialect in Dialect::ALL {
+        let harmless = every_statement(MARK, dialect).expect("the mark is harmless");
+        let Ok(hostile) = every_statement(text, dialect) else {
+            prop_assert!(
+                text.is_empty() || text.contains(['\0', '\u{1}']),
+                "{:?} is refused: {:?}",
+                text,
+                every_statement(text, dialect)
+            );
+            continue;
+        };
+        prop_assert_eq!(harmless.len(), hostile.len());
+        for (expected, got) in harmless.iter().zip(&hostile) {
+            prop_assert_eq!(&expected.name, &got.name);
+            prop_assert_eq!(expected.expect, got.expect);
+            let expected: Vec<String> = tokens(dialect, expected.sql.text())
+                .into_iter()
+                .map(|t| said(&replaced(t, text), text))
+                .collect();
+            let got: Vec<String> = tokens(dialect, got.sql.text()).iter().map(|t| said(t, text)).collect();
+            prop_assert_eq!(got, expected);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn well_known_tricks_stay_inside_their_quotes() {
+    let long = "x\"'".repeat(5_000);
+    for text in [
+        "'",
+        "''",
+        "\"",
+        "\"\"",
+        "\\",
+        "\\'",
+        "\\\"",
+        "'; drop table users; --",
+        "\"; drop table users; --",
+        "/*",
+        "*/",
+        "--",
+        "\n",
+        "\r\n",
+        "\t",
+        "$$",
+        "$tag$",
+        "{{ 7 * 7 }}",
+        "{% raw %}",
+        "{# x #}",
+        "é",
+        "e\u{301}",
+        "\u{202e}",
+        "\u{2019}",
+        "\u{ff07}",
+        "\u{0}",
+        "\u{1}",
+        "a\u{1}b",
+        "\u{7f}",
+        "",
+        " ",
+        "null",
+        "select",
+        "%s",
+        ":name",
+        "?",
+        "@x",
+        "${HOME}",
+        "|one row",
+        &long,
+    ] {
+        check(text).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_text_leaves_its_quotes(
+        text in "['\"\\\\;$%_\n\r\t{}#*/() a-zA-Z0-9.-]{1,16}|(''|\"\"|\\\\'|--|/\\*|\\*/|;|\\{\\{|\\}\\}|'|\"|\\$\\$| ){1,8}|\\PC{1,12}|[\u{0}-\u{1f}é]{1,4}"
+    ) {
+        check(&text)?;
+    }
+}

@@ -1,0 +1,185 @@
+//! Another target, a full resync, a reset.
+
+use serde_json::json;
+use tests::project::Engine;
+use tests::receiver::{Hold, Receiver, Reply};
+
+use super::{Crm, SYNC, on_both_warehouses, request, sent};
+
+on_both_warehouses!(
+    another_address_is_taken_for_the_same_destination,
+    another_path_is_taken_for_the_same_destination,
+    a_full_resync_misses_rows_or_forgets_removals,
+    a_full_resync_with_removals_keeps_what_left,
+    a_killed_full_resync_is_forgotten,
+    a_reset_sends_or_forgets,
+    a_reset_takes_away_what_is_set_aside,
+);
+
+fn another_address_is_taken_for_the_same_destination(engine: Engine) {
+    let mut crm = Crm::new(engine, 12, "mode: mirror");
+    crm.run_sends([12, 0, 0]);
+    let first = crm.receiver.clone();
+    let second = Receiver::start();
+    crm.project.set_variable("CRM_URL", &second.url());
+    crm.sql("delete from customers where id = 12; update customers set name = 'x' where id = 1");
+    let run = crm.run();
+    assert_eq!((run.code, run.error()), (2, "TARGET_CHANGED"), "{run:#?}");
+    assert_eq!((first.count(), second.count()), (2, 0), "neither gets anything");
+    assert!(run.report["error"]["hint"].as_str().unwrap().contains("--full-resync"), "{run:#?}");
+
+    crm.receiver = second.clone();
+    let run = crm.run_with(&["--full-resync"]);
+    assert_eq!((run.code, run.successful()), (0, [11, 0, 0]), "{run:#?}");
+    assert!(second.requests().iter().all(|r| r.operation() == "added"), "rows of the old target are not its");
+    crm.assert_same();
+    crm.assert_quiet();
+    assert_eq!(first.count(), 2);
+    crm.sql("delete from customers where id = 11");
+    crm.run_sends([0, 0, 1]);
+    crm.assert_same();
+
+    // Back to the first, this time declaring that it has everything.
+    crm.project.set_variable("CRM_URL", &first.url());
+    crm.receiver = first.clone();
+    assert_eq!(crm.run().error(), "TARGET_CHANGED");
+    let run = crm.run_with(&["--reset-cdc"]);
+    assert_eq!((run.code, run.number("destinationCalls")), (0, 0), "{run:#?}");
+    crm.assert_quiet();
+    crm.sql("update customers set name = 'y' where id = 2");
+    crm.run_sends([0, 1, 0]);
+    assert_eq!(first.count(), 3);
+}
+
+fn another_path_is_taken_for_the_same_destination(engine: Engine) {
+    let crm = Crm::new(engine, 5, "mode: upsert\neach: {method: POST, path: /contacts}");
+    crm.run_sends([5, 0, 0]);
+    crm.sync("mode: upsert\neach: {method: POST, path: /people}");
+    let run = crm.run();
+    assert_eq!((run.code, run.error(), crm.receiver.count()), (2, "TARGET_CHANGED", 1), "{run:#?}");
+    // Another batch size, other headers and another token are no other target.
+    crm.sync("mode: upsert\neach: {method: POST, path: /contacts, batch_size: 2, headers: {X-Team: data}}");
+    crm.destination("timeout: 10s\nauth: {bearer: \"${TOKEN_OF_CRM}\"}\n");
+    let mut crm = crm;
+    crm.project.set_variable("TOKEN_OF_CRM", "a-token-of-the-crm");
+    crm.assert_quiet();
+}
+
+fn a_full_resync_misses_rows_or_forgets_removals(engine: Engine) {
+    let crm = Crm::new(engine, 12, "mode: mirror");
+    crm.run_sends([12, 0, 0]);
+    crm.sql("delete from customers where id <= 2; update customers set name = 'x' where id = 3");
+    crm.insert(13..=13);
+    let before = crm.receiver.count();
+    let run = crm.run_with(&["--full-resync"]);
+    assert_eq!((run.code, run.planned(), run.successful()), (0, [11, 0, 0], [11, 0, 0]), "{run:#?}");
+    assert_eq!(run.not_sent(), [0, 0, 2], "what left is reported, and not removed");
+    assert!(crm.receiver.since(before).iter().all(|r| r.operation() == "added"));
+    assert_eq!(crm.receiver.keys().len(), 13);
+    // The next run removes what left; nothing is added again.
+    let before = crm.receiver.count();
+    crm.run_sends([0, 0, 2]);
+    assert_eq!(sent(&crm.receiver.since(before)), [request("removed", &["1", "2"])]);
+    crm.assert_same();
+    crm.assert_quiet();
+    crm.assert_quiet();
+}
+
+fn a_full_resync_with_removals_keeps_what_left(engine: Engine) {
+    let crm = Crm::new(engine, 12, "mode: mirror");
+    crm.run_sends([12, 0, 0]);
+    crm.sql("delete from customers where id <= 2");
+    let before = crm.receiver.count();
+    let run = crm.run_with(&["--full-resync", "--keep-removals"]);
+    assert_eq!((run.code, run.successful()), (0, [10, 0, 2]), "{run:#?}");
+    let requests = sent(&crm.receiver.since(before));
+    assert_eq!(requests[0], request("removed", &["1", "2"]), "removals come first");
+    assert!(requests[1..].iter().all(|(operation, _)| operation == "added"), "{requests:?}");
+    crm.assert_same();
+    crm.assert_quiet();
+}
+
+fn a_killed_full_resync_is_forgotten(engine: Engine) {
+    let crm = Crm::new(engine, 50, "mode: mirror");
+    crm.run_sends([50, 0, 0]);
+    crm.sql("delete from customers where id = 50");
+    // Three requests answered, the fourth applied and never answered.
+    let hold = Hold::default();
+    let held = hold.clone();
+    let base = crm.receiver.count();
+    crm.receiver.behave(
+        move |r| {
+            if r.number == base + 3 { Reply::accept().held(&held) } else { Reply::accept() }
+        },
+    );
+    let running = crm.project.spawn(SYNC, &["--full-resync"]);
+    crm.receiver.wait_for(base + 4);
+    running.kill();
+    hold.release();
+    crm.receiver.accept();
+
+    let before = crm.receiver.count();
+    let run = crm.run();
+    assert_eq!(run.code, 0, "{run:#?}");
+    let again: Vec<String> = crm.receiver.since(before).iter().flat_map(|r| r.keys()).collect();
+    let resent: std::collections::BTreeSet<&String> = again.iter().collect();
+    // What was answered is not repeated; what was not is sent, and what left is removed.
+    let answered: Vec<String> =
+        crm.receiver.requests()[base..base + 3].iter().flat_map(|r| r.keys()).collect();
+    assert_eq!(answered.len(), 30);
+    assert!(answered.iter().all(|key| !resent.contains(key)), "{again:?}");
+    assert_eq!(again.len(), 20, "{again:?}");
+    assert!(resent.contains(&"50".to_owned()), "what left is removed");
+    crm.assert_same();
+    crm.assert_quiet();
+    let history = crm.project.history();
+    assert!(history.iter().any(|r| r["status"] == "interrupted"), "{history:#?}");
+}
+
+fn a_reset_sends_or_forgets(engine: Engine) {
+    let crm = Crm::new(engine, 12, "mode: mirror");
+    crm.receiver.behave(|_| Reply::reject(&["3"], "no"));
+    crm.run();
+    crm.receiver.behave(|_| Reply::applied_but_cut());
+    crm.sql("update customers set name = 'in doubt' where id = 4");
+    crm.run();
+    crm.sql("update customers set name = 'x' where id = 1; delete from customers where id = 2");
+    crm.insert(13..=13);
+    let before = crm.receiver.count();
+    let run = crm.run_with(&["--reset-cdc"]);
+    assert_eq!((run.code, run.status(), run.planned()), (0, "success", [0, 0, 0]), "{run:#?}");
+    assert_eq!(crm.receiver.count(), before, "a reset sends nothing");
+    assert!(crm.project.rejected(SYNC).is_empty(), "a reset clears rejections");
+    crm.receiver.accept();
+    crm.assert_quiet();
+    crm.sql("update customers set name = 'y' where id = 1; delete from customers where id = 3");
+    crm.insert(14..=14);
+    crm.run_sends([1, 1, 1]);
+    assert_eq!(crm.receiver.field("1", "name"), json!("y"));
+    crm.assert_quiet();
+    // A reset may be the first run of all.
+    let crm = Crm::new(engine, 5, "mode: mirror");
+    let run = crm.run_with(&["--reset-cdc"]);
+    assert_eq!((run.code, crm.receiver.count()), (0, 0), "{run:#?}");
+    crm.assert_quiet();
+    crm.insert(6..=6);
+    crm.run_sends([1, 0, 0]);
+}
+
+fn a_reset_takes_away_what_is_set_aside(engine: Engine) {
+    let crm = Crm::new(engine, 12, "mode: mirror\nguards: {max_set_aside: {percent: 90}}");
+    crm.run_sends([12, 0, 0]);
+    crm.sql("insert into customers values (5, 'other', 'x'); update customers set name = 'x' where id = 1");
+    let before = crm.receiver.count();
+    let run = crm.run_with(&["--reset-cdc"]);
+    assert!(run.code <= 1, "{run:#?}");
+    assert_eq!((run.number("duplicateKeyCount"), crm.receiver.count()), (2, before), "{run:#?}");
+    assert_eq!(crm.project.snapshots().len(), 12, "the key set aside keeps what it had");
+    // Repaired to what was accepted before: nothing differs.
+    crm.sql("delete from customers where name = 'other'");
+    crm.assert_quiet();
+    // Repaired to something else: it is a change.
+    crm.sql("update customers set name = 'other' where id = 5");
+    crm.run_sends([0, 1, 0]);
+    crm.assert_quiet();
+}

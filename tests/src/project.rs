@@ -1,0 +1,448 @@
+//! A project on a real warehouse, and the real `levin` that runs it.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::postgres::{self, PostgresServer};
+use crate::receiver::Receiver;
+
+/// The kinds of warehouse that every scenario runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// A DuckDB file.
+    DuckDb,
+    /// A database of a PostgreSQL server.
+    Postgres,
+}
+
+/// A project in a folder of its own, with a warehouse of its own.
+#[derive(Debug)]
+pub struct Project {
+    folder: tempfile::TempDir,
+    engine: Engine,
+    /// The address of the warehouse's database, or the path of its file.
+    warehouse: String,
+    environment: Vec<(String, String)>,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit code; -1 when a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// How a run ended, as `run --json` tells it.
+#[derive(Debug)]
+pub struct Run {
+    /// The exit code.
+    pub code: i32,
+    /// The report.
+    pub report: Value,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// A `levin` that is still running.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    /// Standard error, as far as it was read.
+    heard: String,
+}
+
+/// Counts of added, changed and removed rows.
+pub type Counts = [u64; 3];
+
+/// The `levin` under test.
+///
+/// # Panics
+/// When there is none.
+pub fn levin_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("LEVIN_BIN") {
+        return PathBuf::from(path);
+    }
+    let here = std::env::current_exe().expect("the test's own path");
+    // target/debug/deps/scenarios-0123 → target/debug/levin
+    let beside = here.ancestors().nth(2).map(|folder| folder.join("levin")).unwrap_or_default();
+    assert!(
+        beside.is_file(),
+        "there is no `levin` at {}: build it (cargo build --workspace) or name one in LEVIN_BIN",
+        beside.display()
+    );
+    beside
+}
+
+impl Project {
+    /// A project with an empty warehouse, which its files call `wh`.
+    ///
+    /// # Panics
+    /// When the warehouse cannot be made.
+    pub fn new(engine: Engine) -> Self {
+        let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
+        let warehouse = match engine {
+            Engine::DuckDb => folder.path().join("warehouse.duckdb").to_string_lossy().into_owned(),
+            Engine::Postgres => PostgresServer::start().fresh_database(),
+        };
+        let project = Self { folder, engine, warehouse, environment: Vec::new() };
+        project.write("levin.yml", "name: scenario\n");
+        project.write(
+            "sources/wh.yml",
+            match engine {
+                Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n",
+                Engine::Postgres => "type: postgres\nurl: ${WAREHOUSE_URL}\n",
+            },
+        );
+        match engine {
+            Engine::DuckDb => project,
+            Engine::Postgres => {
+                let url = project.warehouse.clone();
+                project.with_variable("WAREHOUSE_URL", &url)
+            }
+        }
+    }
+
+    /// The kind of its warehouse.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// The address of the warehouse's database, or the path of its file.
+    pub fn warehouse(&self) -> &str {
+        &self.warehouse
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// With an environment variable for `levin`; an older one of that name gives way.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.set_variable(name, value);
+        self
+    }
+
+    /// Sets an environment variable for `levin`.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Writes a file of the project.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder above")).expect("make the folder");
+        fs::write(path, text).expect("write a project file");
+    }
+
+    /// Removes a file of the project.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn remove(&self, path: &str) {
+        fs::remove_file(self.path().join(path)).expect("remove a project file");
+    }
+
+    /// Forgets the store: run history, and the notes on what is under way.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn lose_store(&self) {
+        fs::remove_dir_all(self.path().join(".levin")).expect("remove the store");
+    }
+
+    /// Runs statements in the warehouse.
+    ///
+    /// # Panics
+    /// When one of them fails.
+    pub fn sql(&self, statements: &str) {
+        match self.engine {
+            Engine::DuckDb => {
+                self.open().execute_batch(statements).unwrap_or_else(|e| panic!("{statements}: {e}"))
+            }
+            Engine::Postgres => postgres::run(&self.warehouse, statements),
+        }
+    }
+
+    /// The first column of a SELECT, which must be text.
+    ///
+    /// # Panics
+    /// When the statement fails.
+    pub fn texts(&self, select: &str) -> Vec<Option<String>> {
+        match self.engine {
+            Engine::DuckDb => {
+                let connection = self.open();
+                let mut statement = connection.prepare(select).unwrap_or_else(|e| panic!("{select}: {e}"));
+                let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+                rows.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{select}: {e}"))
+            }
+            Engine::Postgres => postgres::texts(&self.warehouse, select),
+        }
+    }
+
+    fn open(&self) -> duckdb::Connection {
+        duckdb::Connection::open(&self.warehouse).expect("open the warehouse")
+    }
+
+    /// Every row of every snapshot, with levin's own columns.
+    pub fn snapshots(&self) -> Vec<String> {
+        self.managed("%\\_snapshot")
+    }
+
+    /// Every row of the managed tables whose names are like this.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    pub fn managed(&self, like: &str) -> Vec<String> {
+        let tables = self.texts(&format!(
+            "select cast(table_schema || '.' || table_name as text) from information_schema.tables \
+             where table_schema in ('levin_planner', 'levin_audit') and table_name like '{like}' escape '\\' order by 1"
+        ));
+        let mut rows = Vec::new();
+        for table in tables.into_iter().flatten() {
+            let of_table = self.texts(&format!("select cast(t as text) from {table} t order by 1"));
+            rows.extend(of_table.into_iter().flatten().map(|row| format!("{table} {row}")));
+        }
+        rows
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(levin_binary());
+        command.arg("--project").arg(self.path()).args(arguments);
+        command.env_remove("RUST_BACKTRACE").env_remove("LEVIN_LOG");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When there is no `levin`.
+    pub fn levin(&self, arguments: &[&str]) -> Ended {
+        Ended::from(self.command(arguments).output().expect("run levin"))
+    }
+
+    /// Starts a run of a sync, with more arguments.
+    ///
+    /// # Panics
+    /// When there is no `levin`.
+    pub fn spawn(&self, sync: &str, arguments: &[&str]) -> Running {
+        let mut command = self.command(&["run", sync, "--json"]);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running { child: command.spawn().expect("start levin"), heard: String::new() }
+    }
+
+    /// Runs a sync; whatever its end, its counts must add up.
+    pub fn run(&self, sync: &str) -> Run {
+        self.run_with(sync, &[])
+    }
+
+    /// Runs a sync with more arguments; whatever its end, its counts must add up.
+    pub fn run_with(&self, sync: &str, arguments: &[&str]) -> Run {
+        self.spawn(sync, arguments).finish()
+    }
+
+    /// Runs a sync that has nothing to do: no rows, no calls, no snapshot rows written (I3).
+    ///
+    /// # Panics
+    /// When it does something.
+    pub fn assert_quiet(&self, sync: &str, receiver: &Receiver) {
+        let (calls, before) = (receiver.count(), self.snapshots());
+        let run = self.run(sync);
+        assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
+        assert_eq!(run.planned(), [0, 0, 0], "{run:#?}");
+        assert_eq!(run.number("destinationCalls"), 0, "{run:#?}");
+        assert_eq!(receiver.count(), calls, "a run with nothing to do called the destination");
+        assert_eq!(self.snapshots(), before, "a run with nothing to do wrote to the snapshot");
+    }
+
+    /// The open rejections of a sync, as `rejected --json` tells them, in the order of their keys.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn rejected(&self, sync: &str) -> Vec<Value> {
+        let ended = self.levin(&["rejected", sync, "--json", "--limit", "100000"]);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let mut rows = lines(&ended.stdout);
+        rows.sort_by_key(|r| r["key"].as_str().unwrap_or_default().to_owned());
+        rows
+    }
+
+    /// The history of runs, the newest first, as `runs --json` tells it.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn history(&self) -> Vec<Value> {
+        let ended = self.levin(&["runs", "--json"]);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        lines(&ended.stdout)
+    }
+
+    /// The plan of a sync, as `plan --json` tells it, and the exit code.
+    ///
+    /// # Panics
+    /// When the plan fails.
+    pub fn plan(&self, sync: &str, arguments: &[&str]) -> (i32, Value) {
+        let ended = self.levin(&[&["plan", sync, "--json"], arguments].concat());
+        let plan = lines(&ended.stdout).pop().unwrap_or_else(|| panic!("{ended:?}"));
+        (ended.code, plan)
+    }
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Running {
+    /// Asks it to stop.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn terminate(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it still runs");
+    }
+
+    /// Waits until standard error says this.
+    ///
+    /// # Panics
+    /// When it ends without.
+    pub fn hears(&mut self, words: &str) {
+        let stderr = self.child.stderr.as_mut().expect("standard error is read from here only");
+        while !self.heard.contains(words) {
+            let mut bytes = [0; 1024];
+            let read = stderr.read(&mut bytes).expect("read standard error");
+            assert!(read > 0, "it ended without a word of {words:?}: {}", self.heard);
+            self.heard.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it still runs");
+        let _ = self.child.wait();
+    }
+
+    /// Waits for its end; its counts must add up.
+    ///
+    /// # Panics
+    /// When it printed no report.
+    pub fn finish(self) -> Run {
+        let ended = Ended::from(self.child.wait_with_output().expect("wait for levin"));
+        let Some(report) = lines(&ended.stdout).pop() else { panic!("no report: {ended:#?}") };
+        let run = Run { code: ended.code, report, stderr: self.heard + &ended.stderr };
+        run.assert_adds_up();
+        run
+    }
+}
+
+impl Run {
+    /// The word for how it ended.
+    pub fn status(&self) -> &str {
+        self.report["status"].as_str().unwrap_or_default()
+    }
+
+    /// The code of the error that ended it; empty when none did.
+    pub fn error(&self) -> &str {
+        self.report["error"]["code"].as_str().unwrap_or_default()
+    }
+
+    /// The error's message.
+    pub fn message(&self) -> &str {
+        self.report["error"]["message"].as_str().unwrap_or_default()
+    }
+
+    /// A number of the report.
+    ///
+    /// # Panics
+    /// When it is absent or null.
+    pub fn number(&self, name: &str) -> u64 {
+        self.report[name].as_u64().unwrap_or_else(|| panic!("{name} of {:#}", self.report))
+    }
+
+    /// Rows to be sent.
+    pub fn planned(&self) -> Counts {
+        self.counts("plannedRows")
+    }
+
+    /// Rows that were accepted.
+    pub fn successful(&self) -> Counts {
+        self.counts("successfulRows")
+    }
+
+    /// Rows that were rejected or are in doubt.
+    pub fn failed(&self) -> Counts {
+        self.counts("failedRows")
+    }
+
+    /// Rows that were planned and not sent.
+    pub fn aborted(&self) -> Counts {
+        self.counts("abortedRows")
+    }
+
+    /// Differences that the mode does not send.
+    pub fn not_sent(&self) -> Counts {
+        self.counts("notSent")
+    }
+
+    fn counts(&self, name: &str) -> Counts {
+        ["addedCount", "changedCount", "removedCount"].map(|operation| {
+            self.report[name][operation].as_u64().unwrap_or_else(|| panic!("{name} of {:#}", self.report))
+        })
+    }
+
+    /// I8.
+    fn assert_adds_up(&self) {
+        let ends: Counts =
+            std::array::from_fn(|i| self.successful()[i] + self.failed()[i] + self.aborted()[i]);
+        let planned: u64 = self.planned().iter().sum();
+        let superseded = self.number("supersededCount");
+        assert_eq!(planned, ends.iter().sum::<u64>() + superseded, "per operation: {:#}", self.report);
+        if superseded == 0 {
+            assert_eq!(self.planned(), ends, "per operation: {:#}", self.report);
+        }
+        let in_doubt = self.number("inDoubtCount");
+        assert!(in_doubt <= self.failed().iter().sum(), "in doubt: {:#}", self.report);
+        if let Some(queried) = self.report["querySize"].as_u64() {
+            let differences: u64 = (0..2).map(|i| self.planned()[i] + self.not_sent()[i]).sum();
+            let set_aside = self.number("duplicateKeyCount") + self.number("nullKeyCount");
+            let tripped = matches!(self.error(), "GUARD_TRIPPED" | "DUPLICATE_PRIMARY_KEY");
+            // A run that declares everything accepted plans nothing.
+            if planned > 0 || tripped || differences > 0 {
+                assert_eq!(
+                    queried,
+                    self.number("unchangedCount") + differences + set_aside,
+                    "queried: {:#}",
+                    self.report
+                );
+            }
+        }
+    }
+}
