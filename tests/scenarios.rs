@@ -23,6 +23,8 @@ mod secrets;
 mod shape;
 #[path = "scenarios/start_over.rs"]
 mod start_over;
+#[path = "scenarios/tangles.rs"]
+mod tangles;
 #[path = "scenarios/values.rs"]
 mod values;
 #[path = "scenarios/volatile.rs"]
