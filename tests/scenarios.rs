@@ -3,6 +3,8 @@
 
 #[path = "scenarios/changes.rs"]
 mod changes;
+#[path = "scenarios/commands.rs"]
+mod commands;
 #[path = "scenarios/doubt.rs"]
 mod doubt;
 #[path = "scenarios/guards.rs"]

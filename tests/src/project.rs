@@ -350,14 +350,23 @@ impl Running {
         let _ = self.child.wait();
     }
 
+    /// Waits for its end, whatever it is.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn ended(self) -> Ended {
+        let ended = Ended::from(self.child.wait_with_output().expect("wait for levin"));
+        Ended { stderr: self.heard + &ended.stderr, ..ended }
+    }
+
     /// Waits for its end; its counts must add up.
     ///
     /// # Panics
     /// When it printed no report.
     pub fn finish(self) -> Run {
-        let ended = Ended::from(self.child.wait_with_output().expect("wait for levin"));
+        let ended = self.ended();
         let Some(report) = lines(&ended.stdout).pop() else { panic!("no report: {ended:#?}") };
-        let run = Run { code: ended.code, report, stderr: self.heard + &ended.stderr };
+        let run = Run { code: ended.code, report, stderr: ended.stderr };
         run.assert_adds_up();
         run
     }
