@@ -3,6 +3,8 @@
 
 #[path = "scenarios/changes.rs"]
 mod changes;
+#[path = "scenarios/commands.rs"]
+mod commands;
 #[path = "scenarios/doubt.rs"]
 mod doubt;
 #[path = "scenarios/guards.rs"]
@@ -23,6 +25,8 @@ mod secrets;
 mod shape;
 #[path = "scenarios/start_over.rs"]
 mod start_over;
+#[path = "scenarios/tangles.rs"]
+mod tangles;
 #[path = "scenarios/values.rs"]
 mod values;
 #[path = "scenarios/volatile.rs"]

@@ -353,7 +353,8 @@ impl StopRules {
         }
         self.fruitless += 1;
         let refused = met.iter().filter(|o| matches!(o, RowOutcome::Rejected(_))).count();
-        if batch_number == 0 && !self.accepted && refused == met.len() {
+        // A single row may be to blame itself; several of them hardly all are.
+        if batch_number == 0 && !self.accepted && refused > 1 && refused == met.len() {
             return Some(StopReason::Unavailable {
                 message: format!(
                     "the destination refused each of the {refused} rows of the first batch; \

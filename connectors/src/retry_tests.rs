@@ -416,6 +416,9 @@ fn stop_rules() {
     assert!(matches!(rules.observe(0, &bad), Some(StopReason::Unavailable { .. })));
 
     let mut rules = StopRules::new(3);
+    assert_eq!(rules.observe(0, &bad[..1]), None, "one row may be to blame itself");
+
+    let mut rules = StopRules::new(3);
     let own = vec![reject(Rejection::UNREPRESENTABLE_VALUE), reject(Rejection::TEMPLATE_FAILED)];
     assert_eq!(rules.observe(0, &own), None, "the destination was not asked");
     assert_eq!(rules.observe(0, &[RowOutcome::InDoubt, reject(Rejection::REFUSED)]), None);

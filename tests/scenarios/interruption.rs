@@ -16,6 +16,7 @@ on_both_warehouses!(
     a_crash_in_the_first_run_forgets_what_was_accepted,
     a_cancelled_run_loses_or_repeats_rows,
     a_second_run_of_the_same_sync_interferes,
+    another_machine_loses_or_repeats_rows,
 );
 
 /// Lets a run get so far that `answered` requests were answered and the next was applied, then
@@ -190,4 +191,26 @@ fn a_second_run_of_the_same_sync_interferes(engine: Engine) {
     assert_eq!(crm.receiver.count(), 2);
     crm.assert_same();
     crm.assert_quiet();
+}
+
+fn another_machine_loses_or_repeats_rows(engine: Engine) {
+    let crm = Crm::new(engine, 30, "mode: mirror");
+    crm.run_sends([30, 0, 0]);
+    // The same project, checked out elsewhere, with a store of its own.
+    let elsewhere = crm.project.checkout();
+    elsewhere.assert_quiet(SYNC, &crm.receiver);
+    crm.sql("update customers set name = 'x' where id > 5; delete from customers where id <= 5");
+    crm.insert(31..=32);
+    kill_after(&crm, 2, &[]);
+    crm.sql("update customers set name = 'name ' || cast(id as text) where id > 10");
+    let run = elsewhere.run(SYNC);
+    assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
+    assert_eq!(run.report["settled"]["notesLost"], json!(true), "the notes are on the other machine");
+    crm.assert_same();
+    // Back on the first machine, its old notes count for nothing.
+    crm.assert_quiet();
+    crm.sql("update customers set name = 'y' where id = 20");
+    crm.run_sends([0, 1, 0]);
+    elsewhere.assert_quiet(SYNC, &crm.receiver);
+    crm.assert_same();
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tests::project::Engine;
+use tests::receiver::Reply;
 
 use super::{Crm, SYNC, on_both_warehouses, request, sent};
 
@@ -103,6 +104,18 @@ fn keys_of_several_columns_are_confused(engine: Engine) {
     assert_eq!((run.number("duplicateKeyCount"), run.number("nullKeyCount")), (2, 2));
     assert!(crm.receiver.keys().contains(&"[\"x\",\"y,z\"]".to_owned()), "{:?}", crm.receiver.keys());
     assert_eq!(crm.receiver.keys().len(), 7, "no two keys have one text");
+    // A receiver names a key as it was told it.
+    crm.sql("update parts set v = 30 where v in (3, 4)");
+    crm.receiver.behave(|_| Reply::reject(&["[\"x|y\",\"z\"]"], "no"));
+    let run = crm.run();
+    assert_eq!((run.successful(), run.failed()), ([0, 1, 0], [0, 1, 0]), "{run:#?}");
+    let rejected = crm.project.rejected(SYNC);
+    assert!(
+        rejected.iter().any(|r| r["code"] == "REFUSED" && r["key"] == "[\"x|y\",\"z\"]"),
+        "{rejected:#?}"
+    );
+    crm.receiver.accept();
+    assert_eq!(crm.run().successful(), [0, 1, 0]);
     crm.sql("delete from parts where v in (1, 8, 9, 10); update parts set v = 20 where v = 2");
     let before = crm.receiver.count();
     let run = crm.run();

@@ -22,6 +22,7 @@ on_both_warehouses!(
     a_file_of_changes_misses_an_operation,
     a_file_of_everything_is_incomplete,
     a_file_of_new_rows_repeats_old_ones,
+    a_lost_store_overwrites_a_file,
 );
 
 fn insert_sends_changes_or_misses_what_returns(engine: Engine) {
@@ -358,4 +359,22 @@ fn a_file_of_new_rows_repeats_old_ones(engine: Engine) {
     assert_eq!(lines, ["id,name", "4,\"a \"\"b\"\", c\""]);
     let (run, files) = export.run();
     assert_eq!((run.code, files), (0, vec![]), "{run:#?}");
+}
+
+fn a_lost_store_overwrites_a_file(engine: Engine) {
+    let export = Export::new(engine, 3, "mode: diff\nobject: 'changes-{{ run_id }}.jsonl'");
+    let (run, files) = export.run();
+    assert_eq!((run.code, files.len()), (0, 1), "{run:#?}");
+    let first = export.lines(&files[0]);
+    // Runs are counted from the beginning again, and the name is taken.
+    export.0.lose_store();
+    export.0.sql("update customers set name = 'x' where id = 1");
+    let mut delivered = Vec::new();
+    for _ in 0..3 {
+        let (_, new) = export.run();
+        delivered.extend(new);
+    }
+    assert_eq!(export.lines(&files[0]), first, "a file that is there stays as it is");
+    assert_eq!(delivered.len(), 1, "{delivered:?}");
+    assert_eq!(export.lines(&delivered[0]), [json!({"_operation": "changed", "id": 1, "name": "x"})]);
 }

@@ -110,6 +110,34 @@ impl Project {
         }
     }
 
+    /// The same project on another machine: the same files and warehouse, and no store yet.
+    ///
+    /// # Panics
+    /// When the files cannot be copied.
+    pub fn checkout(&self) -> Self {
+        let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
+        let copy = Self {
+            folder,
+            engine: self.engine,
+            warehouse: self.warehouse.clone(),
+            environment: self.environment.clone(),
+        };
+        let kinds = ["", "sources", "models", "destinations", "syncs"];
+        for kind in kinds {
+            let Ok(files) = fs::read_dir(self.path().join(kind)) else { continue };
+            for file in files.map(|entry| entry.expect("a file").path()) {
+                let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+                if file.extension().is_some_and(|extension| extension == "yml") {
+                    copy.write(&format!("{kind}/{name}"), &fs::read_to_string(&file).expect("a text"));
+                }
+            }
+        }
+        if self.engine == Engine::DuckDb {
+            copy.write("sources/wh.yml", &format!("type: duckdb\npath: {}\n", self.warehouse));
+        }
+        copy
+    }
+
     /// The kind of its warehouse.
     pub fn engine(&self) -> Engine {
         self.engine
@@ -143,7 +171,7 @@ impl Project {
     /// # Panics
     /// When it cannot be written.
     pub fn write(&self, path: &str, text: &str) {
-        let path = self.path().join(path);
+        let path = self.path().join(path.trim_start_matches('/'));
         fs::create_dir_all(path.parent().expect("a folder above")).expect("make the folder");
         fs::write(path, text).expect("write a project file");
     }
@@ -350,14 +378,23 @@ impl Running {
         let _ = self.child.wait();
     }
 
+    /// Waits for its end, whatever it is.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn ended(self) -> Ended {
+        let ended = Ended::from(self.child.wait_with_output().expect("wait for levin"));
+        Ended { stderr: self.heard + &ended.stderr, ..ended }
+    }
+
     /// Waits for its end; its counts must add up.
     ///
     /// # Panics
     /// When it printed no report.
     pub fn finish(self) -> Run {
-        let ended = Ended::from(self.child.wait_with_output().expect("wait for levin"));
+        let ended = self.ended();
         let Some(report) = lines(&ended.stdout).pop() else { panic!("no report: {ended:#?}") };
-        let run = Run { code: ended.code, report, stderr: self.heard + &ended.stderr };
+        let run = Run { code: ended.code, report, stderr: ended.stderr };
         run.assert_adds_up();
         run
     }

@@ -121,6 +121,11 @@ impl Reply {
         }
     }
 
+    /// Applies every row, and answers with a status that says otherwise.
+    pub fn accept_but_answer(status: u16) -> Self {
+        Self { applies: true, ..Self::status(status) }
+    }
+
     /// Applies every row, and cuts the connection instead of answering.
     pub fn applied_but_cut() -> Self {
         Self { answer: None, ..Self::accept() }

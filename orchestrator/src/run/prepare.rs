@@ -27,8 +27,9 @@ pub async fn create_schemas<'a>(
     Ok(if there < wanted { vec![Statement::CreateSchemas { tables: &run.tables }] } else { Vec::new() })
 }
 
-/// Makes the managed schemas and the sync's state.
-pub async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<(), Error> {
+/// Makes the managed schemas and the sync's state; `false` when another run did so at the same
+/// moment and this attempt was undone.
+async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<bool, Error> {
     let project = run.project.uuid.to_string();
     let mut statements = create_schemas(session, run).await?;
     statements.extend([
@@ -42,29 +43,47 @@ pub async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<()
     ]);
     let create = script(run.dialect(), Atomicity::Transaction, &statements)?;
     match session.execute(&create).await {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(true),
         Err(e) if e.kind == ErrorKind::Permission => {
             Err(missing_for_writing(&run.sync.model.source, &e.message))
         }
-        // Two orchestrators made it at once: what is wanted is there.
-        Err(e) if matches!(e.kind, ErrorKind::AlreadyExists | ErrorKind::UniqueViolation) => Ok(()),
+        Err(e)
+            if matches!(e.kind, ErrorKind::AlreadyExists | ErrorKind::UniqueViolation | ErrorKind::Busy) =>
+        {
+            Ok(false)
+        }
         Err(e) => Err(e.into()),
     }
+}
+
+/// How often making the state is tried when other runs keep coming first. Each time one of them
+/// is done, and no more than a few begin at once.
+const MOST_COLLISIONS: u32 = 20;
+
+/// Reads the state, and makes it where there is none.
+async fn read_or_create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<State, Error> {
+    for _ in 0..MOST_COLLISIONS {
+        if let Some(state) = read_state(session, run).await? {
+            return Ok(state);
+        }
+        if !create_state(session, run).await? {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Err(Error::new(
+        ErrorCode::SourceBusy,
+        format!(
+            "the managed tables of sync `{}` could not be made beside those of other runs",
+            run.sync.slug
+        ),
+    ))
 }
 
 /// Takes the lease, waiting for another holder as long as was asked.
 pub async fn take_lease(session: &mut dyn Session, run: &Run<'_>) -> Result<(Lease, State), Error> {
     let patience = Instant::now() + run.request.wait.unwrap_or_default();
     loop {
-        let state = match read_state(session, run).await? {
-            Some(state) => state,
-            None => {
-                create_state(session, run).await?;
-                read_state(session, run)
-                    .await?
-                    .ok_or_else(|| Error::new(ErrorCode::Internal, "the state was made and is not there"))?
-            }
-        };
+        let state = read_or_create_state(session, run).await?;
         let held = state.lease_seconds.is_some_and(|s| s > 0.0);
         let gone = held && state.holder.as_ref().is_some_and(Holder::is_gone);
         if gone && let Some(orphan) = state.holder.as_ref().and_then(|h| h.session.as_deref()) {
