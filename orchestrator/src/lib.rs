@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 #[cfg(feature = "failpoints")]
 pub mod failpoints;
+pub mod fields;
 pub mod grants;
 pub mod mapping;
 pub mod project;

@@ -80,6 +80,11 @@ cross join (select count(*) as added from {{ diff }}) as r
 (select count(*) from (select 1 as one from {{ diff }} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r)
 {% endmacro %}
 
+{# The sequence of a row in its diff: written among the other columns, or around them. #}
+{% macro row_number() %} row_number() over () as _levin_sequence,{% endmacro %}
+{% macro number_rows() %}{% endmacro %}
+{% macro rows_numbered() %}{% endmacro %}
+
 {# Bytes of the longest new key, where the snapshot's index may refuse it: known before anything is sent. #}
 {% macro longest_key() %}0{% endmacro %}
 
@@ -90,13 +95,13 @@ cross join (select count(*) as added from {{ diff }}) as r
 {{ d.join_hint(sorted) }}
 {{ step("write the differences") }}
 create table {{ diff }} as
+{{ d.number_rows() }}
 select
   case
     when m.{{ keys[0].name }} is null then 'removed'
     when k.{{ keys[0].name }} is null{% if in_doubt %} or not k._levin_accepted{% endif %}{% if resync %} or k._levin_generation < {{ due_before }}{% endif %} then 'added'
     else 'changed'
-  end as _levin_operation,
-  row_number() over () as _levin_sequence,
+  end as _levin_operation,{{ d.row_number() }}
   case
     when m.{{ keys[0].name }} is null or k.{{ keys[0].name }} is null then null
 {% if in_doubt %}
@@ -148,6 +153,7 @@ where m.{{ keys[0].name }} is null
   or {{ d.differs(c, col("m", c.name), col("k", c.name)) }}
 {% endfor %}
 {% endif %}
+{{ d.rows_numbered() }}
 {{ step("count", "rows") }}
 select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,
   s.known - r.removed + r.new_keys as expected,

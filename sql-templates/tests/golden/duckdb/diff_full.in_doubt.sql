@@ -15,13 +15,13 @@ having count(*) > 1 or m."id" is null;
 
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+
 select
   case
     when m."id" is null then 'removed'
     when k."id" is null or not k._levin_accepted or k._levin_generation < 7 then 'added'
     else 'changed'
-  end as _levin_operation,
-  row_number() over () as _levin_sequence,
+  end as _levin_operation,row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
     when k._levin_version is not null then '111'

@@ -1,12 +1,12 @@
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+
 select
   case
     when m."id" is null then 'removed'
     when k."id" is null then 'added'
     else 'changed'
-  end as _levin_operation,
-  row_number() over () as _levin_sequence,
+  end as _levin_operation,row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
     else '000'
