@@ -6,19 +6,19 @@ select
     when m."id" is null then 'removed'
     when k."id" is null then 'added'
     else 'changed'
-  end as _levin_operation,row_number() over () as _levin_sequence,
+  end as _levin_operation,
   case
     when m."id" is null or k."id" is null then null
-    else case when m."email" is distinct from k."email" then '1' else '0' end
-      || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
-      || case when cast(m."profile" as variant) is distinct from cast(k."profile" as variant) then '1' else '0' end
+    else concat(case when m."email" is distinct from k."email" then '1' else '0' end
+      , case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
+      , case when cast(m."profile" as variant) is distinct from cast(k."profile" as variant) then '1' else '0' end)
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."id", k."id") as "id",
   m."email",
   m."O""Brien's ltv",
   m."profile",
-  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous
+  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous, row_number() over () as _levin_sequence
 from (
   select * from (
 select * from customers -- all of them;
