@@ -3,14 +3,16 @@
 
 #[path = "bad_input/access.rs"]
 mod access;
-
+#[path = "bad_input/files.rs"]
+mod files;
 #[path = "bad_input/grants.rs"]
 mod grants;
 #[path = "bad_input/models.rs"]
 mod models;
 #[path = "bad_input/names.rs"]
 mod names;
-
+#[path = "bad_input/sizes.rs"]
+mod sizes;
 #[path = "bad_input/types.rs"]
 mod types;
 

@@ -9,6 +9,7 @@ use futures::future::join_all;
 use sql_templates::{Atomicity, AuditFacts, Shape, Statement, script};
 
 use crate::error::Error;
+use crate::fields;
 use crate::grants;
 use crate::mapping::{Mapper, RunValues};
 use crate::project::{DestinationSpec, Engine, ModelSpec, Project, SourceSpec, SyncSpec};
@@ -192,8 +193,9 @@ async fn look_at_sync(
     let spec = delivery_spec(sync, &mapper);
     let destination = &sync.destination.destination;
     destination.validate(&spec).map_err(|e| Error::from(e).at(sync.file.clone(), 1))?;
-    if usable {
-        destination.check(Some(&spec)).await?;
+    if !usable {
+        return Ok(());
     }
-    Ok(())
+    let Err(error) = destination.check(Some(&spec)).await else { return Ok(()) };
+    Err(fields::missing(destination.as_ref(), &spec).await.unwrap_or_else(|| error.into()))
 }

@@ -9,6 +9,7 @@ pub mod command;
 pub mod config;
 pub mod error;
 pub mod failpoints;
+pub mod fields;
 pub mod grants;
 pub mod mapping;
 pub mod project;

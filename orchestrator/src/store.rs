@@ -9,9 +9,10 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde::{Deserialize, Serialize};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, Row};
+use sqlx::{AnyConnection, AnyPool, Connection, Row};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorCode};
@@ -127,6 +128,10 @@ const MIGRATIONS: &[&str] = &[
        primary key (sync_id, key))",
 ];
 
+/// What stands for itself in an address's path.
+const PATH_IN_ADDRESS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
+
 /// The most exchanges that are kept of one sync.
 const EXCHANGES_KEPT: i64 = 1_000;
 
@@ -146,12 +151,20 @@ impl Store {
                         )
                     })?;
                 }
-                format!("sqlite://{}?mode=rwc", path.display())
+                // It is read as an address, in which a folder's spaces, `%`, `?` and `#` mean other things.
+                let bytes = path.as_os_str().as_encoded_bytes();
+                format!("sqlite://{}?mode=rwc", percent_encode(bytes, PATH_IN_ADDRESS))
             }
             None => url.to_owned(),
         };
         let options = AnyConnectOptions::from_str(&url).map_err(failed)?;
         let durable = sqlite.is_some();
+        if durable {
+            // A pool goes on trying for as long as it may wait; what is no store is one at once.
+            let mut first = AnyConnection::connect_with(&options).await.map_err(failed)?;
+            sqlx::query("pragma journal_mode = wal").execute(&mut first).await.map_err(failed)?;
+            first.close().await.map_err(failed)?;
+        }
         let pool = AnyPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(30))

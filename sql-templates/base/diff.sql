@@ -80,6 +80,18 @@ cross join (select count(*) as added from {{ diff }}) as r
 (select count(*) from (select 1 as one from {{ diff }} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r)
 {% endmacro %}
 
+{# A character for each column: whether it differs. #}
+{% macro marks() %}
+{% for c in columns %}{{ d.mark(c) }}{% if not loop.last +%}
+      || {% endif %}{% endfor %}
+{% endmacro %}
+{% macro mark(c) %}case when {{ d.differs(c, col("m", c.name), col("k", c.name)) }} then '1' else '0' end{% endmacro %}
+
+{# The sequence of a row in its diff: written among the other columns, or around them. #}
+{% macro row_number() %}, row_number() over () as _levin_sequence{% endmacro %}
+{% macro number_rows() %}{% endmacro %}
+{% macro rows_numbered() %}{% endmacro %}
+
 {# Bytes of the longest new key, where the snapshot's index may refuse it: known before anything is sent. #}
 {% macro longest_key() %}0{% endmacro %}
 
@@ -90,13 +102,13 @@ cross join (select count(*) as added from {{ diff }}) as r
 {{ d.join_hint(sorted) }}
 {{ step("write the differences") }}
 create table {{ diff }} as
+{{ d.number_rows() }}
 select
   case
     when m.{{ keys[0].name }} is null then 'removed'
     when k.{{ keys[0].name }} is null{% if in_doubt %} or not k._levin_accepted{% endif %}{% if resync %} or k._levin_generation < {{ due_before }}{% endif %} then 'added'
     else 'changed'
   end as _levin_operation,
-  row_number() over () as _levin_sequence,
   case
     when m.{{ keys[0].name }} is null or k.{{ keys[0].name }} is null then null
 {% if in_doubt %}
@@ -105,8 +117,7 @@ select
 {% if due_before %}
     when k._levin_generation < {{ due_before }} then {{ every_mark }}
 {% endif %}
-    else {% if compared %}{% for c in columns %}case when {{ d.differs(c, col("m", c.name), col("k", c.name)) }} then '1' else '0' end{% if not loop.last +%}
-      || {% endif %}{% endfor %}{% else %}{{ no_mark }}{% endif +%}
+    else {% if compared %}{{ d.marks() }}{% else %}{{ no_mark }}{% endif +%}
   end as _levin_changed,
 {% if in_doubt %}
   case
@@ -126,7 +137,7 @@ select
 {% for c in columns %}
   {{ col("m", c.name) }},
 {% endfor %}
-  {{ d.pack(all, "k", snapshot) }} as _levin_previous
+  {{ d.pack(all, "k", snapshot) }} as _levin_previous{{ d.row_number() }}
 from (
   select * from {{ d.source() }} as m
   where {{ d.key_is_whole(keys, "m") }}
@@ -148,6 +159,7 @@ where m.{{ keys[0].name }} is null
   or {{ d.differs(c, col("m", c.name), col("k", c.name)) }}
 {% endfor %}
 {% endif %}
+{{ d.rows_numbered() }}
 {{ step("count", "rows") }}
 select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,
   s.known - r.removed + r.new_keys as expected,

@@ -8,3 +8,15 @@
 (select coalesce(max({% for key in keys %}pg_column_size({{ key.name }}){% if not loop.last %} + {% endif %}{% endfor %}), 0) from {{ diff }} where _levin_operation = 'added')
 {% else %}0{% endif %}
 {% endmacro %}
+{# A window function keeps whole input rows, here those of model and snapshot together, and a row
+   has at most 1,664 columns. So the differing rows are written first and numbered around them;
+   `offset 0` keeps the planner from making one of the two again. #}
+{% macro row_number() %}{% endmacro %}
+{% macro number_rows() %}
+select r.*, row_number() over () as _levin_sequence
+from (
+{% endmacro %}
+{% macro rows_numbered() %}
+offset 0
+) as r
+{% endmacro %}

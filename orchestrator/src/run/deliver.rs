@@ -8,7 +8,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
 use connectors::change::{ChangeBatch, Operation};
 use connectors::destination::{BatchLimits, Delivery, DeliverySpec, RunFacts};
-use connectors::outcome::{Exchange, Rejection, RowOutcome};
+use connectors::outcome::{DeliveryError, Exchange, Rejection, RowOutcome};
 use connectors::retry::{RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
 use connectors::warehouse::Session;
 use futures::TryStreamExt;
@@ -22,6 +22,7 @@ use super::ledger::{Ledger, position};
 use super::model::Described;
 use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
+use crate::fields;
 use crate::mapping::Mapper;
 use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
 
@@ -96,7 +97,10 @@ pub async fn deliver(
     let delivery = match destination.open(shipment.spec, shipment.facts).await {
         Ok(delivery) => Arc::new(delivery),
         Err(error) => {
-            delivered.stop = Some(error.into());
+            let unusable = matches!(error, DeliveryError::Unauthorized { .. });
+            let missing =
+                if unusable { fields::missing(destination.as_ref(), shipment.spec).await } else { None };
+            delivered.stop = Some(missing.unwrap_or_else(|| error.into()));
             return Ok(());
         }
     };
@@ -552,10 +556,7 @@ impl Delivery for Closed {
         connectors::outcome::Delivered::all(RowOutcome::NotSent, batch.len())
     }
 
-    async fn close(
-        self: Box<Self>,
-        _: bool,
-    ) -> Result<Option<RowOutcome>, connectors::outcome::DeliveryError> {
+    async fn close(self: Box<Self>, _: bool) -> Result<Option<RowOutcome>, DeliveryError> {
         Ok(None)
     }
 }

@@ -412,7 +412,7 @@ fn kind(message: &str) -> ErrorKind {
     if has("Could not set lock on file") {
         return ErrorKind::Busy;
     }
-    if has("No space left on device") || has("Disk quota exceeded") {
+    if has("No space left on device") || has("Disk quota exceeded") || has("File too large") {
         return ErrorKind::OutOfSpace;
     }
     // The appender's messages begin in another way than those of statements.

@@ -15,20 +15,20 @@ having count(*) > 1 or m."id" is null;
 
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+
 select
   case
     when m."id" is null then 'removed'
     when k."id" is null or not k._levin_accepted or k._levin_generation < 7 then 'added'
     else 'changed'
   end as _levin_operation,
-  row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
     when k._levin_version is not null then '111'
     when k._levin_generation < 7 then '111'
-    else case when m."email" is distinct from k."email" then '1' else '0' end
-      || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
-      || case when json(m."profile") is distinct from json(k."profile") then '1' else '0' end
+    else concat(case when m."email" is distinct from k."email" then '1' else '0' end
+      , case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
+      , case when json(m."profile") is distinct from json(k."profile") then '1' else '0' end)
   end as _levin_changed,
   case
     when m."id" is null and k._levin_sent = 'removed' then k._levin_version
@@ -42,7 +42,7 @@ select
   m."email",
   m."O""Brien's ltv",
   m."profile",
-  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous
+  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous, row_number() over () as _levin_sequence
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
   where m."id" is not null

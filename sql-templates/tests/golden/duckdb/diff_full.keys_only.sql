@@ -1,12 +1,12 @@
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+
 select
   case
     when m."id" is null then 'removed'
     when k."id" is null then 'added'
     else 'changed'
   end as _levin_operation,
-  row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
     else '000'
@@ -16,7 +16,7 @@ select
   m."email",
   m."O""Brien's ltv",
   m."profile",
-  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous
+  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous, row_number() over () as _levin_sequence
 from (
   select * from (
 select * from customers -- all of them;

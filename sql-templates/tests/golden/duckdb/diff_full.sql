@@ -1,24 +1,24 @@
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+
 select
   case
     when m."id" is null then 'removed'
     when k."id" is null then 'added'
     else 'changed'
   end as _levin_operation,
-  row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
-    else case when m."email" is distinct from k."email" then '1' else '0' end
-      || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
-      || case when json(m."profile") is distinct from json(k."profile") then '1' else '0' end
+    else concat(case when m."email" is distinct from k."email" then '1' else '0' end
+      , case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
+      , case when json(m."profile") is distinct from json(k."profile") then '1' else '0' end)
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."id", k."id") as "id",
   m."email",
   m."O""Brien's ltv",
   m."profile",
-  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous
+  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous, row_number() over () as _levin_sequence
 from (
   select * from (
 select * from customers -- all of them;

@@ -15,22 +15,22 @@ having count(*) > 1 or m."tenant" is null or m."id" is null;
 
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+
 select
   case
     when m."tenant" is null then 'removed'
     when k."tenant" is null then 'added'
     else 'changed'
   end as _levin_operation,
-  row_number() over () as _levin_sequence,
   case
     when m."tenant" is null or k."tenant" is null then null
-    else case when m."email" is distinct from k."email" then '1' else '0' end
+    else concat(case when m."email" is distinct from k."email" then '1' else '0' end)
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."tenant", k."tenant") as "tenant",
   coalesce(m."id", k."id") as "id",
   m."email",
-  struct_pack("tenant" := k."tenant", "id" := k."id", "email" := k."email") as _levin_previous
+  struct_pack("tenant" := k."tenant", "id" := k."id", "email" := k."email") as _levin_previous, row_number() over () as _levin_sequence
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
   where m."tenant" is not null and m."id" is not null

@@ -1,5 +1,3 @@
 -- the model (returns rows)
-select * from (
-select * from customers -- all of them;
-) as m;
+select * from customers -- all of them;;
 

@@ -15,13 +15,14 @@ having count(*) > 1 or m."id" is null;
 
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+select r.*, row_number() over () as _levin_sequence
+from (
 select
   case
     when m."id" is null then 'removed'
     when k."id" is null or not k._levin_accepted or k._levin_generation < 7 then 'added'
     else 'changed'
   end as _levin_operation,
-  row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
     when k._levin_version is not null then '111'
@@ -65,7 +66,9 @@ where m."id" is null
   or k._levin_generation < 7
   or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or m."profile"::jsonb is distinct from k."profile"::jsonb;
+  or m."profile"::jsonb is distinct from k."profile"::jsonb
+offset 0
+) as r;
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,

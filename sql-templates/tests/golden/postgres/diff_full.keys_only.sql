@@ -3,13 +3,14 @@ set local enable_hashjoin = off;
 
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+select r.*, row_number() over () as _levin_sequence
+from (
 select
   case
     when m."id" is null then 'removed'
     when k."id" is null then 'added'
     else 'changed'
   end as _levin_operation,
-  row_number() over () as _levin_sequence,
   case
     when m."id" is null or k."id" is null then null
     else '000'
@@ -28,7 +29,9 @@ select * from customers -- all of them;
 ) as m
 full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."id" = k."id"
 where m."id" is null
-  or k."id" is null;
+  or k."id" is null
+offset 0
+) as r;
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
