@@ -247,11 +247,16 @@ impl HttpClient {
     }
 
     fn failure(&self, error: reqwest::Error, calls_before: u64) -> Failure {
+        // Host and port say where nothing answers; the rest of an address may hold secrets.
+        let place = error.url().and_then(|url| {
+            let port = url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
+            Some(format!("{}{port}: ", url.host_str()?))
+        });
         let error = error.without_url();
         if let Some(found) = sources(&error).find_map(|e| e.downcast_ref::<Forbidden>()) {
             return forbidden(found, calls_before);
         }
-        let message = self.settings.redactor.redact(&chain(&error));
+        let message = self.settings.redactor.redact(&(place.unwrap_or_default() + &chain(&error)));
         if sources(&error).any(is_certificate_trouble) {
             let hint = "Check the address and the server's certificate; an authority of your own can be added \
                         with SSL_CERT_FILE.";

@@ -201,6 +201,7 @@ error_codes! {
     ModelDuplicateColumn  "MODEL_DUPLICATE_COLUMN"    Failed   "give every column of the model a name of its own with `as`"
     ModelReservedColumn   "MODEL_RESERVED_COLUMN"     Failed   "rename the column in the model with `as`"
     KeyTypeUnsupported    "KEY_TYPE_UNSUPPORTED"      Failed   "cast the key in the model to text or to an integer"
+    KeyTooLong            "KEY_TOO_LONG"              Failed   "use a shorter key: for example `md5(key)` beside the long one in the model"
     KeyChanged            "KEY_CHANGED"               Failed   "`levin run SYNC --full-resync` sends every row again; `--reset-cdc` takes today's rows as accepted"
     KeyTypeNotOneToOne    "KEY_TYPE_NOT_ONE_TO_ONE"   Failed   "cast the key back to its former type, or use `--full-resync` or `--reset-cdc`"
     ColumnTypeUnsupported "COLUMN_TYPE_UNSUPPORTED"   Failed   "cast the column in the model, or leave it out"

@@ -2,3 +2,9 @@
    needs it anyway. When it fails, the run sets keys aside. #}
 {% macro first_unique() %}{{ d.index_keys(diff, keys) }}{% endmacro %}
 {% macro first_duplicates() %}0{% endmacro %}
+{# As stored: what compresses well takes no more room in the index either. #}
+{% macro longest_key() %}
+{% if keys | selectattr("unbounded") | list %}
+(select coalesce(max({% for key in keys %}pg_column_size({{ key.name }}){% if not loop.last %} + {% endif %}{% endfor %}), 0) from {{ diff }} where _levin_operation = 'added')
+{% else %}0{% endif %}
+{% endmacro %}

@@ -24,6 +24,9 @@ pub struct Facts {
     pub extends: String,
     /// The most columns a table can have; `None` when there is no such limit.
     pub max_columns: Option<usize>,
+    /// The most bytes that a primary key can have, because the snapshot's index holds no more;
+    /// `None` when there is no such limit.
+    pub max_key_bytes: Option<u64>,
     /// The most bytes a name can have.
     pub max_identifier_bytes: usize,
     /// The character around a quoted name; doubled inside one.

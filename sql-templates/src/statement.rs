@@ -2,7 +2,7 @@
 
 use minijinja::value::Value;
 
-use crate::column::Column;
+use crate::column::{Column, LogicalType};
 use crate::dialect::Dialect;
 use crate::dispatch::{Printable, map, parse_expect, render};
 use crate::model::{ModelSql, PlainTable};
@@ -714,6 +714,7 @@ fn column_value(column: &Column, dialect: Dialect) -> Vec<(&'static str, Value)>
         ("name", ident(&Ident(column.name.clone()))),
         ("wire", named(fact.and_then(|f| f.wire.as_ref()))),
         ("comparable", named(fact.and_then(|f| f.comparable.as_ref()))),
+        ("unbounded", Value::from(matches!(column.logical, LogicalType::Text | LogicalType::Binary))),
     ]
 }
 

@@ -81,14 +81,19 @@ fn every_statement_parses_in_its_dialect() {
                 match Parser::parse_sql(grammar.as_ref(), step.sql.text()) {
                     Ok(parsed) if parsed.len() == 1 => {}
                     Ok(parsed) => {
-                        wrong.push(format!("{name}: {} are {} statements", step.name, parsed.len()))
+                        wrong.push(format!("{name}: {} are {} statements", step.name, parsed.len()));
                     }
                     Err(e) => match UNPARSABLE.iter().position(|(part, _)| step.sql.text().contains(part)) {
                         Some(reason) => {
                             allowed.insert(reason);
                         }
                         None => {
-                            wrong.push(format!("{} {name}, {}: {e}\n{}", dialect.name(), step.name, step.sql))
+                            wrong.push(format!(
+                                "{} {name}, {}: {e}\n{}",
+                                dialect.name(),
+                                step.name,
+                                step.sql
+                            ));
                         }
                     },
                 }

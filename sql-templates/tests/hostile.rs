@@ -1,6 +1,8 @@
 //! Unquoted text cannot reach SQL: whatever stands in a name or a value, it comes out as one quoted
 //! token that means exactly that, or the statement is refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use proptest::prelude::*;
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, Ident,

@@ -1,5 +1,7 @@
 //! The folders of templates: nothing in them that is not needed, nothing needed that is missing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -141,7 +141,7 @@ impl Checkpoint for Checkpoints<'_, '_> {
             || (!ledger.is_empty() && self.last.elapsed() >= checkpoint_interval())
     }
 
-    async fn commit(&mut self, ledger: Ledger) -> Result<(), Error> {
+    async fn commit(&mut self, ledger: &Ledger) -> Result<(), Error> {
         let run = self.run;
         let mut session = run.session("commit").await?;
         let exceptions = ledger.exceptions();

@@ -44,13 +44,15 @@ pub struct Delivered {
     pub retries: u64,
     /// Why the delivery did not come to its end.
     pub stop: Option<Error>,
+    /// How a batch ended is not known to this process; its note is still open.
+    pub broken_off: bool,
 }
 
 /// What the run commits in the middle of a long delivery.
 #[async_trait::async_trait]
 pub trait Checkpoint: Send {
     /// Commits what the ledger holds; called with every batch that is in it ended.
-    async fn commit(&mut self, ledger: Ledger) -> Result<(), Error>;
+    async fn commit(&mut self, ledger: &Ledger) -> Result<(), Error>;
 
     /// Whether enough has gathered, or enough time has passed.
     fn is_due(&self, ledger: &Ledger) -> bool;
@@ -308,7 +310,8 @@ impl Dispatch<'_, '_> {
         }
         if !self.deferred && checkpoint.is_due(&self.delivered.ledger) {
             self.drain().await?;
-            checkpoint.commit(std::mem::take(&mut self.delivered.ledger)).await?;
+            checkpoint.commit(&self.delivered.ledger).await?;
+            self.delivered.ledger = Ledger::default();
         }
         self.batches += 1;
         let batch = self.batches;
@@ -336,18 +339,23 @@ impl Dispatch<'_, '_> {
         Ok(())
     }
 
+    /// Waits for every batch under way, whatever became of the notes about some of them.
     async fn drain(&mut self) -> Result<(), Error> {
+        let mut outcome = Ok(());
         while !self.tasks.is_empty() {
-            self.collect_one().await?;
+            let collected = self.collect_one().await;
+            outcome = outcome.and(collected);
         }
-        Ok(())
+        outcome
     }
 
     /// Takes the next batch that ends, and notes how.
     async fn collect_one(&mut self) -> Result<(), Error> {
         let Some(joined) = self.tasks.join_next().await else { return Ok(()) };
-        let ended =
-            joined.map_err(|e| Error::new(ErrorCode::Internal, format!("a delivery broke off: {e}")))?;
+        let ended = joined.map_err(|e| {
+            self.delivered.broken_off = true;
+            Error::new(ErrorCode::Internal, format!("a delivery broke off: {e}"))
+        })?;
         let Some(operation) = super::ledger::operation(ended.rows.operation) else { return Ok(()) };
         let mut exceptions: Vec<NotedException> = Vec::new();
         let mut accepted = 0;
@@ -362,7 +370,7 @@ impl Dispatch<'_, '_> {
         }
         exceptions.extend(ended.unmapped.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
         self.count(operation, accepted, &exceptions);
-        self.keep_exchanges(&ended).await?;
+        let kept = self.keep_exchanges(&ended).await;
         self.delivered.calls += ended.settled.calls;
         self.delivered.retries += ended.settled.retries;
         self.done += accepted + exceptions.len() as u64;
@@ -370,13 +378,25 @@ impl Dispatch<'_, '_> {
         self.observe(&ended);
         if self.deferred || ended.settled.outcomes.contains(&RowOutcome::Deferred) {
             self.waiting.push(Waiting { batch: ended.batch, rows: ended.rows, exceptions });
-        } else {
-            fail::fail_point!("deliver.before_end_note");
-            self.run.store.end(self.run.id, ended.batch, &exceptions).await?;
-            fail::fail_point!("deliver.after_end_note");
-            self.delivered.ledger.end(ended.batch, ended.rows, exceptions);
+            return kept;
         }
-        Ok(())
+        fail::fail_point!("deliver.before_end_note");
+        let noted = self.end(ended.batch, ended.rows, exceptions).await;
+        fail::fail_point!("deliver.after_end_note");
+        kept.and(noted)
+    }
+
+    /// Notes how a batch ended. What the ledger holds is committed even when the store takes no more
+    /// notes: else rows that were accepted would come again as if they had never been sent.
+    async fn end(
+        &mut self,
+        batch: i64,
+        rows: NotedRows,
+        exceptions: Vec<NotedException>,
+    ) -> Result<(), Error> {
+        let noted = self.run.store.end(self.run.id, batch, &exceptions).await;
+        self.delivered.ledger.end(batch, rows, exceptions);
+        noted
     }
 
     fn count(&mut self, operation: Operation, accepted: u64, exceptions: &[NotedException]) {
@@ -448,16 +468,12 @@ impl Dispatch<'_, '_> {
         let complete = complete && !self.is_stopped();
         let waiting = std::mem::take(&mut self.waiting);
         if complete && !waiting.is_empty() {
-            if self.deferred {
-                // Nothing of it could be seen until now, so until now nothing of it could be in doubt.
-                fail::fail_point!("deliver.before_start_note");
-                for Waiting { batch, rows, .. } in &waiting {
-                    self.run
-                        .store
-                        .start(Note { run: self.run.id, batch: *batch, rows: *rows, end: None })
-                        .await?;
-                }
-                fail::fail_point!("deliver.after_start_note");
+            if self.deferred
+                && let Err(error) = self.start_waiting(&waiting).await
+            {
+                self.undo(&waiting, NotedOutcome::NotSent);
+                let _ = delivery.close(false).await;
+                return Err(error);
             }
             if self.lease.gate().admit(self.run.sync.destination.destination.timeout()).await.is_err() {
                 self.undo(&waiting, NotedOutcome::NotSent);
@@ -472,6 +488,7 @@ impl Dispatch<'_, '_> {
                     (true, None | Some(RowOutcome::Accepted)) => {}
                     (true, Some(RowOutcome::InDoubt)) => {
                         self.undo(&waiting, NotedOutcome::InDoubt);
+                        self.delivered.broken_off = true;
                         return Ok(());
                     }
                     _ => {
@@ -479,11 +496,12 @@ impl Dispatch<'_, '_> {
                         return Ok(());
                     }
                 }
+                let mut noted = Ok(());
                 for Waiting { batch, rows, exceptions } in waiting {
-                    self.run.store.end(self.run.id, batch, &exceptions).await?;
-                    self.delivered.ledger.end(batch, rows, exceptions);
+                    let this = self.end(batch, rows, exceptions).await;
+                    noted = noted.and(this);
                 }
-                Ok(())
+                noted
             }
             Err(error) => {
                 self.undo(&waiting, NotedOutcome::NotSent);
@@ -493,6 +511,16 @@ impl Dispatch<'_, '_> {
                 Ok(())
             }
         }
+    }
+
+    /// Nothing of a deferred delivery could be seen until now, so until now nothing of it could be in doubt.
+    async fn start_waiting(&self, waiting: &[Waiting]) -> Result<(), Error> {
+        fail::fail_point!("deliver.before_start_note");
+        for Waiting { batch, rows, .. } in waiting {
+            self.run.store.start(Note { run: self.run.id, batch: *batch, rows: *rows, end: None }).await?;
+        }
+        fail::fail_point!("deliver.after_start_note");
+        Ok(())
     }
 
     /// Rows that were written and do not count, because the delivery did not come to its end.

@@ -1,10 +1,11 @@
 //! Stage 2: what differs, found inside the warehouse.
 
 use connectors::warehouse::{ErrorKind, Session};
-use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Statement, SyncScope, script};
+use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Shape, Statement, SyncScope, TableRef, script};
 
 use super::Run;
 use super::differences::{Diff, read_counts};
+use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
 use crate::grants::{missing_for_reading, missing_for_writing};
 
@@ -76,6 +77,7 @@ pub async fn diff(
     let table = run.tables.diff(question.of);
     match session.execute(&quick).await {
         Ok(effect) => {
+            check_keys(run, session, &effect, std::slice::from_ref(&table)).await?;
             if let Some(counts) = read_counts(&effect)? {
                 fail::fail_point!("diff.after");
                 return Ok(Diff { table, shape: shape(question), set_aside: None, counts });
@@ -88,25 +90,76 @@ pub async fn diff(
             session.execute(&drop).await?;
         }
         Err(e) if e.kind == ErrorKind::UniqueViolation => {}
-        Err(e) => return Err(failed(run, e)),
+        Err(e) => return Err(failed(run, scope.shape, e)),
     }
     let careful = diff_script(run, scope, question, true, Atomicity::Snapshot, &[])?;
-    let effect = session.execute(&careful).await.map_err(|e| failed(run, e))?;
+    let effect = session.execute(&careful).await.map_err(|e| failed(run, scope.shape, e))?;
+    check_keys(run, session, &effect, &[table.clone(), run.tables.set_aside(question.of)]).await?;
     let counts = read_counts(&effect)?
         .ok_or_else(|| Error::new(ErrorCode::Internal, "keys that were set aside are in the diff"))?;
     fail::fail_point!("diff.after");
     Ok(Diff { table, shape: shape(question), set_aside: Some(run.tables.set_aside(question.of)), counts })
 }
 
+/// Refuses keys that the snapshot could not hold, before anything is sent; the diff's tables go.
+async fn check_keys(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    effect: &connectors::warehouse::Effect,
+    tables: &[TableRef],
+) -> Result<(), Error> {
+    let refused = longest_key(run, effect);
+    if refused.is_err() {
+        let drop = script(run.dialect(), Atomicity::Transaction, &[Statement::Prune { drop: tables }])?;
+        session.execute(&drop).await?;
+    }
+    refused
+}
+
+/// Refuses keys that the snapshot could not hold.
+pub fn longest_key(run: &Run<'_>, effect: &connectors::warehouse::Effect) -> Result<(), Error> {
+    let longest = only_row(effect.result("count"), "the count")?.count("longest_key")?.unsigned_abs();
+    match run.dialect().facts().max_key_bytes {
+        Some(most) if longest > most => {
+            Err(key_too_long(run, &format!("a new key has {longest} bytes, the most are {most}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn key_too_long(run: &Run<'_>, said: &str) -> Error {
+    let model = &run.sync.model;
+    Error::new(
+        ErrorCode::KeyTooLong,
+        format!(
+            "a primary key of model `{}` is too long for an index of {}: {said}",
+            model.slug,
+            run.dialect().name()
+        ),
+    )
+    .at(model.file.clone(), 1)
+}
+
 fn shape(question: &DiffQuestion<'_>) -> DiffShape {
     if question.first { DiffShape::First } else { DiffShape::Full }
 }
 
+/// From so many columns on, what an engine cannot do is to hold them all.
+const MANY_COLUMNS: usize = 250;
+
 /// Troubles of the diff are mostly troubles of the model.
-pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Error {
+pub fn failed(run: &Run<'_>, shape: &Shape, error: connectors::warehouse::WarehouseError) -> Error {
     let model = &run.sync.model;
     match error.kind {
-        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data => {
+        ErrorKind::Unsupported if error.step.as_deref() == Some("index the keys") => {
+            key_too_long(run, &error.message)
+        }
+        // A limit on a row's columns or on their bytes.
+        ErrorKind::Unsupported if shape.keys.len() + shape.columns.len() >= MANY_COLUMNS => {
+            Error::new(ErrorCode::TooManyColumns, format!("model `{}`: {}", model.slug, error.message))
+                .at(model.file.clone(), 1)
+        }
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Data | ErrorKind::Unsupported => {
             let step = error.step.as_deref().unwrap_or("diff");
             Error::new(
                 ErrorCode::ModelFailed,
@@ -121,7 +174,6 @@ pub fn failed(run: &Run<'_>, error: connectors::warehouse::WarehouseError) -> Er
             missing_for_writing(&model.source, &error.message)
         }
         ErrorKind::Permission => missing_for_reading(model, &error.message),
-        ErrorKind::Unsupported => Error::new(ErrorCode::TooManyColumns, error.message),
         _ => error.into(),
     }
 }

@@ -98,6 +98,9 @@ impl Progress for Silent {
     fn delivered(&self, _: u64, _: u64) {}
 }
 
+/// How long to leave a busy warehouse alone before asking again.
+const BUSY_PAUSE: Duration = Duration::from_millis(200);
+
 /// What every stage of a run may use.
 pub struct Run<'a> {
     /// The project.
@@ -153,11 +156,25 @@ impl<'a> Run<'a> {
 
     async fn session(&self, stage: &'static str) -> Result<Box<dyn Session>, Error> {
         let tag = Tag { sync: self.sync.slug.clone(), run: (self.id > 0).then_some(self.id), stage };
-        self.warehouse().session(&tag).await.map_err(|error| {
-            let error = Error::from(error);
-            let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
-            Error { message, ..error }
-        })
+        let patience = Instant::now() + self.request.wait.unwrap_or_default();
+        loop {
+            match self.warehouse().session(&tag).await {
+                Ok(session) => return Ok(session),
+                // Another process has the whole warehouse: waiting for a run of it is waiting for it.
+                Err(e)
+                    if e.kind == ErrorKind::Busy
+                        && Instant::now() < patience
+                        && !self.cancel.is_cancelled() =>
+                {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
+                Err(error) => {
+                    let error = Error::from(error);
+                    let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
+                    return Err(Error { message, ..error });
+                }
+            }
+        }
     }
 
     /// A request may begin only while the lease outlives its time-out, so the lease is longer.
@@ -195,7 +212,7 @@ impl<'a> Clock<'a> {
     }
 }
 
-/// Runs a sync now. The report tells how it ended; only trouble with the store itself is an error.
+/// Runs a sync now. The report tells how it ended; it is an error only when no run could begin.
 pub async fn run(
     project: &Project,
     sync: &Arc<SyncSpec>,
@@ -210,9 +227,13 @@ pub async fn run(
     let mut clock = Clock::new(&run);
     let outcome = execute(&run, &mut course, &mut clock).await;
     let stages = std::mem::take(&mut clock.seconds);
-    let report = course.report(&run, stages, outcome.err());
+    let mut report = course.report(&run, stages, outcome.err());
     let text = serde_json::to_string(&report).unwrap_or_default();
-    store.end_run(run.id, report.status.name(), &report.finished_at, &text).await?;
+    if let Err(error) = store.end_run(run.id, report.status.name(), &report.finished_at, &text).await {
+        report.status = Status::Failed;
+        report.exit = error.code.exit();
+        report.error.get_or_insert_with(|| ReportedError::from(&error));
+    }
     Ok(report)
 }
 
@@ -360,7 +381,10 @@ async fn execute_with_lease<'a>(
         };
         let ledger = std::mem::take(&mut course.delivered.ledger);
         let complete = result.is_ok() && course.delivered.stop.is_none() && !run.cancel.is_cancelled();
-        if needs_commit(run, &diff, state, &ledger, course.planned.total() > 0) {
+        // What broke off is settled from its note, which a last commit would make superfluous.
+        if !course.delivered.broken_off
+            && needs_commit(run, &diff, state, &ledger, course.planned.total() > 0)
+        {
             finish(run, session, scope, &facts, state, &mut commits, ledger, complete, &mut drop_later)
                 .await?;
             clock.ended(Stage::Commit, &summary::committed(&course.delivered));
@@ -372,7 +396,8 @@ async fn execute_with_lease<'a>(
         course::audit(run, session.as_mut(), course, outcome.as_ref().err()).await;
         // After an error the next run may have to settle from these tables: see `tidy`.
         if outcome.is_ok() {
-            course.untidy = !prune::prune(session.as_mut(), run, &drop_later).await?;
+            course.untidy =
+                course.delivered.broken_off || !prune::prune(session.as_mut(), run, &drop_later).await?;
         }
     }
     outcome

@@ -17,7 +17,7 @@ use sql_templates::{
 };
 
 use super::definition::{Change, Meaning};
-use super::diff::{DiffQuestion, diff_script, failed};
+use super::diff::{DiffQuestion, diff_script, failed, longest_key};
 use super::differences::{Counts, read_counts};
 use super::lease::Cancel;
 use super::model::{Described, describe};
@@ -194,7 +194,7 @@ impl Rehearsal<'_> {
             }
             script.steps.extend(sql_templates::script(run.dialect(), Atomicity::Rehearsal, &look)?.steps);
             match session.execute(&script).await {
-                Ok(effect) => match read_counts(&effect)? {
+                Ok(effect) => match longest_key(run, &effect).and_then(|()| read_counts(&effect))? {
                     Some(counts) => break (effect, counts),
                     None if !careful => careful = true,
                     None => {
@@ -207,7 +207,7 @@ impl Rehearsal<'_> {
                 Err(e) if e.kind == connectors::warehouse::ErrorKind::UniqueViolation && !careful => {
                     careful = true;
                 }
-                Err(e) => return Err(failed(run, e)),
+                Err(e) => return Err(failed(run, &shape, e)),
             }
         };
         if let Some(unfinished) = &unfinished {

@@ -8,6 +8,7 @@ use super::definition::Definition;
 use super::lease::Holder;
 use super::rows::result_rows;
 use crate::error::{Error, ErrorCode};
+use crate::grants::missing_for_writing;
 
 /// The state's row of one sync.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +59,9 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
     let effect = match session.execute(&read).await {
         Ok(effect) => effect,
         Err(e) if e.kind == ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind == ErrorKind::Permission => {
+            return Err(missing_for_writing(&run.sync.model.source, &e.message));
+        }
         Err(e) => return Err(e.into()),
     };
     let Some(row) = result_rows(effect.result("read the state")).next() else { return Ok(None) };

@@ -25,7 +25,7 @@ create unique index on "levin_planner"."p6f0c2a9e_s1_diff_7" ("tenant", "id");
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, 0 as changed, 0 as removed, 0 as known, r.added as expected,
-  0 as own_duplicates
+  0 as own_duplicates, 0 as longest_key
 from (
   select count(*) as queried, cast(coalesce(sum(case when m."tenant" is null or m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
   from "levin_planner"."p6f0c2a9e_s1_model_7" as m
