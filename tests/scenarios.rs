@@ -19,6 +19,8 @@ mod mapping;
 mod modes;
 #[path = "scenarios/rejections.rs"]
 mod rejections;
+#[path = "scenarios/requests.rs"]
+mod requests;
 #[path = "scenarios/secrets.rs"]
 mod secrets;
 #[path = "scenarios/shape.rs"]
