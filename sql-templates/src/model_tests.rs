@@ -1,3 +1,5 @@
+//! What is a model, what is none, and which models may be read twice.
+
 use super::*;
 
 fn both(text: &str) -> [Result<ModelSql, NotOneSelect>; 2] {

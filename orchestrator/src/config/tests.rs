@@ -544,13 +544,14 @@ fn a_folder_without_levin_yml_is_no_project() {
 }
 
 #[tokio::test]
-async fn looking_online_names_every_destination_in_trouble() {
+async fn looking_online_names_every_source_and_destination_in_trouble() {
     let project = Folder::new().project();
     let troubles = crate::check::online(&project).await;
     let subjects: Vec<&str> = troubles.iter().map(|trouble| trouble.subject.as_str()).collect();
-    assert_eq!(subjects, ["destination crm", "destination out"]);
-    assert_eq!(troubles[0].error.code, ErrorCode::DestinationUnusable);
-    assert_eq!(troubles[0].error.advice(), "open it");
+    assert_eq!(subjects, ["source wh", "destination crm", "destination out"]);
+    assert_eq!(troubles[0].error.code, ErrorCode::SourceUnreachable);
+    assert_eq!(troubles[1].error.code, ErrorCode::DestinationUnusable);
+    assert_eq!(troubles[1].error.advice(), "open it");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! The truth table of PostgreSQL's types.
+
 use sql_templates::LogicalType as L;
 
 use super::Truth;
