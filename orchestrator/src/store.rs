@@ -186,7 +186,10 @@ impl Store {
             .await
             .map_err(failed)?;
         for statement in MIGRATIONS {
-            sqlx::query(*statement).execute(&pool).await.map_err(failed)?;
+            // Of two who make the same table at once, Postgres refuses one; the second time it is there.
+            if sqlx::query(*statement).execute(&pool).await.is_err() {
+                sqlx::query(*statement).execute(&pool).await.map_err(failed)?;
+            }
         }
         sqlx::query("insert into levin_store (name, value) values ('id', $1) on conflict (name) do nothing")
             .bind(uuid::Uuid::new_v4().to_string())
@@ -211,17 +214,22 @@ impl Store {
     /// A new run's number.
     pub async fn begin_run(&self, sync_id: i64, sync: &str, started_at: &str) -> Result<i64, Error> {
         fail::fail_point!("store.begin_run");
-        sqlx::query(
-            "insert into levin_runs (id, sync_id, sync, status, started_at)
-             select coalesce(max(id), 0) + 1, $1, $2, 'running', $3 from levin_runs returning id",
-        )
-        .bind(sync_id)
-        .bind(sync)
-        .bind(started_at)
-        .fetch_one(&self.pool)
-        .await
-        .map(|row| row.get(0))
-        .map_err(failed)
+        loop {
+            let begun = sqlx::query(
+                "insert into levin_runs (id, sync_id, sync, status, started_at)
+                 select coalesce(max(id), 0) + 1, $1, $2, 'running', $3 from levin_runs returning id",
+            )
+            .bind(sync_id)
+            .bind(sync)
+            .bind(started_at)
+            .fetch_one(&self.pool)
+            .await;
+            match begun {
+                // Another replica took the number; the next one is free.
+                Err(sqlx::Error::Database(e)) if e.is_unique_violation() => {}
+                begun => return begun.map(|row| row.get(0)).map_err(failed),
+            }
+        }
     }
 
     /// How a run ended.

@@ -95,6 +95,13 @@ impl SyncTables {
         TableRef { schema: self.audit.clone(), name: Ident("sync_runs".to_owned()) }
     }
 
+    /// The generation of the run that made a table which each run makes anew.
+    pub fn generation_of(&self, name: &str) -> Option<i64> {
+        let rest = name.strip_prefix(&self.prefix)?.strip_prefix('_')?;
+        let of = ["diff_", "model_", "set_aside_", "outcomes_"].iter().find_map(|p| rest.strip_prefix(p))?;
+        of.split('_').next()?.parse().ok()
+    }
+
     /// Whether a managed table's name belongs to this sync and is made anew by each run.
     pub fn is_leftover(&self, name: &str) -> bool {
         name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('_')).is_some_and(|rest| {

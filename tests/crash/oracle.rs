@@ -86,8 +86,8 @@ pub fn planned(report: &Value) -> u64 {
         .sum()
 }
 
-/// Nothing lies about in the managed schema, and no note is kept of what is committed.
-pub fn nothing_is_left_over(scene: &Scene) {
+/// Nothing lies about in the managed schema.
+pub fn no_table_is_left_over(scene: &Scene) {
     let left: Vec<String> = scene
         .managed_tables()
         .into_iter()
@@ -96,6 +96,11 @@ pub fn nothing_is_left_over(scene: &Scene) {
         })
         .collect();
     assert!(left.is_empty(), "left in the warehouse: {left:?}");
+}
+
+/// Neither tables nor notes nor sessions are kept of what is committed.
+pub fn nothing_is_left_over(scene: &Scene) {
+    no_table_is_left_over(scene);
     let noted = scene.runs_with_notes();
     assert!(noted.is_empty(), "notes of runs {noted:?} are left in the store");
     if scene.engine == Engine::Postgres {

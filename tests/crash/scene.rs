@@ -182,6 +182,11 @@ impl Scene {
         &self.warehouse
     }
 
+    /// The store lies there from now on, for whoever runs the project.
+    pub fn keep_store_at(&self, url: &str) {
+        self.write("levin.yml", &format!("name: crash\nstore: {url}\nlease: 60s\n"));
+    }
+
     /// The DuckDB file lies elsewhere from now on.
     pub fn move_warehouse(&mut self, path: &Path) {
         self.warehouse = path.display().to_string();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tests::postgres::PostgresServer;
 
 use crate::oracle;
 use crate::receiver::Answer;
@@ -53,6 +54,7 @@ fn ends_well(scene: &Scene, folder: &Path) {
     let again = run_there(folder, &[]).wait();
     assert_eq!(oracle::planned(&oracle::succeeded(&again)), 0, "{again:?}");
     assert_eq!(scene.content(), oracle::expected(scene, &scene.content(), &scene.model));
+    oracle::no_table_is_left_over(scene);
     let told = oracle::requests_are_honest(&scene.receiver.requests(), |_, _| true);
     assert!(told.empty_removals <= BATCH * CONCURRENCY, "{told:?}");
 }
@@ -135,41 +137,55 @@ fn a_second_one_is_told_that_the_sync_is_busy_or_waits() {
     }
 }
 
-/// Several first runs at once make schemas, state and snapshot without standing in each other's way.
+/// Several first runs at once make schemas, state, snapshot and store without standing in each other's way.
+fn many_at_once(scene: &mut Scene) {
+    scene.edit(|people| people.extend((1..=20).map(|id| (id, Person::new(format!("{id}@first"), id)))));
+    // The ids of the project are assigned once, before it is copied to other machines.
+    assert_eq!(scene.levin(&["check", "--offline"]).code, Some(0));
+    let folders: Vec<_> = (0..4).map(|_| scene.elsewhere()).collect();
+    let started: Vec<Started> = folders
+        .iter()
+        .enumerate()
+        .map(|(i, folder)| run_there(folder.path(), if i % 2 == 0 { &["--wait", "60s"] } else { &[] }))
+        .collect();
+    let mut done = 0;
+    for (i, ran) in started.into_iter().map(Started::wait).enumerate() {
+        if ran.code == Some(0) {
+            oracle::succeeded(&ran);
+            done += 1;
+        } else {
+            assert_eq!(i % 2, 1, "who waits is served: {ran:?}");
+            let code = ran.error_code();
+            assert!(matches!(code.as_deref(), Some("SYNC_BUSY" | "SOURCE_BUSY")), "{ran:?}");
+        }
+    }
+    assert!(done >= 2);
+    let requests = scene.receiver.requests();
+    let keys: BTreeSet<i64> = requests.iter().flat_map(|r| &r.rows).map(|row| row.key).collect();
+    assert_eq!(requests.iter().map(|r| r.rows.len()).sum::<usize>(), 20, "each row is sent once");
+    assert_eq!(keys.len(), 20);
+    assert_eq!(scene.content(), oracle::expected(scene, &scene.content(), &scene.model));
+    oracle::no_table_is_left_over(scene);
+}
+
 #[test]
 fn many_at_once_are_serialised_or_told_that_it_is_busy() {
+    many_at_once(&mut Scene::new(Engine::Postgres, Target::Http));
+    many_at_once(&mut Scene::new(Engine::DuckDb, Target::Http));
+}
+
+#[test]
+fn many_at_once_may_share_a_store() {
     for engine in [Engine::Postgres, Engine::DuckDb] {
         let mut scene = Scene::new(engine, Target::Http);
-        scene.edit(|people| people.extend((1..=20).map(|id| (id, Person::new(format!("{id}@first"), id)))));
-        // The ids of the project are assigned once, before it is copied to other machines.
-        assert_eq!(scene.levin(&["check", "--offline"]).code, Some(0));
-        if !scene.path("levin.lock.yml").exists() {
-            assert_eq!(scene.levin(&["plan", "people", "--json"]).code, Some(0));
-        }
-        let folders: Vec<_> = (0..4).map(|_| scene.elsewhere()).collect();
-        let started: Vec<Started> = folders
-            .iter()
-            .enumerate()
-            .map(|(i, folder)| run_there(folder.path(), if i % 2 == 0 { &["--wait", "60s"] } else { &[] }))
-            .collect();
-        let mut done = 0;
-        for (i, ran) in started.into_iter().map(Started::wait).enumerate() {
-            if ran.code == Some(0) {
-                oracle::succeeded(&ran);
-                done += 1;
-            } else {
-                assert_eq!(i % 2, 1, "who waits is served: {ran:?}");
-                let code = ran.error_code();
-                assert!(matches!(code.as_deref(), Some("SYNC_BUSY" | "SOURCE_BUSY")), "{ran:?}");
-            }
-        }
-        assert!(done >= 2);
-        let requests = scene.receiver.requests();
-        let keys: BTreeSet<i64> = requests.iter().flat_map(|r| &r.rows).map(|row| row.key).collect();
-        assert_eq!(requests.iter().map(|r| r.rows.len()).sum::<usize>(), 20, "each row is sent once");
-        assert_eq!(keys.len(), 20);
-        assert_eq!(scene.content(), oracle::expected(&scene, &scene.content(), &scene.model));
-        oracle::nothing_is_left_over(&scene);
+        scene.keep_store_at(&PostgresServer::start().fresh_database());
+        many_at_once(&mut scene);
+        let runs = scene.runs();
+        assert_eq!(runs.len(), 4, "{runs:?}");
+        assert!(
+            runs.iter().all(|run| run["status"] != "running" && run["status"] != "interrupted"),
+            "{runs:?}"
+        );
     }
 }
 

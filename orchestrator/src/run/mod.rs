@@ -245,7 +245,11 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
     let outcome = execute_with_lease(run, course, clock, &mut session, &lease, &mut state).await;
     // The lease is given up whatever happened; if that fails it runs out by itself.
     let queried = course.counts.filter(|_| outcome.is_ok()).and_then(|c| i64::try_from(c.queried).ok());
-    let tidy = if lease.is_lost() || (outcome.is_ok() && !course.untidy) { Ok(()) } else { tidy(run).await };
+    let tidy = if outcome.is_err() || lease.is_lost() || course.untidy {
+        tidy(run, lease.generation()).await
+    } else {
+        Ok(())
+    };
     if let Err(error) = tidy {
         // Whoever finds the lease held looks for leftovers, so it stays until it runs out.
         tracing::warn!(error = %error, "what the run leaves could not be dropped; the next run tries again");
@@ -288,7 +292,7 @@ async fn execute_with_lease<'a>(
     }
     run.store.forget_others(run.sync.id, run.id).await?;
     if unclean {
-        let left = prepare::leftovers(session.as_mut(), run, &[]).await?;
+        let left = prepare::leftovers(session.as_mut(), run, None, None).await?;
         prune::prune(session.as_mut(), run, &left).await?;
     }
     fail::fail_point!("prepare.after_settling");
@@ -404,12 +408,13 @@ async fn execute_with_lease<'a>(
 }
 
 /// Drops what is left of a run that could not go on, but for the table that the next one settles from.
-async fn tidy(run: &Run<'_>) -> Result<(), Error> {
+/// Whoever took over may be at work by now, so only tables of the run's own generation are dropped.
+async fn tidy(run: &Run<'_>, generation: i64) -> Result<(), Error> {
     // The run's own session may be gone with what went wrong.
     let mut session = run.session("prune").await?;
     let state = state::read_state(session.as_mut(), run).await?;
     let keep = state.and_then(|s| s.delivering).map(|d| d.table);
-    let left = prepare::leftovers(session.as_mut(), run, keep.as_slice()).await?;
+    let left = prepare::leftovers(session.as_mut(), run, Some(generation), keep.as_deref()).await?;
     prune::prune(session.as_mut(), run, &left).await.map(drop)
 }
 

@@ -239,11 +239,12 @@ pub fn not_one_to_one(run: &Run<'_>) -> Error {
     )
 }
 
-/// Tables that earlier runs of this sync left behind.
+/// Tables that runs of this sync left behind, of one generation or of all, but one to keep.
 pub async fn leftovers(
     session: &mut dyn Session,
     run: &Run<'_>,
-    keep: &[String],
+    generation: Option<i64>,
+    keep: Option<&str>,
 ) -> Result<Vec<sql_templates::TableRef>, Error> {
     let prefix = format!("{}_s{}", project_prefix(&run.project.uuid.to_string()), run.sync.id);
     let list = script(
@@ -255,7 +256,8 @@ pub async fn leftovers(
     let mut tables = Vec::new();
     for row in result_rows(effect.result("list the managed tables")) {
         let Some(name) = row.text("table_name")? else { continue };
-        if run.tables.is_leftover(&name) && !keep.contains(&name) {
+        let asked = generation.is_none() || run.tables.generation_of(&name) == generation;
+        if asked && run.tables.is_leftover(&name) && keep != Some(name.as_str()) {
             tables.push(
                 run.tables.recorded(&name).map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?,
             );
