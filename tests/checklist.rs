@@ -63,10 +63,14 @@ fn checklist() -> Vec<Line> {
 /// The names of the test functions in a Rust file, and of those that a macro runs on each warehouse.
 fn tests_of(text: &str) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
-    let listed = text.split("\non_both_warehouses!(").nth(1).and_then(|rest| rest.split(");").next());
-    found.extend(
-        listed.into_iter().flat_map(|names| names.split(',').map(str::trim)).filter(|n| !n.is_empty()),
-    );
+    for macro_call in ["\non_both_warehouses!(", "\non_every_warehouse!("] {
+        let listed = text.split(macro_call).nth(1).and_then(|rest| rest.split(");").next());
+        // `duckdb_in_memory: a, b`: the word before the colon is no test.
+        let names = listed.into_iter().flat_map(|listed| listed.split(','));
+        found.extend(
+            names.filter_map(|name| name.rsplit(':').next()).map(str::trim).filter(|n| !n.is_empty()),
+        );
+    }
     let mut is_test = false;
     for line in text.lines().map(str::trim) {
         if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
@@ -91,6 +95,10 @@ fn every_test_that_the_checklist_names_exists() {
         BTreeSet::from(["a", "c"])
     );
     assert_eq!(tests_of("\non_both_warehouses!(\n    a,\n    b,\n);\nfn c() {}"), BTreeSet::from(["a", "b"]));
+    assert_eq!(
+        tests_of("\non_every_warehouse!(\n    x:\n    a,\n    b,\n);\nfn c() {}"),
+        BTreeSet::from(["a", "b"])
+    );
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     let mut missing = Vec::new();
     for line in checklist() {
