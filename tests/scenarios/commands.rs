@@ -17,7 +17,89 @@ on_both_warehouses!(
     what_is_not_known_is_said_to_be_nothing,
     a_person_is_told_nothing,
     cleared_fields_keep_their_values,
+    the_line_of_a_run_lacks_what_scripts_read,
+    logs_stand_between_the_data,
+    the_owners_tables_are_touched,
 );
+
+fn the_line_of_a_run_lacks_what_scripts_read(engine: Engine) {
+    let crm = Crm::new(engine, 3, "mode: mirror");
+    let run = crm.run_sends([3, 0, 0]);
+    let mut keys: Vec<&str> = run.report.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "abortedRows",
+            "destinationCalls",
+            "duplicateKeyCount",
+            "error",
+            "failedRows",
+            "finishedAt",
+            "id",
+            "inDoubtCount",
+            "notSent",
+            "nullKeyCount",
+            "parkedCount",
+            "plannedRows",
+            "querySize",
+            "retries",
+            "stages",
+            "startedAt",
+            "status",
+            "successfulRows",
+            "supersededCount",
+            "syncId",
+            "syncSlug",
+            "unchangedCount",
+        ]
+    );
+    for counts in ["plannedRows", "successfulRows", "failedRows", "abortedRows", "notSent"] {
+        let mut of: Vec<&str> = run.report[counts].as_object().unwrap().keys().map(String::as_str).collect();
+        of.sort_unstable();
+        assert_eq!(of, ["addedCount", "changedCount", "removedCount"], "{counts}");
+    }
+    for stage in ["prepare", "diff", "deliver", "commit"] {
+        assert!(run.report["stages"][stage].as_f64().is_some_and(|s| s >= 0.0), "{stage}: {:#}", run.report);
+    }
+    assert_eq!((&run.report["error"], &run.report["parkedCount"]), (&Value::Null, &json!(0)));
+}
+
+fn logs_stand_between_the_data(engine: Engine) {
+    let crm = Crm::new(engine, 3, "mode: mirror");
+    let ended = crm.project.levin(&["--log-format", "json", "-vv", "run", SYNC, "--json"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let data: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(data.len(), 1, "{data:?}");
+    assert_eq!(serde_json::from_str::<Value>(data[0]).unwrap()["syncSlug"], SYNC);
+    let logs: Vec<Value> = ended
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    assert!(!logs.is_empty(), "nothing is logged at -vv");
+    assert!(logs.iter().all(|l| l["level"].is_string() && l["timestamp"].is_string()), "{logs:#?}");
+    assert!(!ended.stderr.contains("@example.com"), "a row value is in the logs");
+}
+
+fn the_owners_tables_are_touched(engine: Engine) {
+    let crm = Crm::new(engine, 5, "mode: mirror");
+    let everything_else = || {
+        crm.project.texts(
+            "select table_schema || '.' || table_name from information_schema.tables
+             where table_schema not in ('levin_planner', 'levin_audit', 'information_schema', 'pg_catalog') order by 1",
+        )
+    };
+    let rows = || crm.project.texts("select id || name || email from customers order by id");
+    let (tables, before) = (everything_else(), rows());
+    crm.project.plan(SYNC, &[]);
+    crm.run_sends([5, 0, 0]);
+    for arguments in [&["--full-resync"] as &[&str], &["--reset-cdc"], &[]] {
+        crm.project.run_with(SYNC, arguments);
+    }
+    assert_eq!(crm.project.levin(&["gc", "--yes"]).code, 0);
+    assert_eq!((everything_else(), rows()), (tables, before));
+}
 
 fn a_plan_is_not_what_the_run_does(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: mirror");

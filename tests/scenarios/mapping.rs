@@ -35,6 +35,7 @@ fn a_mapped_value_loses_its_type(engine: Engine) {
   - {value: null, to: nothing}
   - {value: [1, {a: true}], to: nested}
   - {variable: run_id, to: run}
+  - {variable: sync_id, to: sync_no}
   - {variable: sync_slug, to: sync}
   - {variable: model_slug, to: model}
   - {variable: operation, to: operation}
@@ -54,7 +55,7 @@ fn a_mapped_value_loses_its_type(engine: Engine) {
     let fields = &one["fields"];
     let expected = json!({
         "id": 1, "text": "levin", "number": 42, "nothing": null, "nested": [1, {"a": true}],
-        "run": run.report["id"], "sync": SYNC, "model": "customers", "operation": "added",
+        "run": run.report["id"], "sync_no": run.report["syncId"], "sync": SYNC, "model": "customers", "operation": "added",
         "generation": crm.receiver.requests()[0].generation(), "version": one["version"],
         "started": run.report["startedAt"], "next": 2, "large": false, "upper": "NAME 1",
         "phrase": format!("no. 1 of {SYNC}"), "told": format!("added in {}", run.report["id"]),

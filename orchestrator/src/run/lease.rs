@@ -306,4 +306,31 @@ mod tests {
         );
         assert!(!Holder { namespace: "pid:[1]".to_owned(), started: 0, ..this }.is_gone());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_request_begins_that_the_lease_does_not_outlive() {
+        let state = Arc::new(LeaseState {
+            generation: 1,
+            deadline: AtomicU64::new(now() + 1_000),
+            lost: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            changed: Notify::new(),
+            cancel: Cancel::default(),
+        });
+        let gate = LeaseGate(state.clone());
+        let long = Duration::from_secs(60);
+        assert!(gate.admit(Duration::from_millis(1)).await.is_ok(), "a short request fits");
+        let waiting = tokio::time::timeout(Duration::from_secs(5), gate.admit(long)).await;
+        assert!(waiting.is_err(), "a request that could outlive the lease waits");
+        // A renewal lets it go, a loss turns it away.
+        let renewal = async {
+            tokio::task::yield_now().await;
+            state.deadline.store(now() + 120_000, Ordering::SeqCst);
+            state.changed.notify_waiters();
+        };
+        let (admitted, ()) = tokio::join!(gate.admit(long), renewal);
+        assert!(admitted.is_ok());
+        state.lost.store(true, Ordering::SeqCst);
+        assert!(gate.admit(Duration::ZERO).await.is_err());
+    }
 }
