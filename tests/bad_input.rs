@@ -16,6 +16,9 @@ mod sizes;
 #[path = "bad_input/types.rs"]
 mod types;
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
 use tests::project::{Ended, Engine, Project, Run};
 use tests::receiver::Receiver;
 
@@ -127,6 +130,10 @@ fn failed(project: &Project, ended: &Ended, exit: i32, code: &str, words: &[&str
 
 /// `levin explain` has the page of a code.
 fn explained(project: &Project, code: &str) {
+    static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if !SEEN.lock().expect("no panic while it is held").insert(code.to_owned()) {
+        return;
+    }
     let page = project.levin(&["explain", code]);
     assert_eq!(page.code, 0, "{page:#?}");
     says(&page.stdout, &[&format!("# {code}"), "## What to do", "## What is safe"]);
