@@ -208,6 +208,13 @@ impl<'a> Clock<'a> {
         let seconds = self.began.elapsed().as_secs_f64();
         *self.seconds.entry(stage.name().to_owned()).or_default() += seconds;
         self.began = Instant::now();
+        tracing::info!(
+            sync = self.run.sync.slug,
+            run = self.run.id,
+            stage = stage.name(),
+            seconds,
+            "stage ended"
+        );
         self.run.progress.stage(&self.run.sync.slug, stage, summary, seconds);
     }
 }
