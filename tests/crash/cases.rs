@@ -3,6 +3,8 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tests::postgres::PostgresServer;
+
 use crate::oracle;
 use crate::receiver::{BAD, Request};
 use crate::scene::{BATCH, CONCURRENCY, Engine, Person, Scene, Target, Trouble};
@@ -38,6 +40,8 @@ pub struct Case {
     pub checkpoints: bool,
     /// The store is gone after the crash.
     pub store_lost: bool,
+    /// The store is a PostgreSQL database.
+    pub server_store: bool,
 }
 
 impl Case {
@@ -51,6 +55,7 @@ impl Case {
             moves: false,
             checkpoints: false,
             store_lost: false,
+            server_store: false,
         }
     }
 }
@@ -61,9 +66,12 @@ impl fmt::Display for Case {
         if let Some(again) = &self.again {
             write!(f, " and at {again}")?;
         }
-        for (is, what) in
-            [(self.moves, "model moves"), (self.checkpoints, "checkpoints"), (self.store_lost, "store lost")]
-        {
+        for (is, what) in [
+            (self.moves, "model moves"),
+            (self.checkpoints, "checkpoints"),
+            (self.store_lost, "store lost"),
+            (self.server_store, "store on a server"),
+        ] {
             if is {
                 write!(f, ", {what}")?;
             }
@@ -105,6 +113,9 @@ const IN_FLIGHT: usize = BATCH * CONCURRENCY;
 
 fn holds(case: &Case) {
     let mut scene = Scene::new(case.engine, case.target);
+    if case.server_store {
+        scene.keep_store_at(&PostgresServer::start().fresh_database());
+    }
     scene.edit(|people| {
         people.extend((1..=20).map(|id| (id, Person::new(format!("{id}@first"), id))));
     });

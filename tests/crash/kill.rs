@@ -219,3 +219,13 @@ fn while_settling(engine: Engine) -> Vec<Case> {
 fn twice_the_second_time_while_settling() {
     all_hold(&[while_settling(Engine::DuckDb), while_settling(Engine::Postgres)].concat());
 }
+
+fn with_a_server_store(engine: Engine) -> Vec<Case> {
+    let change = |case: &mut Case| case.server_store = true;
+    some(sending(engine, Killed::Incremental, change), engine, 4)
+}
+
+#[test]
+fn with_the_store_on_a_server() {
+    all_hold(&[with_a_server_store(Engine::DuckDb), with_a_server_store(Engine::Postgres)].concat());
+}

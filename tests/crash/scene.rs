@@ -64,6 +64,7 @@ pub struct Scene {
     folder: tempfile::TempDir,
     warehouse: String,
     copy: String,
+    store: String,
 }
 
 /// How a process ended.
@@ -123,8 +124,17 @@ impl Scene {
         });
         let copy =
             if target == Target::Postgres { PostgresServer::start().fresh_database() } else { String::new() };
-        let scene =
-            Self { engine, target, receiver, model: People::new(), has_note: false, folder, warehouse, copy };
+        let scene = Self {
+            engine,
+            target,
+            receiver,
+            model: People::new(),
+            has_note: false,
+            folder,
+            warehouse,
+            copy,
+            store: "sqlite://.levin/store.db".to_owned(),
+        };
         let source = match engine {
             Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n".to_owned(),
             Engine::Postgres => format!("type: postgres\nurl: {}\n", scene.warehouse),
@@ -157,7 +167,7 @@ impl Scene {
                 )
             }
         };
-        scene.write("levin.yml", &format!("name: crash\nstore: sqlite://.levin/store.db\nlease: {lease}\n"));
+        scene.write("levin.yml", &format!("name: crash\nstore: {}\nlease: {lease}\n", scene.store));
         scene.write("sources/wh.yml", &source);
         scene.write("models/people.yml", "source: wh\nprimary_key: id\nsql: select * from people\n");
         scene.write("destinations/to.yml", &to);
@@ -183,7 +193,8 @@ impl Scene {
     }
 
     /// The store lies there from now on, for whoever runs the project.
-    pub fn keep_store_at(&self, url: &str) {
+    pub fn keep_store_at(&mut self, url: &str) {
+        url.clone_into(&mut self.store);
         self.write("levin.yml", &format!("name: crash\nstore: {url}\nlease: 60s\n"));
     }
 
@@ -378,9 +389,8 @@ impl Scene {
         let runs: Vec<i64> = self.runs().iter().filter_map(|run| run["id"].as_i64()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let store = orchestrator::store::Store::open("sqlite://.levin/store.db", self.folder.path())
-                .await
-                .expect("the store");
+            let store =
+                orchestrator::store::Store::open(&self.store, self.folder.path()).await.expect("the store");
             let mut noted = Vec::new();
             for run in runs {
                 if !store.notes(run).await.expect("its notes").is_empty() {
