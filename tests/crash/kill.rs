@@ -39,7 +39,7 @@ fn every_point(engine: Engine, target: Target) -> Vec<Case> {
             continue;
         }
         let mut counts = vec![1];
-        if PER_BATCH.contains(name) && target == Target::Http {
+        if PER_BATCH.contains(name) && target == Target::Http && (is_long() || engine == Engine::Postgres) {
             counts.push(4);
         }
         for (j, count) in counts.into_iter().enumerate() {
@@ -128,7 +128,7 @@ fn sending(engine: Engine, killed: Killed, change: impl Fn(&mut Case)) -> Vec<Ca
 }
 
 fn first_runs(engine: Engine) -> Vec<Case> {
-    some(sending(engine, Killed::First, |_| {}), engine, 2)
+    some(sending(engine, Killed::First, |_| {}), engine, 3)
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn in_a_first_run() {
 fn resyncs(engine: Engine) -> Vec<Case> {
     let plain = sending(engine, Killed::Resync, |_| {});
     let removing = sending(engine, Killed::ResyncWithRemovals, |case| case.moves = !case.moves);
-    [some(plain, engine, 2), some(removing, engine, 3)].concat()
+    [some(plain, engine, 4), some(removing, engine, 6)].concat()
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn between_checkpoints(engine: Engine) -> Vec<Case> {
     }
     cases.extend(sending(engine, Killed::First, |case| case.checkpoints = true));
     cases.extend(sending(engine, Killed::Resync, |case| case.checkpoints = true));
-    some(cases, engine, 3)
+    some(cases, engine, 6)
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn with_the_store(engine: Engine) -> Vec<Case> {
         case.store_lost = true;
         case.checkpoints = true;
     }));
-    some(cases, engine, 3)
+    some(cases, engine, 6)
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn while_settling(engine: Engine) -> Vec<Case> {
             cases.push(case);
         }
     }
-    some(cases, engine, 3)
+    some(cases, engine, 5)
 }
 
 #[test]

@@ -142,10 +142,10 @@ fn walks(engine: Engine, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn random_walks_converge_from_duckdb() {
-    walks(Engine::DuckDb, 0..if is_long() { 60 } else { 4 });
+    walks(Engine::DuckDb, 0..if is_long() { 60 } else { 3 });
 }
 
 #[test]
 fn random_walks_converge_from_postgres() {
-    walks(Engine::Postgres, 100..if is_long() { 160 } else { 104 });
+    walks(Engine::Postgres, 100..if is_long() { 160 } else { 103 });
 }
