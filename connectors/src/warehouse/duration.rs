@@ -2,20 +2,14 @@
 
 use std::time::Duration;
 
+use crate::duration::Span;
+
 /// Reads `500ms`, `30s`, `5m` or `2h`: a whole number above zero and a unit.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no span of time; write it like 500ms, 30s, 5m or 2h");
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-    let milliseconds = match text[digits..].trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(milliseconds).filter(|n| *n > 0).map(Duration::from_millis).ok_or_else(wrong)
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
+    format!("{number}{}", unit.trim()).parse::<Span>().map(|span| span.0).map_err(|_| wrong())
 }
 
 #[cfg(test)]
