@@ -12,7 +12,6 @@ pub const NAMES: &[&str] = &[
     "store.begin_run",
     "prepare.after_lease",
     "prepare.after_settling",
-    "prepare.after_reshape",
     "diff.before",
     "diff.after",
     "deliver.before_establish",

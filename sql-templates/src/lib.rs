@@ -9,6 +9,7 @@
 mod column;
 mod dialect;
 mod dispatch;
+mod facts;
 mod lexer;
 mod model;
 mod names;
@@ -17,10 +18,11 @@ mod statement;
 
 pub use column::{Column, LogicalType};
 pub use dialect::{Dialect, Facts, Folding, TypeFact};
+pub use facts::{
+    AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, ReshapedColumn,
+    Shape, SnapshotPart, SyncScope,
+};
 pub use model::{ModelSql, NotOneSelect, PlainTable};
 pub use names::{SyncTables, project_prefix};
 pub use sql::{Atomicity, EngineType, Expect, Ident, InvalidText, Literal, Script, Sql, Step, TableRef};
-pub use statement::{
-    AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, RenderError,
-    ReshapedColumn, Shape, SnapshotPart, Statement, SyncScope, script,
-};
+pub use statement::{RenderError, Statement, script};

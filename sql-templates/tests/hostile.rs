@@ -57,26 +57,17 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
     };
     let sent = [text, text];
     let commit = CommitFacts {
-        diff: table.clone(),
-        diff_shape: DiffShape::Full,
-        diff_generation: 7,
-        run: 1,
-        generation: 7,
-        checkpoint: 0,
         last: true,
         complete: true,
         ranges: &[EndedRange { operation: "added", first: 1, last: 2 }],
         outcomes: Some(table.clone()),
         set_aside: Some(table.clone()),
         sent: &sent,
-        keep_removals: false,
         had_rejections: true,
         had_doubts: true,
         keeps_snapshot: true,
-        adopt: false,
-        keep_set_aside: false,
-        reset: false,
         due_before: Some(1),
+        ..CommitFacts::new(table.clone(), DiffShape::Full, 7, 1)
     };
     let adopted = CommitFacts {
         diff_shape: DiffShape::First,

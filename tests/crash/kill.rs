@@ -20,12 +20,15 @@ const PER_BATCH: &[&str] = &[
     "deliver.after_end_note",
 ];
 
-/// Which run of the scenario passes a point.
-fn who_passes(name: &str) -> Killed {
+/// Points around the transaction that also brings the snapshot into a new shape.
+const RESHAPE: &[&str] = &["diff.before", "diff.after"];
+
+/// Which runs of the scenario pass a point.
+fn who_pass(name: &str) -> &'static [Killed] {
     match name {
-        "prepare.after_reshape" => Killed::Reshape,
-        name if FIRST.contains(&name) => Killed::First,
-        _ => Killed::Incremental,
+        name if RESHAPE.contains(&name) => &[Killed::Incremental, Killed::Reshape],
+        name if FIRST.contains(&name) => &[Killed::First],
+        _ => &[Killed::Incremental],
     }
 }
 
@@ -42,8 +45,10 @@ fn every_point(engine: Engine, target: Target) -> Vec<Case> {
         if PER_BATCH.contains(name) && target == Target::Http && (is_long() || engine == Engine::Postgres) {
             counts.push(4);
         }
-        for (j, count) in counts.into_iter().enumerate() {
-            let mut case = Case::new(engine, target, who_passes(name), format!("{name}:{count}"));
+        let deaths =
+            who_pass(name).iter().flat_map(|killed| counts.iter().map(move |count| (*killed, count)));
+        for (j, (killed, count)) in deaths.enumerate() {
+            let mut case = Case::new(engine, target, killed, format!("{name}:{count}"));
             case.moves = (i + j) % 2 == 0;
             if is_long() {
                 cases.push(Case { moves: !case.moves, ..case.clone() });

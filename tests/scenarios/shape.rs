@@ -15,6 +15,7 @@ on_both_warehouses!(
     a_dropped_column_sends_everything_again,
     another_template_sends_everything_again,
     a_missing_column_empties_the_field,
+    a_failing_model_costs_what_was_known,
     a_renamed_sync_sends_everything_again,
     another_mode_is_taken_for_the_same_snapshot,
 );
@@ -170,6 +171,23 @@ fn another_template_sends_everything_again(engine: Engine) {
     crm.run_sends([0, 1, 0]);
     assert_eq!(crm.receiver.rows()["1"], json!({"email": "x", "name": "Dear name 1"}));
     crm.assert_quiet();
+}
+
+fn a_failing_model_costs_what_was_known(engine: Engine) {
+    let crm = Crm::new(engine, 12, "mode: mirror");
+    crm.run_sends([12, 0, 0]);
+    let snapshots = crm.project.snapshots();
+    // Another shape, whose model fails on a row: email goes, and comes back as a number.
+    crm.model("id", "select id, name, cast(email as integer) as address from customers");
+    let run = crm.run();
+    assert_eq!((run.code, run.error()), (2, "MODEL_FAILED"), "{run:#?}");
+    assert!(run.message().contains("example.com"), "{run:#?}");
+    assert_eq!(crm.project.snapshots(), snapshots);
+    // Nothing was forgotten: the model as it was has nothing to send.
+    crm.model("id", "select id, name, email from customers");
+    crm.assert_quiet();
+    crm.sql("update customers set email = 'new@example.com' where id = 3");
+    crm.run_sends([0, 1, 0]);
 }
 
 fn a_missing_column_empties_the_field(engine: Engine) {

@@ -29,6 +29,30 @@ pub(super) struct FinalFacts<'a> {
     pub(super) due: i64,
 }
 
+impl<'a> FinalFacts<'a> {
+    /// The commit of some ended rows.
+    fn commit<'b>(
+        &self,
+        run: &Run<'_>,
+        state: &State,
+        commits: Commits,
+        ranges: &'b [EndedRange],
+    ) -> CommitFacts<'b>
+    where
+        'a: 'b,
+    {
+        CommitFacts {
+            checkpoint: commits.checkpoint,
+            ranges,
+            sent: self.sent,
+            had_rejections: state.rejections > 0,
+            had_doubts: state.doubts > 0,
+            keeps_snapshot: self.keeps_snapshot,
+            ..CommitFacts::new(self.diff.table.clone(), self.diff.shape, commits.generation, run.id)
+        }
+    }
+}
+
 /// Whether the warehouse has anything to learn from this run.
 pub(super) fn needs_commit(run: &Run<'_>, diff: &Diff, state: &State, ledger: &Ledger, began: bool) -> bool {
     began
@@ -76,26 +100,16 @@ pub(super) async fn finish(
             commit::write_outcomes(session.as_mut(), run, table, &exceptions).await?;
         }
         let commit_facts = CommitFacts {
-            diff: facts.diff.table.clone(),
-            diff_shape: facts.diff.shape,
-            diff_generation: commits.generation,
-            run: run.id,
-            generation: commits.generation,
-            checkpoint: commits.checkpoint,
             last,
             complete,
-            ranges: piece,
             outcomes,
             set_aside: facts.diff.set_aside.clone().filter(|_| last),
-            sent: facts.sent,
             keep_removals: matches!(run.request.start, Start::FullResync { .. }),
-            had_rejections: state.rejections > 0,
-            had_doubts: state.doubts > 0,
-            keeps_snapshot: facts.keeps_snapshot,
             adopt: adopt && last,
             keep_set_aside: reset && !facts.fresh,
             reset,
             due_before: still_due(facts, complete, &exceptions, reset),
+            ..facts.commit(run, state, *commits, piece)
         };
         let script = commit::commit_script(run, scope, &commit_facts, &[], Atomicity::Transaction)?;
         commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
@@ -154,26 +168,8 @@ impl Checkpoint for Checkpoints<'_, '_> {
                 commit::write_outcomes(session.as_mut(), run, table, exceptions).await?;
             }
             let facts = CommitFacts {
-                diff: self.facts.diff.table.clone(),
-                diff_shape: self.facts.diff.shape,
-                diff_generation: self.commits.generation,
-                run: run.id,
-                generation: self.commits.generation,
-                checkpoint: self.commits.checkpoint,
-                last: false,
-                complete: false,
-                ranges: piece,
                 outcomes: outcomes.clone(),
-                set_aside: None,
-                sent: self.facts.sent,
-                keep_removals: false,
-                had_rejections: self.state.rejections > 0,
-                had_doubts: self.state.doubts > 0,
-                keeps_snapshot: self.facts.keeps_snapshot,
-                adopt: false,
-                keep_set_aside: false,
-                reset: false,
-                due_before: None,
+                ..self.facts.commit(run, self.state, *self.commits, piece)
             };
             let script = commit::commit_script(run, self.scope, &facts, &[], Atomicity::Transaction)?;
             commit::commit(&mut session, run, &script, self.commits.generation, self.commits.checkpoint)

@@ -64,16 +64,18 @@ fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
     }
 }
 
-/// Computes the diff. A model whose counts say that some key is null or comes twice is copied and
-/// looked at again, more carefully.
+/// Computes the diff, and with it what has to happen `before`. A model whose counts say that some key
+/// is null or comes twice is copied and looked at again, more carefully.
 pub async fn diff(
     session: &mut dyn Session,
     run: &Run<'_>,
     scope: SyncScope<'_>,
     question: &DiffQuestion<'_>,
+    before: &[Statement<'_>],
 ) -> Result<Diff, Error> {
     fail::fail_point!("diff.before");
-    let quick = diff_script(run, scope, question, false, Atomicity::Snapshot, &[])?;
+    let quick = diff_script(run, scope, question, false, Atomicity::Snapshot, before)?;
+    let mut before = before;
     let table = run.tables.diff(question.of);
     match session.execute(&quick).await {
         Ok(effect) => {
@@ -88,11 +90,12 @@ pub async fn diff(
                 &[Statement::Prune { drop: std::slice::from_ref(&table) }],
             )?;
             session.execute(&drop).await?;
+            before = &[];
         }
         Err(e) if e.kind == ErrorKind::UniqueViolation => {}
         Err(e) => return Err(failed(run, scope.shape, e)),
     }
-    let careful = diff_script(run, scope, question, true, Atomicity::Snapshot, &[])?;
+    let careful = diff_script(run, scope, question, true, Atomicity::Snapshot, before)?;
     let effect = session.execute(&careful).await.map_err(|e| failed(run, scope.shape, e))?;
     check_keys(run, session, &effect, &[table.clone(), run.tables.set_aside(question.of)]).await?;
     let counts = read_counts(&effect)?

@@ -16,10 +16,12 @@ mod prune;
 mod rehearsal;
 mod rejections;
 mod report;
+mod reshape;
 mod rows;
 mod settle;
 mod stages;
 mod state;
+mod statements;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -36,11 +38,12 @@ pub use definition::{Change, Definition, Meaning};
 pub use lease::Cancel;
 pub use model::{Returned, define, describe_model, look_at_model, model_sql, model_trouble, tables_of};
 pub use plan::Verdict;
-pub use rehearsal::{PlanReport, Sample, rehearse, statements_of};
+pub use rehearsal::{PlanReport, Sample, rehearse};
 pub use rejections::{OpenRejection, open_rejections};
 pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
 pub use rows::{ResultRow, only_row, result_rows};
 pub use stages::Stage;
+pub use statements::statements_of;
 
 use crate::error::{Error, ErrorCode};
 use crate::mapping::{Mapper, RunValues};
@@ -311,9 +314,27 @@ async fn execute_with_lease<'a>(
     run.sync.destination.destination.validate(&spec)?;
     let target = run.sync.destination.destination.target(&spec);
     let change = prepare::change_of_snapshot(run, state, &described, &target)?;
-    if let Change::Reshape(change) = &change {
-        reshape(run, session.as_mut(), scope, change, state, &target, lease.generation()).await?;
+    let reshape = match (&change, &state.definition) {
+        (Change::Reshape(change), Some(was)) => {
+            Some(reshape::possible(session.as_mut(), run, scope, was, change).await?)
+        }
+        _ => None,
+    };
+    if reshape.as_ref().is_some_and(|reshape| !reshape.due.is_empty()) {
+        state.due_before = state.due_before.max(1);
     }
+    let definition = described.definition.text();
+    let before = reshape.as_ref().map_or_else(Vec::new, |reshape| {
+        let mut statements = reshape::statements(scope, reshape);
+        statements.push(Statement::Define {
+            tables: &run.tables,
+            generation: lease.generation(),
+            definition: &definition,
+            target: &target,
+            due_before: state.due_before,
+        });
+        statements
+    });
     let fresh = change == Change::Fresh;
     clock.ended(Stage::Prepare, &summary::prepared(&change, course.settled));
 
@@ -332,7 +353,7 @@ async fn execute_with_lease<'a>(
     };
     let canceller = session.canceller();
     let diff = tokio::select! {
-        diff = diff::diff(session.as_mut(), run, scope, &question) => diff?,
+        diff = diff::diff(session.as_mut(), run, scope, &question, &before) => diff?,
         () = run.cancel.cancelled() => {
             let _ = canceller.cancel().await;
             return Err(Error::new(ErrorCode::Cancelled, "the run was cancelled before anything was sent"));
@@ -507,63 +528,6 @@ async fn settle(
         *state = State { holder: state.holder.clone(), ..settled };
     }
     Ok(Some(unfinished.settled()))
-}
-
-/// Brings the snapshot into the model's new shape.
-async fn reshape(
-    run: &Run<'_>,
-    session: &mut dyn Session,
-    scope: SyncScope<'_>,
-    change: &definition::Reshape,
-    state: &mut State,
-    target: &str,
-    generation: i64,
-) -> Result<(), Error> {
-    let Some(was) = state.definition.clone() else { return Ok(()) };
-    let keys = scope.shape.keys.len();
-    let is = Definition {
-        meaning: was.meaning,
-        keys: scope.shape.keys.clone(),
-        columns: scope.shape.columns.clone(),
-    };
-    let definition = is.text();
-    let write = |change: &definition::Reshape, due_before: i64, atomicity: Atomicity| {
-        let mut statements = prepare::reshape_statements(scope, change, keys);
-        statements.push(Statement::Define {
-            tables: &run.tables,
-            generation,
-            definition: &definition,
-            target,
-            due_before,
-        });
-        script(run.dialect(), atomicity, &statements)
-    };
-    let due = |change: &definition::Reshape| {
-        if change.due.is_empty() { state.due_before } else { state.due_before.max(1) }
-    };
-    // Whether keys stay one to one is known only afterwards, so it is looked at in a rehearsal first.
-    if change.columns[..keys].iter().any(|c| c.cast.is_some()) {
-        match session.execute(&write(change, due(change), Atomicity::Rehearsal)?).await {
-            Ok(effect) => prepare::keys_stayed_one_to_one(run, &effect)?,
-            Err(e) if matches!(e.kind, ErrorKind::Data | ErrorKind::UniqueViolation) => {
-                return Err(prepare::not_one_to_one(run));
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
-    let mut due_now = due(change);
-    match session.execute(&write(change, due_now, Atomicity::Transaction)?).await {
-        Ok(_) => {}
-        Err(e) if matches!(e.kind, ErrorKind::Data | ErrorKind::Invalid) => {
-            let forgetful = change.without_casts(&was, keys);
-            due_now = due(&forgetful);
-            session.execute(&write(&forgetful, due_now, Atomicity::Transaction)?).await?;
-        }
-        Err(e) => return Err(e.into()),
-    }
-    fail::fail_point!("prepare.after_reshape");
-    state.due_before = due_now;
-    Ok(())
 }
 
 /// Empty tables, and what they will stand for: the beginning of a snapshot.

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use connectors::warehouse::{ErrorKind, Session};
-use sql_templates::{Atomicity, SnapshotPart, Statement, SyncScope, project_prefix, script};
+use sql_templates::{Atomicity, Statement, project_prefix, script};
 
 use super::definition::{Change, Definition, compare};
 use super::lease::{Holder, Lease, seconds};
 use super::model::Described;
-use super::rows::{only_row, result_rows};
+use super::rows::result_rows;
 use super::state::{State, read_state};
 use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
@@ -189,54 +189,6 @@ pub fn change_of_snapshot(
         );
     }
     compare(was, is)
-}
-
-/// The statements that bring snapshot, doubts and rejections into a new shape.
-pub fn reshape_statements<'a>(
-    scope: SyncScope<'a>,
-    change: &'a super::definition::Reshape,
-    keys: usize,
-) -> Vec<Statement<'a>> {
-    let mut statements = vec![
-        Statement::Reshape {
-            scope,
-            part: SnapshotPart::Snapshot,
-            columns: &change.columns,
-            due: &change.due,
-        },
-        Statement::Reshape { scope, part: SnapshotPart::Doubts, columns: &change.columns, due: &[] },
-    ];
-    if change.reasons.iter().any(|r| r.starts_with("key_type:")) {
-        statements.push(Statement::Reshape {
-            scope,
-            part: SnapshotPart::Rejections,
-            columns: &change.columns[..keys],
-            due: &[],
-        });
-    }
-    statements
-}
-
-/// Whether the keys of a reshaped table are still as many as before.
-pub fn keys_stayed_one_to_one(run: &Run<'_>, effect: &connectors::warehouse::Effect) -> Result<(), Error> {
-    for step in effect.steps.iter().filter(|s| s.name == "keys stay one to one") {
-        let row = only_row(&step.batches, "the count of keys")?;
-        if row.count("found")? != row.count("kept")? {
-            return Err(not_one_to_one(run));
-        }
-    }
-    Ok(())
-}
-
-/// The keys of the snapshot cannot become keys of the new type.
-pub fn not_one_to_one(run: &Run<'_>) -> Error {
-    Error::new(
-        ErrorCode::KeyTypeNotOneToOne,
-        format!(
-            "the primary key of model `{}` has another type, and not every key that sync `{}` knows is a different key of that type",
-            run.sync.model.slug, run.sync.slug
-        ),
-    )
 }
 
 /// Tables that runs of this sync left behind, of one generation or of all, but one to keep.

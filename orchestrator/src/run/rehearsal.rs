@@ -1,4 +1,4 @@
-//! `levin plan` and `levin sql`: everything up to the plan, in one transaction that is undone.
+//! `levin plan`: everything up to the plan, in one transaction that is undone.
 //!
 //! A rehearsal takes no lease and settles nothing; it reads the snapshot and the notes of an
 //! interrupted run together.
@@ -12,9 +12,7 @@ use connectors::json::{JsonOptions, NonFinite, RowEncoder};
 use connectors::warehouse::{Effect, Session};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sql_templates::{
-    Atomicity, Column, CommitFacts, DeliverFacts, DiffShape, EndedRange, Statement, SyncScope, script,
-};
+use sql_templates::{Atomicity, Column, DeliverFacts, DiffShape, Statement, SyncScope};
 
 use super::definition::{Change, Meaning};
 use super::diff::{DiffQuestion, diff_script, failed, longest_key};
@@ -22,13 +20,13 @@ use super::differences::{Counts, read_counts};
 use super::lease::Cancel;
 use super::model::{Described, describe};
 use super::plan::Verdict;
-use super::prepare;
 use super::report::OperationCounts;
 use super::rows::only_row;
 use super::settle::Unfinished;
 use super::stages::Stage;
 use super::state::{State, read_state};
 use super::{Request, Run, Silent, Start, delivery_spec, due_before, plan, prune, result_rows, run_values};
+use super::{prepare, reshape};
 use crate::error::{Error, ErrorCode};
 use crate::mapping::Mapper;
 use crate::project::{Project, SyncSpec};
@@ -111,6 +109,13 @@ pub async fn rehearse(
         Some(state) => prepare::change_of_snapshot(&run, state, &described, &target)?,
         None => Change::Fresh,
     };
+    let change = match (change, state.as_ref().and_then(|state| state.definition.as_ref())) {
+        (Change::Reshape(change), Some(was)) => {
+            let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
+            Change::Reshape(reshape::possible(session.as_mut(), &run, scope, was, &change).await?)
+        }
+        (change, _) => change,
+    };
     let rehearsal = Rehearsal {
         run: &run,
         described: &described,
@@ -154,7 +159,7 @@ impl Rehearsal<'_> {
             before.push(Statement::Commit { scope: unfinished.scope(run), facts });
         }
         if let Change::Reshape(reshape) = self.change {
-            before.extend(prepare::reshape_statements(scope, reshape, shape.keys.len()));
+            before.extend(reshape::statements(scope, reshape));
             before.push(Statement::Define {
                 tables: &run.tables,
                 generation: self.generation - 1,
@@ -214,7 +219,6 @@ impl Rehearsal<'_> {
             let [outcomes, _] = unfinished.tables();
             prune::prune(session, run, &[outcomes]).await?;
         }
-        prepare::keys_stayed_one_to_one(run, &effect)?;
         self.read(&effect, counts, mapper, full, previous)
     }
 
@@ -412,138 +416,4 @@ fn previous_values(batch: &RecordBatch, previous: &[Column]) -> Result<Vec<Vec<(
                 .collect()
         })
         .collect())
-}
-
-/// The statements that a run would execute now, stage by stage, ready to paste.
-pub async fn statements_of(
-    project: &Project,
-    sync: &Arc<SyncSpec>,
-    store: &Store,
-    only: Option<Stage>,
-) -> Result<Vec<(Stage, sql_templates::Script)>, Error> {
-    let silent = Silent;
-    let run = Run::new(project, sync, store, Request::default(), &silent, Cancel::default())?;
-    let mut session = run.session("sql").await?;
-    let state = read_state(session.as_mut(), &run).await?;
-    let described = describe(session.as_mut(), &run).await?;
-    let shape = described.definition.shape();
-    let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
-    let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
-    let of = generation.to_string();
-    let sent = plan::sent_operations(sync.mode, sync.on_removed, Start::Incremental);
-    let first =
-        state.as_ref().is_none_or(|s| s.definition.is_none()) || !Meaning::of(sync.mode).keeps_snapshot();
-    let question = DiffQuestion {
-        of: &of,
-        generation,
-        first,
-        plain: described.plain,
-        compared: described.definition.meaning == Meaning::Values,
-        in_doubt: state.as_ref().is_some_and(|s| s.doubts > 0) && !first,
-        due_before: state.as_ref().and_then(|s| due_before(&run, s, generation)),
-        resync: state.as_ref().is_some_and(|s| s.due_before > 1),
-    };
-    let diff = run.tables.diff(&of);
-    let diff_shape = if first { DiffShape::First } else { DiffShape::Full };
-    let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
-    // Which rows end, and how, only the run itself learns: here all of them are accepted.
-    let ranges: Vec<EndedRange> =
-        sent.iter().map(|o| EndedRange { operation: o.name(), first: 1, last: i64::MAX }).collect();
-    let commit = CommitFacts {
-        diff: diff.clone(),
-        diff_shape,
-        diff_generation: generation,
-        run: 0,
-        generation,
-        checkpoint: 0,
-        last: true,
-        complete: true,
-        ranges: &ranges,
-        outcomes: None,
-        set_aside: None,
-        sent: &words,
-        keep_removals: false,
-        had_rejections: state.as_ref().is_some_and(|s| s.rejections > 0),
-        had_doubts: question.in_doubt,
-        keeps_snapshot: Meaning::of(sync.mode).keeps_snapshot(),
-        adopt: first && Meaning::of(sync.mode).keeps_snapshot(),
-        keep_set_aside: false,
-        reset: false,
-        due_before: None,
-    };
-    let one = |statements: &[Statement<'_>]| {
-        Ok::<_, Error>(script(run.dialect(), Atomicity::Transaction, statements)?)
-    };
-    let project_id = project.uuid.to_string();
-    let mut stages = Vec::new();
-    for stage in Stage::ALL.into_iter().filter(|s| only.is_none_or(|o| o == *s)) {
-        let script = match stage {
-            Stage::Prepare => {
-                let mut statements = Vec::new();
-                if state.is_none() {
-                    statements.extend(prepare::create_schemas(session.as_mut(), &run).await?);
-                    statements.push(Statement::CreateState {
-                        tables: &run.tables,
-                        project: &project_id,
-                        sync_id: sync.id,
-                        slug: &sync.slug,
-                    });
-                }
-                statements.extend([
-                    Statement::ReadState { tables: &run.tables },
-                    Statement::TakeLease {
-                        tables: &run.tables,
-                        slug: &sync.slug,
-                        generation,
-                        holder: "{}",
-                        lease_seconds: super::lease::seconds(run.lease_length()),
-                        replace_holder: false,
-                    },
-                ]);
-                if state.as_ref().is_none_or(|s| s.definition.is_none()) {
-                    statements.push(Statement::CreateTables { scope });
-                }
-                one(&statements)?
-            }
-            Stage::Diff => diff_script(&run, scope, &question, false, Atomicity::Snapshot, &[])?,
-            Stage::Plan if first || shape.columns.is_empty() => continue,
-            Stage::Plan => one(&[Statement::ChangedColumns { shape: &shape, diff: diff.clone() }])?,
-            Stage::Deliver => {
-                let facts: Vec<DeliverFacts<'_>> = sent
-                    .iter()
-                    .filter(|o| !first || **o == Operation::Added)
-                    .map(|operation| DeliverFacts {
-                        diff: diff.clone(),
-                        diff_shape,
-                        operation: operation.name(),
-                        previous: if *operation == Operation::Changed {
-                            &described.needed.previous
-                        } else {
-                            &[]
-                        },
-                        after: run.warehouse().page_rows().map(|_| 0),
-                        limit: run.warehouse().page_rows(),
-                    })
-                    .collect();
-                let mut statements = vec![Statement::BeginDelivery {
-                    tables: &run.tables,
-                    generation,
-                    diff: &diff,
-                    diff_shape,
-                    store: store.id(),
-                    run: 0,
-                    due_before: 0,
-                }];
-                statements.extend(facts.iter().map(|facts| Statement::Deliver { shape: &shape, facts }));
-                one(&statements)?
-            }
-            Stage::Commit => one(&[Statement::Commit { scope, facts: &commit }])?,
-            Stage::Prune => one(&[
-                Statement::Prune { drop: std::slice::from_ref(&diff) },
-                Statement::ReleaseLease { tables: &run.tables, generation, queried: None },
-            ])?,
-        };
-        stages.push((stage, script));
-    }
-    Ok(stages)
 }

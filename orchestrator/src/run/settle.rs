@@ -94,26 +94,21 @@ impl Unfinished {
         last: bool,
     ) -> CommitFacts<'a> {
         CommitFacts {
-            diff: self.diff.clone(),
-            diff_shape: self.delivering.shape,
-            diff_generation: self.delivering.generation,
-            run: self.delivering.run,
             generation,
             checkpoint,
             last,
-            complete: false,
             ranges,
             outcomes: Some(self.outcomes.clone()),
-            set_aside: None,
             sent: &self.sent,
-            keep_removals: false,
             had_rejections: state.rejections > 0,
             had_doubts: state.doubts > 0,
             keeps_snapshot: self.keeps_snapshot,
-            adopt: false,
-            keep_set_aside: false,
-            reset: false,
-            due_before: None,
+            ..CommitFacts::new(
+                self.diff.clone(),
+                self.delivering.shape,
+                self.delivering.generation,
+                self.delivering.run,
+            )
         }
     }
 

@@ -63,26 +63,12 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     let keys_only = DiffFacts { compared: false, sorted: true, ..plain.clone() };
     let removed = ["added", "changed", "removed"];
     let commit = CommitFacts {
-        diff: tables.diff("7"),
-        diff_shape: DiffShape::Full,
-        diff_generation: 7,
-        run: 12,
-        generation: 7,
-        checkpoint: 0,
         last: true,
         complete: true,
         ranges: &[ended("removed", 1, 7), ended("changed", 8, 353)],
-        outcomes: None,
-        set_aside: None,
         sent: &removed,
-        keep_removals: false,
-        had_rejections: false,
-        had_doubts: false,
         keeps_snapshot: true,
-        adopt: false,
-        keep_set_aside: false,
-        reset: false,
-        due_before: None,
+        ..CommitFacts::new(tables.diff("7"), DiffShape::Full, 7, 12)
     };
     let upsert = ["added", "changed"];
     let exceptional = CommitFacts {

@@ -461,10 +461,6 @@ pub fn facts<'a>(
     state: &State,
 ) -> CommitFacts<'a> {
     CommitFacts {
-        diff: found.table.clone(),
-        diff_shape: found.shape,
-        diff_generation: found.generation,
-        run: trial.generation * 10,
         generation: trial.generation,
         checkpoint: trial.checkpoint,
         last: ending.last,
@@ -481,6 +477,7 @@ pub fn facts<'a>(
         keep_set_aside: ending.keep_set_aside,
         reset: ending.reset,
         due_before: ending.due_before,
+        ..CommitFacts::new(found.table.clone(), found.shape, found.generation, trial.generation * 10)
     }
 }
 
