@@ -13,6 +13,8 @@ mod guards;
 mod interruption;
 #[path = "scenarios/keys.rs"]
 mod keys;
+#[path = "scenarios/lease.rs"]
+mod lease;
 #[path = "scenarios/mapping.rs"]
 mod mapping;
 #[path = "scenarios/modes.rs"]

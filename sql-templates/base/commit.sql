@@ -46,12 +46,14 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 
 {# The one atomic step. It writes the fence first: who no longer holds the generation changes nothing. #}
 {% macro commit() %}
+{% if not rehearsed %}
 {{ step("fence", "one row") }}
 update {{ state }}
 set checkpoint = checkpoint + 1{% if last %},
     delivering = null, delivering_table = null, delivering_shape = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
     due_before = {{ due_before }}{% endif +%}
 where generation = {{ generation }} and checkpoint = {{ checkpoint }}
+{% endif %}
 {% if exceptions %}
 {{ d.record_rejections() }}
 {% endif %}
@@ -75,11 +77,14 @@ delete from {{ doubts }}
 {% elif keeps_snapshot and (ranges or forgets_removed) %}
 {{ d.apply_accepted() }}
 {% endif %}
+{% if not rehearsed %}
 {{ step("count what is left") }}
 update {{ state }}
 set doubts = (select count(*) from {{ doubts }}),
-    rejections = (select count(*) from {{ rejections }})
+    rejections = (select count(*) from {{ rejections }}){% if lease_seconds %},
+    lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}{% endif +%}
 where generation = {{ generation }}
+{% endif %}
 {% endmacro %}
 
 {# Keys that were set aside may hold nulls. Written as equalities, because engines hash those and

@@ -137,6 +137,10 @@ pub struct CommitFacts<'a> {
     pub reset: bool,
     /// The state's new `due_before`, when it changes.
     pub due_before: Option<i64>,
+    /// For how long the lease is renewed with it, in seconds: a heartbeat waits while a commit goes on.
+    pub lease_seconds: Option<i64>,
+    /// It will be undone: the state is left alone, so that no heartbeat waits for it.
+    pub rehearsed: bool,
 }
 
 impl CommitFacts<'_> {
@@ -164,6 +168,8 @@ impl CommitFacts<'_> {
             keep_set_aside: false,
             reset: false,
             due_before: None,
+            lease_seconds: None,
+            rehearsed: false,
         }
     }
 }

@@ -450,6 +450,8 @@ fn commit_values(
         ("keep_set_aside", Value::from(facts.keep_set_aside && facts.set_aside.is_some())),
         ("reset", Value::from(facts.reset)),
         ("due_before", Value::from(facts.due_before)),
+        ("lease_seconds", Value::from(facts.lease_seconds)),
+        ("rehearsed", Value::from(facts.rehearsed)),
     ]);
     Ok(values)
 }

@@ -49,6 +49,7 @@ impl Course {
             Some(e) if e.code == ErrorCode::Cancelled => Status::Cancelled,
             Some(_) => Status::Failed,
             None if cancelled && aborted.total() > 0 => Status::Cancelled,
+            None if aborted.total() > 0 => Status::Failed,
             None if delivered.failed.total() > skipped || set_aside > 0 => Status::Warning,
             None => Status::Success,
         };

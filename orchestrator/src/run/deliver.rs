@@ -49,6 +49,14 @@ pub struct Delivered {
     pub broken_off: bool,
 }
 
+impl Delivered {
+    /// Rows that came to an end of their own: the destination, or the mapping, said yes or no, or the
+    /// answer is lost.
+    pub fn ended(&self) -> u64 {
+        self.successful.total() + self.failed.total()
+    }
+}
+
 /// What the run commits in the middle of a long delivery.
 #[async_trait::async_trait]
 pub trait Checkpoint: Send {
@@ -197,7 +205,7 @@ impl Dispatch<'_, '_> {
         let run = self.run;
         let limits = run.sync.destination.destination.batch_limits(shipment.spec, operation);
         let mut cutter = Cutter::new(limits);
-        let mut position_in_operation = 0;
+        let mut place = Place::default();
         let shape = shipment.described.definition.shape();
         let facts = DeliverFacts {
             diff: shipment.diff.table.clone(),
@@ -225,8 +233,7 @@ impl Dispatch<'_, '_> {
                     rows_of_page += rows.num_rows() as u64;
                     after = last_sequence(rows)?.or(after);
                     for piece in cutter.push(rows.clone())? {
-                        self.send(operation, full, &piece, &mut position_in_operation, shipment, checkpoint)
-                            .await?;
+                        self.send(operation, full, &piece, &mut place, shipment, checkpoint).await?;
                         if self.is_stopped() {
                             break 'pages;
                         }
@@ -242,7 +249,7 @@ impl Dispatch<'_, '_> {
                     operation,
                     full,
                     &mut cutter,
-                    &mut position_in_operation,
+                    &mut place,
                     shipment,
                     checkpoint,
                 )
@@ -253,7 +260,13 @@ impl Dispatch<'_, '_> {
         if !self.is_stopped()
             && let Some(piece) = cutter.rest()?
         {
-            self.send(operation, full, &piece, &mut position_in_operation, shipment, checkpoint).await?;
+            self.send(operation, full, &piece, &mut place, shipment, checkpoint).await?;
+        }
+        let planned = shipment.facts.planned.get(&operation).copied().unwrap_or_default();
+        if !self.is_stopped() && place.rows.unsigned_abs() != planned {
+            let message =
+                format!("{} {} rows were read, {planned} were counted", place.rows, operation.name());
+            return Err(Error::new(ErrorCode::Internal, message));
         }
         Ok(())
     }
@@ -266,14 +279,14 @@ impl Dispatch<'_, '_> {
         operation: Operation,
         full: bool,
         cutter: &mut Cutter,
-        position_in_operation: &mut i64,
+        place: &mut Place,
         shipment: &mut Shipment<'_>,
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
         let mut rows = session.query(select).await?;
         while let Some(batch) = rows.try_next().await? {
             for piece in cutter.push(batch)? {
-                self.send(operation, full, &piece, position_in_operation, shipment, checkpoint).await?;
+                self.send(operation, full, &piece, place, shipment, checkpoint).await?;
                 if self.is_stopped() {
                     return Ok(());
                 }
@@ -288,22 +301,11 @@ impl Dispatch<'_, '_> {
         operation: Operation,
         full: bool,
         piece: &RecordBatch,
-        position_in_operation: &mut i64,
+        place: &mut Place,
         shipment: &mut Shipment<'_>,
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
-        let length = piece.num_rows() as i64;
-        let (Some(first), Some(last)) = (first_sequence(piece)?, last_sequence(piece)?) else {
-            return Ok(());
-        };
-        let rows = NotedRows {
-            operation: position(operation),
-            start: *position_in_operation,
-            end: *position_in_operation + length,
-            first,
-            last,
-        };
-        *position_in_operation += length;
+        let Some(rows) = place.advance(operation, piece)? else { return Ok(()) };
         let mapped = shipment.mapper.map(operation, full, piece)?;
         let most = self.run.sync.destination.destination.concurrency().max(1);
         while self.tasks.len() >= most {
@@ -495,7 +497,13 @@ impl Dispatch<'_, '_> {
                         self.delivered.broken_off = true;
                         return Ok(());
                     }
-                    _ => {
+                    (true, Some(_)) => {
+                        self.undo(&waiting, NotedOutcome::NotSent);
+                        let message = "the destination took nothing of what was written to it";
+                        self.delivered.stop = Some(Error::new(ErrorCode::DestinationUnavailable, message));
+                        return Ok(());
+                    }
+                    (false, _) => {
                         self.undo(&waiting, NotedOutcome::NotSent);
                         return Ok(());
                     }
@@ -595,25 +603,38 @@ fn texts(batch: &ChangeBatch) -> Vec<String> {
     batch.keys.iter().map(|k| k.unwrap_or_default().to_owned()).collect()
 }
 
-fn first_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
-    Ok(sequences(rows)?.first().copied())
+fn sequences(rows: &RecordBatch) -> Result<&[i64], Error> {
+    let column = rows.column(0).as_primitive_opt::<Int64Type>();
+    let unnamed = || Error::new(ErrorCode::Internal, "a diff's rows came without their sequence");
+    column.map(|column| &column.values()[..]).ok_or_else(unnamed)
 }
 
 fn last_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
     Ok(sequences(rows)?.last().copied())
 }
 
-/// The sequences of a batch, which must grow: ranges of them stand for the rows between.
-fn sequences(rows: &RecordBatch) -> Result<&[i64], Error> {
-    let values = rows
-        .column(0)
-        .as_primitive_opt::<Int64Type>()
-        .ok_or_else(|| Error::new(ErrorCode::Internal, "a diff's rows came without their sequence"))?
-        .values();
-    if values.is_sorted() {
-        Ok(values)
-    } else {
-        Err(Error::new(ErrorCode::Internal, "a diff's rows came in another order than they were written"))
+/// How far the rows of one operation have been read.
+#[derive(Debug, Default)]
+struct Place {
+    /// So many rows.
+    rows: i64,
+    /// Up to this sequence.
+    last: i64,
+}
+
+impl Place {
+    /// Names the next batch. The sequences of an operation must grow from its first row to its last:
+    /// a range of them stands for every row of the operation that lies between.
+    fn advance(&mut self, operation: Operation, batch: &RecordBatch) -> Result<Option<NotedRows>, Error> {
+        let sequences = sequences(batch)?;
+        let (Some(&first), Some(&last)) = (sequences.first(), sequences.last()) else { return Ok(None) };
+        if first <= self.last || !sequences.is_sorted_by(|a, b| a < b) {
+            let message = "a diff's rows came in another order than they were written";
+            return Err(Error::new(ErrorCode::Internal, message));
+        }
+        let start = self.rows;
+        *self = Self { rows: start + sequences.len() as i64, last };
+        Ok(Some(NotedRows { operation: position(operation), start, end: self.rows, first, last }))
     }
 }
 

@@ -80,8 +80,14 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ranges: &[ended("changed", 1, 100), ended("added", 201, 353)],
         ..commit.clone()
     };
-    let checkpoint =
-        CommitFacts { last: false, complete: false, checkpoint: 3, had_rejections: true, ..commit.clone() };
+    let checkpoint = CommitFacts {
+        last: false,
+        complete: false,
+        checkpoint: 3,
+        had_rejections: true,
+        lease_seconds: Some(60),
+        ..commit.clone()
+    };
     let adopted = CommitFacts {
         diff_shape: DiffShape::First,
         adopt: true,
