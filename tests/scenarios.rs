@@ -17,6 +17,8 @@ mod keys;
 mod lease;
 #[path = "scenarios/mapping.rs"]
 mod mapping;
+#[path = "scenarios/matching.rs"]
+mod matching;
 #[path = "scenarios/modes.rs"]
 mod modes;
 #[path = "scenarios/rejections.rs"]

@@ -21,6 +21,16 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
   select 1 from {{ snapshot }} as s
   where s._levin_generation = {{ diff_generation }} and s._levin_sequence = f._levin_sequence and {{ d.same_key(keys, "s", "f") }}
 )
+{% if matching %}
+  and f._levin_claim is null
+{% if shape == "full" %}
+  and (f._levin_operation = 'removed' or not exists (
+    select 1 from {{ diff }} as r
+    join {{ snapshot }} as s on {{ d.same_key(keys, "s", "r") }} and {{ d.same_record("r", "s") }}
+    where r._levin_operation = 'removed' and r._levin_claim is null and {{ d.same_key(keys, "r", "f") }}
+  ))
+{% endif %}
+{% endif %}
 {% if shape == "full" %}
   and f._levin_operation in ({% for o in sent %}{{ o }}{% if not loop.last %}, {% endif %}{% endfor %})
   and (f._levin_operation <> 'removed'
@@ -77,6 +87,9 @@ delete from {{ doubts }}
 {% elif keeps_snapshot and (ranges or forgets_removed) %}
 {{ d.apply_accepted() }}
 {% endif %}
+{% if supersedes %}
+{{ d.apply_superseded() }}
+{% endif %}
 {% if not rehearsed %}
 {{ step("count what is left") }}
 update {{ state }}
@@ -104,6 +117,12 @@ from {{ outcomes }} as o
 join {{ diff }} as f on f._levin_sequence = o.sequence
 left join {{ rejections }} as r on {{ d.same_rejection("r", "f") }}
 where o.outcome = 'rejected'
+{% if matching and shape == "full" %}
+  and not exists (
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = g._levin_sequence
+    where p.outcome = 'rejected' and g._levin_sequence > f._levin_sequence and {{ d.same_key(keys, "g", "f") }}
+  )
+{% endif %}
 {{ d.forget_older_rejections() }}
 {% endmacro %}
 
@@ -155,7 +174,8 @@ delete from {{ doubts }} as t
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
-    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %})
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %}){% if matching and shape == "full" +%}
+    and {{ d.same_record("f", "t") }}{% endif +%}
 )
 {% endif %}
 {% if exceptions %}
@@ -175,6 +195,12 @@ select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}
   {{ diff_generation }}, {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, {{ d.version("f") }}
 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
 where o.in_doubt
+{% if matching and shape == "full" %}
+  and not (f._levin_operation = 'removed' and f._levin_changed is null and exists (
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = g._levin_sequence
+    where p.in_doubt and g._levin_sequence <> f._levin_sequence and {{ d.same_key(keys, "g", "f") }}
+  ))
+{% endif %}
 {% endif %}
 {% endmacro %}
 
@@ -184,7 +210,8 @@ delete from {{ snapshot }} as t
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
-    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %})
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %}){% if matching and shape == "full" +%}
+    and {{ d.same_record("f", "t") }}{% endif +%}
 )
 {% if ranges %}
 {{ step("put accepted rows into the snapshot") }}
@@ -198,8 +225,23 @@ where {{ d.accepted("f") }}
 {% endif %}
 {% endmacro %}
 
-{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. #}
+{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. With claims
+   it has a column more, and is copied. #}
 {% macro adopt_diff() %}
+{% if matching %}
+{{ step("empty the snapshot") }}
+delete from {{ snapshot }} as t
+{% if keep_set_aside %}
+where not exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", "t") }})
+{% endif %}
+{{ step("put the rows into the snapshot") }}
+insert into {{ snapshot }}
+select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}f._levin_generation, f._levin_sequence
+from {{ diff }} as f
+{% if exceptions %}
+where not exists (select 1 from {{ outcomes }} as o where o.sequence = f._levin_sequence)
+{% endif %}
+{% else %}
 {% if exceptions %}
 {{ step("leave out what was not accepted") }}
 delete from {{ diff }} as t
@@ -216,6 +258,7 @@ where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", 
 {{ d.drop(snapshot) }}
 {{ step("the diff becomes the snapshot") }}
 {{ d.rename(diff, snapshot) }}
+{% endif %}
 {% endmacro %}
 
 {# What is refused at the moment, the newest first. #}

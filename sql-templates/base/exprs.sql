@@ -52,7 +52,10 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 
 {# ---- a row on its way out: keys k0…, current values c0…, previous values p0… ---- #}
 {% macro delivered_rows() %}
-select d._levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif +%}
+{% if waits %}
+{{ d.waiting() }}
+{% endif %}
+select d._levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif %}{% if matching %}, {{ d.claim() }} as _levin_claim{% endif +%}
 {% for key in keys %}
   , {{ d.wire(key, col("d", key.name)) }} as k{{ loop.index0 }}
 {% endfor %}
@@ -69,6 +72,9 @@ select d._levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_ver
 {% endfor %}
 {% endif %}
 from {{ diff }} as d
+{% if waits %}
+{{ d.waited_for() }}
+{% endif %}
 {% if shape == "full" %}
 where d._levin_operation = {{ operation_literal }}
 {% if after is not none %}

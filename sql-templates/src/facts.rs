@@ -12,6 +12,8 @@ pub struct Shape {
     pub keys: Vec<Column>,
     /// Every other tracked column, in the model's order.
     pub columns: Vec<Column>,
+    /// The columns among them by which the destination knows a record; empty when it is the key.
+    pub matching: Vec<Column>,
 }
 
 /// What the statements of one sync share.
@@ -230,6 +232,9 @@ pub struct DeliverFacts<'a> {
     pub after: Option<i64>,
     /// At most so many rows.
     pub limit: Option<u64>,
+    /// The sync's tables, when removals had to come first: what is known of those that were not accepted
+    /// keeps rows of their key and of their matching value back.
+    pub waits: Option<&'a SyncTables>,
 }
 
 /// A table of a sync that has the model's columns.

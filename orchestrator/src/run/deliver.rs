@@ -23,7 +23,7 @@ use super::model::Described;
 use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
 use crate::fields;
-use crate::mapping::Mapper;
+use crate::mapping::{Mapped, Mapper};
 use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
 
 /// What has been delivered so far, and what of it is not committed yet.
@@ -35,7 +35,9 @@ pub struct Delivered {
     pub successful: OperationCounts,
     /// Rows that were rejected or are in doubt.
     pub failed: OperationCounts,
-    /// Rows among them that may have been applied.
+    /// Removals that gave way to another row with the same matching value.
+    pub superseded: u64,
+    /// Failed rows that may have been applied.
     pub in_doubt: u64,
     /// Rows that were rejected as `NOT_FOUND`.
     pub not_found: u64,
@@ -53,7 +55,7 @@ impl Delivered {
     /// Rows that came to an end of their own: the destination, or the mapping, said yes or no, or the
     /// answer is lost.
     pub fn ended(&self) -> u64 {
-        self.successful.total() + self.failed.total()
+        self.successful.total() + self.failed.total() + self.superseded
     }
 }
 
@@ -89,6 +91,13 @@ pub struct Shipment<'a> {
     pub sent: &'a [Operation],
     /// Rejections that were open before this run.
     pub known_rejections: i64,
+}
+
+impl Shipment<'_> {
+    /// Rows are kept apart by another field than the key.
+    fn claims(&self) -> bool {
+        !self.described.definition.matching.is_empty()
+    }
 }
 
 /// Sends every row of the diff that the mode sends. Trouble of the destination ends up in
@@ -169,6 +178,8 @@ struct Ended {
     keys: Vec<String>,
     /// Rows that the mapping refused.
     unmapped: Vec<(i64, String, Rejection)>,
+    /// Removals that gave way to another row.
+    superseded: Vec<i64>,
     settled: Settled,
 }
 
@@ -187,6 +198,12 @@ impl Dispatch<'_, '_> {
             self.drain().await?;
             if self.is_stopped() {
                 break;
+            }
+            // Whoever claims a value that was given up, or moved to another one, goes only once the removal
+            // is known to have been accepted: the snapshot says so.
+            if operation == Operation::Removed && shipment.claims() && !self.delivered.ledger.is_empty() {
+                checkpoint.commit(&self.delivered.ledger).await?;
+                self.delivered.ledger = Ledger::default();
             }
         }
         Ok(())
@@ -214,6 +231,11 @@ impl Dispatch<'_, '_> {
             previous: if operation == Operation::Changed { &shipment.described.needed.previous } else { &[] },
             after: None,
             limit: None,
+            waits: (shipment.claims()
+                && operation != Operation::Removed
+                && shipment.diff.shape == DiffShape::Full)
+                .then_some(&run.tables)
+                .filter(|_| shipment.sent.contains(&Operation::Removed)),
         };
         let full = shipment.diff.shape == DiffShape::Full;
         let page = run.warehouse().page_rows();
@@ -340,7 +362,8 @@ impl Dispatch<'_, '_> {
                     .await
             };
             fail::fail_point!("deliver.after_answer");
-            Ended { batch, rows, sequences, keys, unmapped: mapped.rejected, settled }
+            let Mapped { rejected: unmapped, superseded, .. } = mapped;
+            Ended { batch, rows, sequences, keys, unmapped, superseded, settled }
         });
         Ok(())
     }
@@ -375,6 +398,8 @@ impl Dispatch<'_, '_> {
             }
         }
         exceptions.extend(ended.unmapped.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
+        exceptions.extend(ended.superseded.iter().map(|sequence| unsent(*sequence)));
+        self.delivered.superseded += ended.superseded.len() as u64;
         self.count(operation, accepted, &exceptions);
         let kept = self.keep_exchanges(&ended).await;
         self.delivered.calls += ended.settled.calls;

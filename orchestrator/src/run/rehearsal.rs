@@ -174,6 +174,7 @@ impl Rehearsal<'_> {
                 previous: if *operation == Operation::Changed { previous } else { &[] },
                 after: Some(0),
                 limit: Some(SAMPLES),
+                waits: None,
             })
             .collect();
         let mut careful = false;
