@@ -235,7 +235,9 @@ fn a_refused_removal_is_overtaken(engine: Engine) {
 /// A small random walk: whatever wanders, once everything is accepted the records are the model's.
 fn addresses_that_wander_end_where_the_model_has_them(engine: Engine) {
     let contacts = Contacts::new(engine);
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let seed = std::env::var("LEVIN_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut state: u64 = seed.unwrap_or_else(|| 1 + u64::from(std::process::id()) * 0x9e37_79b9);
+    println!("LEVIN_SEED={state}");
     let mut next = |below: u64| {
         state ^= state << 13;
         state ^= state >> 7;
