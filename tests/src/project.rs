@@ -87,11 +87,24 @@ impl Project {
     /// # Panics
     /// When the warehouse cannot be made.
     pub fn new(engine: Engine) -> Self {
+        match engine {
+            Engine::DuckDb => Self::with_warehouse(engine, None),
+            Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
+        }
+    }
+
+    /// A project whose warehouse is the database at this address.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    pub fn on_postgres(url: String) -> Self {
+        Self::with_warehouse(Engine::Postgres, Some(url))
+    }
+
+    fn with_warehouse(engine: Engine, url: Option<String>) -> Self {
         let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
-        let warehouse = match engine {
-            Engine::DuckDb => folder.path().join("warehouse.duckdb").to_string_lossy().into_owned(),
-            Engine::Postgres => PostgresServer::start().fresh_database(),
-        };
+        let file = folder.path().join("warehouse.duckdb");
+        let warehouse = url.unwrap_or_else(|| file.to_string_lossy().into_owned());
         let project = Self { folder, engine, warehouse, environment: Vec::new() };
         project.write("levin.yml", "name: scenario\n");
         project.write(

@@ -641,6 +641,10 @@ impl Cutter {
         if batch.num_rows() == 0 {
             return Ok(full);
         }
+        // Text that is not valid UTF-8 changes a column's form: such a batch travels by itself.
+        if self.pending.first().is_some_and(|pending| pending.schema() != batch.schema()) {
+            full.extend(self.rest()?);
+        }
         let width = (batch.get_array_memory_size() / batch.num_rows()).max(1);
         let mut offset = 0;
         while offset < batch.num_rows() {
