@@ -56,9 +56,8 @@ fn text(values: &[&str]) -> ArrayRef {
 
 #[test]
 fn text_that_is_not_utf8_is_rejected_or_shown_and_never_replaced() {
-    let bytes = |values: &[&[u8]]| -> ArrayRef {
-        Arc::new(arrow::array::BinaryArray::from_iter_values(values.iter().copied()))
-    };
+    let bytes =
+        |values: &[&[u8]]| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(values.iter().copied())) };
     let (valid, broken): (&[u8], &[u8]) = ("ä".as_bytes(), b"a\xffb\xe2\x82");
     assert_eq!(values(bytes(&[valid, broken]), LogicalType::Text), ["\"ä\"", "rejected"]);
     assert_eq!(

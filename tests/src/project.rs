@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::postgres::{self, PostgresServer};
 use crate::receiver::Receiver;
+use crate::terminal;
 
 /// The kinds of warehouse that every scenario runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,6 +276,24 @@ impl Project {
     /// When there is no `levin`.
     pub fn levin(&self, arguments: &[&str]) -> Ended {
         Ended::from(self.command(arguments).output().expect("run levin"))
+    }
+
+    /// Runs a command on a terminal of that kind (`TERM`), to its end. What the terminal was sent, from
+    /// standard output and standard error alike, stands in `stdout`.
+    ///
+    /// # Panics
+    /// When there is no `levin`, or no terminal.
+    pub fn levin_on_terminal(&self, kind: &str, arguments: &[&str]) -> Ended {
+        let mut command = self.command(arguments);
+        // Whoever tests may have said of their own terminal what does not hold of this one.
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"] {
+            if !self.environment.iter().any(|(known, _)| known == name) {
+                command.env_remove(name);
+            }
+        }
+        command.env("TERM", kind);
+        let (code, stdout) = terminal::run(command);
+        Ended { code, stdout, stderr: String::new() }
     }
 
     /// Starts a run of a sync, with more arguments.

@@ -120,6 +120,9 @@ pub async fn deliver(
         done: 0,
         total: shipment.facts.planned.values().sum(),
     };
+    if dispatch.total > 0 {
+        run.progress.delivered(&run.sync.slug, 0, dispatch.total);
+    }
     let outcome = dispatch.send_everything(shipment, checkpoint).await;
     // Whatever happened, requests under way are waited for: their answers are worth having.
     let drained = dispatch.drain().await;
@@ -378,7 +381,7 @@ impl Dispatch<'_, '_> {
         self.delivered.calls += ended.settled.calls;
         self.delivered.retries += ended.settled.retries;
         self.done += accepted + exceptions.len() as u64;
-        self.run.progress.delivered(self.done, self.total);
+        self.run.progress.delivered(&self.run.sync.slug, self.done, self.total);
         self.observe(&ended);
         if self.deferred || ended.settled.outcomes.contains(&RowOutcome::Deferred) {
             self.waiting.push(Waiting { batch: ended.batch, rows: ended.rows, exceptions });
