@@ -371,11 +371,11 @@ impl Mapper {
         let mut out = Vec::new();
         for row in 0..source.rows {
             out.clear();
-            if let Err(why) = source.write_key(&source.encoder, bound, self.keys.len(), row, &mut out) {
+            if let Err(why) = Source::write_key(&source.encoder, bound, self.keys.len(), row, &mut out) {
                 rejections.entry(row).or_insert(why);
                 // The row is refused; its key is for people, as far as it can be shown.
                 out.clear();
-                let _ = source.write_key(&source.for_people, bound, self.keys.len(), row, &mut out);
+                let _ = Source::write_key(&source.for_people, bound, self.keys.len(), row, &mut out);
             }
             texts.append_value(String::from_utf8_lossy(&out));
         }
@@ -630,7 +630,6 @@ impl Source {
     }
 
     fn write_key(
-        &self,
         encoder: &RowEncoder,
         bound: &BoundRows<'_>,
         keys: usize,
