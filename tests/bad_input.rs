@@ -3,6 +3,8 @@
 
 #[path = "bad_input/access.rs"]
 mod access;
+#[path = "bad_input/encoding.rs"]
+mod encoding;
 #[path = "bad_input/files.rs"]
 mod files;
 #[path = "bad_input/grants.rs"]
@@ -34,8 +36,13 @@ struct Case {
 impl Case {
     /// Runs `setup` in a new warehouse. The model's key is `id` and its rows are those of the table `t`.
     fn new(engine: Engine, setup: &str) -> Self {
+        Self::of(Project::new(engine), setup)
+    }
+
+    /// The same, in this project.
+    fn of(project: Project, setup: &str) -> Self {
         let receiver = Receiver::start();
-        let project = Project::new(engine).with_variable("CRM_URL", &receiver.url());
+        let project = project.with_variable("CRM_URL", &receiver.url());
         if !setup.is_empty() {
             project.sql(setup);
         }

@@ -5,6 +5,8 @@
 
 #[path = "crash/cases.rs"]
 mod cases;
+#[path = "crash/commit.rs"]
+mod commit;
 #[path = "crash/cut.rs"]
 mod cut;
 #[path = "crash/kill.rs"]

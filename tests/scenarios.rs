@@ -33,6 +33,8 @@ mod shape;
 mod start_over;
 #[path = "scenarios/tangles.rs"]
 mod tangles;
+#[path = "scenarios/terminal.rs"]
+mod terminal;
 #[path = "scenarios/values.rs"]
 mod values;
 #[path = "scenarios/volatile.rs"]

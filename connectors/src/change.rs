@@ -126,6 +126,10 @@ pub fn with_logical_type(field: Field, logical: LogicalType) -> Field {
 /// | binary | `Binary` |
 /// | json | `Utf8` holding one JSON value |
 ///
+/// A warehouse that can hold text which is not valid UTF-8 returns a column of text or JSON as `Binary`
+/// in the batches where it meets such a value; the mapping rejects those rows, so that no destination
+/// ever sees one.
+///
 /// A batch of rows of one operation, mapped to the destination's fields. All columns and vectors
 /// have the same length; slicing is cheap.
 #[derive(Debug, Clone)]

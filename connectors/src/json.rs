@@ -10,6 +10,10 @@
 //!   numbers and nulls do not reach inside them.
 //! * Years outside 0000–9999, and the infinite dates and timestamps of some engines, have no form
 //!   in RFC 3339 and are rejected.
+//! * Text that came as bytes, because not all of it is valid UTF-8, is written where it is valid and
+//!   rejected where it is not. Nothing is replaced.
+
+use std::fmt::Write as _;
 
 use arrow::array::{
     Array, AsArray, BinaryArray, BooleanArray, Date32Array, Float32Array, Float64Array, Int16Array,
@@ -64,6 +68,16 @@ pub enum Nulls {
     Omit,
 }
 
+/// What happens to text that is not valid UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InvalidText {
+    /// The row is rejected with `UNREPRESENTABLE_VALUE`.
+    #[default]
+    Reject,
+    /// For people to look at, never for a destination: every wrong byte is shown as `\xff`.
+    Show,
+}
+
 /// The choices that a sync has about its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JsonOptions {
@@ -73,6 +87,16 @@ pub struct JsonOptions {
     pub non_finite: NonFinite,
     /// What happens to null columns.
     pub nulls: Nulls,
+    /// What happens to text that is not valid UTF-8.
+    pub invalid_text: InvalidText,
+}
+
+impl JsonOptions {
+    /// For a person's eyes: whatever can be shown is shown, though no destination may be able to
+    /// take it.
+    pub fn for_people() -> Self {
+        Self { non_finite: NonFinite::String, invalid_text: InvalidText::Show, ..Self::default() }
+    }
 }
 
 /// A column whose Arrow type is none of those that `change.rs` lists.
@@ -133,6 +157,8 @@ enum Bound<'a> {
     Timestamp(&'a [i64], Option<&'a arrow::buffer::NullBuffer>, i64, bool),
     Binary(&'a BinaryArray),
     Text(&'a StringArray),
+    /// Text in a batch where some of it is not valid UTF-8.
+    RawText(&'a BinaryArray),
     /// Digits of an integer or decimal.
     Digits(&'a StringArray),
     Json(&'a StringArray),
@@ -155,6 +181,8 @@ pub(crate) enum Cell<'a> {
     /// With whether it ends in `Z`.
     Timestamp(NaiveDateTime, bool),
     Text(&'a str),
+    /// Text that is not valid UTF-8, where the options show it.
+    InvalidText(&'a [u8]),
     Binary(&'a [u8]),
     /// One valid JSON value.
     Json(&'a str),
@@ -297,6 +325,15 @@ impl RowEncoder {
             Bound::UInt64(a) => value!(a, Cell::Unsigned),
             Bound::Text(a) => value!(a, Cell::Text),
             Bound::Binary(a) => value!(a, Cell::Binary),
+            Bound::RawText(a) if !a.is_null(row) => {
+                let bytes = a.value(row);
+                match (std::str::from_utf8(bytes), self.options.invalid_text) {
+                    (Ok(text), _) if plan.logical == LogicalType::Json => json_cell(plan, text)?,
+                    (Ok(text), _) => Cell::Text(text),
+                    (Err(_), InvalidText::Show) => Cell::InvalidText(bytes),
+                    (Err(_), InvalidText::Reject) => return Err(invalid_text(&plan.name)),
+                }
+            }
             Bound::Float32(a) if !a.is_null(row) => {
                 let v = a.value(row);
                 // Adding zero turns -0.0 into 0.0 and changes nothing else.
@@ -339,17 +376,14 @@ impl RowEncoder {
                     }
                 }
             }
-            Bound::Json(a) if !a.is_null(row) => {
-                let raw: &RawValue = serde_json::from_str(a.value(row))
-                    .map_err(|_| unrepresentable(plan, "a text that is not one JSON value"))?;
-                Cell::Json(raw.get())
-            }
+            Bound::Json(a) if !a.is_null(row) => json_cell(plan, a.value(row))?,
             Bound::Float32(_)
             | Bound::Float64(_)
             | Bound::Date(_)
             | Bound::Timestamp(..)
             | Bound::Digits(_)
-            | Bound::Json(_) => Cell::Null,
+            | Bound::Json(_)
+            | Bound::RawText(_) => Cell::Null,
         })
     }
 
@@ -373,6 +407,7 @@ impl Cell<'_> {
             Cell::Signed(_) | Cell::Unsigned(_) | Cell::Digits(_) => numbers == Numbers::String,
             Cell::Date(_) | Cell::Timestamp(..) | Cell::Binary(_) | Cell::NonFinite(_) => true,
             Cell::Text(text) => return write_string(text, out),
+            Cell::InvalidText(bytes) => return write_string(&shown(bytes), out),
             Cell::Null => return out.extend_from_slice(b"null"),
             Cell::Boolean(_) | Cell::Float32(_) | Cell::Float64(_) | Cell::Json(_) => false,
         };
@@ -397,6 +432,7 @@ impl Cell<'_> {
             Cell::Float32(v) => serde_json::to_writer(out, &v).unwrap_or_default(),
             Cell::Float64(v) => serde_json::to_writer(out, &v).unwrap_or_default(),
             Cell::Digits(text) | Cell::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Cell::InvalidText(bytes) => out.extend_from_slice(shown(bytes).as_bytes()),
             Cell::NonFinite(word) => out.extend_from_slice(word.as_bytes()),
             Cell::Date(date) => write_date(date, out),
             Cell::Timestamp(time, zoned) => {
@@ -436,6 +472,8 @@ fn carries(arrow: &DataType, logical: LogicalType) -> bool {
         LogicalType::Timestamp => matches!(arrow, D::Timestamp(_, None)),
         LogicalType::TimestampTz => matches!(arrow, D::Timestamp(_, Some(_))),
         LogicalType::Binary => matches!(arrow, D::Binary),
+        // Bytes where not all of it is valid UTF-8.
+        LogicalType::Text | LogicalType::Json => matches!(arrow, D::Utf8 | D::Binary),
         _ => matches!(arrow, D::Utf8),
     }
 }
@@ -465,7 +503,8 @@ fn bind<'a>(plan: &FieldPlan, array: &'a dyn Array) -> Result<Bound<'a>, Unsuppo
         D::Timestamp(TimeUnit::Millisecond, zone) => timestamps!(TimestampMillisecondType, 1_000, zone),
         D::Timestamp(TimeUnit::Microsecond, zone) => timestamps!(TimestampMicrosecondType, 1_000_000, zone),
         D::Timestamp(TimeUnit::Nanosecond, zone) => timestamps!(TimestampNanosecondType, 1_000_000_000, zone),
-        D::Binary => Bound::Binary(array.as_binary()),
+        D::Binary if plan.logical == LogicalType::Binary => Bound::Binary(array.as_binary()),
+        D::Binary => Bound::RawText(array.as_binary()),
         D::Utf8 => match plan.logical {
             LogicalType::Integer | LogicalType::Decimal => Bound::Digits(array.as_string()),
             LogicalType::Json => Bound::Json(array.as_string()),
@@ -473,6 +512,33 @@ fn bind<'a>(plan: &FieldPlan, array: &'a dyn Array) -> Result<Bound<'a>, Unsuppo
         },
         _ => return Err(unsupported()),
     })
+}
+
+fn json_cell<'a>(plan: &FieldPlan, text: &'a str) -> Result<Cell<'a>, Rejection> {
+    let raw: &RawValue =
+        serde_json::from_str(text).map_err(|_| unrepresentable(plan, "a text that is not one JSON value"))?;
+    Ok(Cell::Json(raw.get()))
+}
+
+/// The rejection of a row whose field holds text that is not valid UTF-8.
+pub fn invalid_text(name: &str) -> Rejection {
+    Rejection::new(
+        Rejection::UNREPRESENTABLE_VALUE,
+        format!("field {name:?} holds text that is not valid UTF-8"),
+    )
+}
+
+/// Text that is not valid UTF-8, with every wrong byte as `\xff`.
+fn shown(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() + 8);
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing into a String cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
 }
 
 fn unrepresentable(plan: &FieldPlan, what: &str) -> Rejection {

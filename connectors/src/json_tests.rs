@@ -55,6 +55,24 @@ fn text(values: &[&str]) -> ArrayRef {
 }
 
 #[test]
+fn text_that_is_not_utf8_is_rejected_or_shown_and_never_replaced() {
+    let bytes =
+        |values: &[&[u8]]| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(values.iter().copied())) };
+    let (valid, broken): (&[u8], &[u8]) = ("ä".as_bytes(), b"a\xffb\xe2\x82");
+    assert_eq!(values(bytes(&[valid, broken]), LogicalType::Text), ["\"ä\"", "rejected"]);
+    assert_eq!(
+        values(bytes(&[b"{\"a\": 1}", b"\"\xff\"", b"x"]), LogicalType::Json),
+        ["{\"a\": 1}", "rejected", "rejected"]
+    );
+    let seen = rows(bytes(&[valid, broken]), LogicalType::Text, JsonOptions::for_people());
+    assert_eq!(seen, [Ok(r#"{"v":"ä"}"#.to_owned()), Ok(r#"{"v":"a\\xffb\\xe2\\x82"}"#.to_owned())]);
+    // Of other types bytes are no form.
+    let schema = Schema::new(vec![field("v", &bytes(&[]), LogicalType::Decimal)]);
+    let batch = RecordBatch::try_new(Arc::new(schema.clone()), vec![bytes(&[valid])]).unwrap();
+    assert!(RowEncoder::new(&schema, JsonOptions::default()).unwrap().bind(&batch).is_err());
+}
+
+#[test]
 fn integers_keep_all_digits() {
     use LogicalType::Integer;
     assert_eq!(values(Arc::new(Int16Array::from(vec![i16::MIN, 7])), Integer), ["-32768", "7"]);

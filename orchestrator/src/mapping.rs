@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use connectors::change::{ChangeBatch, Operation, logical_type, with_logical_type};
-use connectors::json::{BoundRows, JsonOptions, RowEncoder};
+use connectors::json::{BoundRows, JsonOptions, RowEncoder, invalid_text};
 use connectors::outcome::Rejection;
 use minijinja::value::{Enumerator, Object, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
@@ -339,7 +339,7 @@ impl Mapper {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.fields.len());
         for plan in &self.fields {
             let column = match &plan.value {
-                FieldValue::Column(at) => source.column(*at).clone(),
+                FieldValue::Column(at) => source.sendable(*at, &plan.to, &mut rejections),
                 FieldValue::Computed(value) => self.compute(
                     value,
                     plan.logical,
@@ -359,7 +359,7 @@ impl Mapper {
             .map_err(|e| {
                 Error::new(ErrorCode::Internal, format!("mapped columns do not fit together: {e}"))
             })?;
-        let identity = self.identity_batch(&source, rows.num_rows())?;
+        let identity = self.identity_batch(&source, &mut rejections)?;
         let batch = ChangeBatch { operation, sequences, keys, versions, changed, identity, fields };
         if rejections.is_empty() && superseded.is_empty() {
             return Ok(Mapped { batch, rejected: Vec::new(), superseded: Vec::new() });
@@ -393,8 +393,11 @@ impl Mapper {
         let mut out = Vec::new();
         for row in 0..source.rows {
             out.clear();
-            if let Err(why) = source.write_key(bound, self.keys.len(), row, &mut out) {
+            if let Err(why) = Source::write_key(&source.encoder, bound, self.keys.len(), row, &mut out) {
                 rejections.entry(row).or_insert(why);
+                // The row is refused; its key is for people, as far as it can be shown.
+                out.clear();
+                let _ = Source::write_key(&source.for_people, bound, self.keys.len(), row, &mut out);
             }
             texts.append_value(String::from_utf8_lossy(&out));
         }
@@ -432,16 +435,20 @@ impl Mapper {
         names
     }
 
-    fn identity_batch(&self, source: &Source, rows: usize) -> Result<RecordBatch, Error> {
+    fn identity_batch(
+        &self,
+        source: &Source,
+        rejections: &mut HashMap<usize, Rejection>,
+    ) -> Result<RecordBatch, Error> {
         let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = self
             .identity
             .iter()
             .map(|(at, to)| {
-                let column = source.column(*at).clone();
+                let column = source.sendable(*at, to, rejections);
                 (field(to, column.data_type().clone(), source.logical(*at)), column)
             })
             .unzip();
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(source.rows));
         RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(|e| {
             Error::new(ErrorCode::Internal, format!("the identity's columns do not fit together: {e}"))
         })
@@ -575,6 +582,7 @@ struct Source {
     row: HashMap<String, usize>,
     previous: HashMap<String, usize>,
     encoder: RowEncoder,
+    for_people: RowEncoder,
     batch: RecordBatch,
 }
 
@@ -604,23 +612,51 @@ impl Source {
         let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays.clone()).map_err(|e| {
             Error::new(ErrorCode::Internal, format!("columns of the diff do not fit together: {e}"))
         })?;
-        let encoder = RowEncoder::new(&batch.schema(), JsonOptions::default()).map_err(|e| {
-            Error::new(
-                ErrorCode::ColumnTypeUnsupported,
-                format!("a column arrives as {}, which has no form on the wire", e.arrow),
-            )
-        })?;
+        let encoder = |options| {
+            RowEncoder::new(&batch.schema(), options).map_err(|e| {
+                Error::new(
+                    ErrorCode::ColumnTypeUnsupported,
+                    format!("a column arrives as {}, which has no form on the wire", e.arrow),
+                )
+            })
+        };
+        let (encoder, for_people) = (encoder(JsonOptions::default())?, encoder(JsonOptions::for_people())?);
         let row = current.iter().enumerate().map(|(at, c)| (c.name.clone(), at)).collect();
         // For removed rows the last accepted values are the row; templates see them as `previous` too.
         let previous = match operation {
             Operation::Removed => current.iter().enumerate().map(|(at, c)| (c.name.clone(), at)).collect(),
             _ => previous.iter().enumerate().map(|(at, c)| (c.name.clone(), current.len() + at)).collect(),
         };
-        Ok(Self { rows: rows.num_rows(), columns: arrays, logical, row, previous, encoder, batch })
+        Ok(Self {
+            rows: rows.num_rows(),
+            columns: arrays,
+            logical,
+            row,
+            previous,
+            encoder,
+            for_people,
+            batch,
+        })
     }
 
     fn column(&self, at: usize) -> &ArrayRef {
         &self.columns[at]
+    }
+
+    /// A column as destinations take it. Where it came as bytes because not all of its text is valid
+    /// UTF-8, the rows that hold such text are refused.
+    fn sendable(&self, at: usize, to: &str, rejections: &mut HashMap<usize, Rejection>) -> ArrayRef {
+        let column = &self.columns[at];
+        let raw = column.as_binary_opt::<i32>().filter(|_| self.logical[at] != LogicalType::Binary);
+        let Some(raw) = raw else { return column.clone() };
+        let texts = raw.iter().enumerate().map(|(row, bytes)| match std::str::from_utf8(bytes?) {
+            Ok(text) => Some(text),
+            Err(_) => {
+                rejections.entry(row).or_insert_with(|| invalid_text(to));
+                None
+            }
+        });
+        Arc::new(texts.collect::<StringArray>())
     }
 
     fn logical(&self, at: usize) -> LogicalType {
@@ -634,19 +670,19 @@ impl Source {
     }
 
     fn write_key(
-        &self,
+        encoder: &RowEncoder,
         bound: &BoundRows<'_>,
         keys: usize,
         row: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), Rejection> {
         if keys == 1 {
-            self.encoder.encode_text(bound, 0, row, out)?;
+            encoder.encode_text(bound, 0, row, out)?;
             return Ok(());
         }
         for at in 0..keys {
             out.push(if at == 0 { b'[' } else { b',' });
-            self.encoder.encode_value(bound, at, row, out)?;
+            encoder.encode_value(bound, at, row, out)?;
         }
         out.push(b']');
         Ok(())

@@ -1,8 +1,12 @@
 //! Everything that a person reads: data on standard output, all else on standard error. The only
 //! module that prints.
 
-use std::fmt::Write as _;
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::config::{Finding, Severity};
 use crate::error::Error;
@@ -12,7 +16,7 @@ use crate::run::{Progress, ReportedError, Stage};
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum ColourChoice {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal that is not dumb, unless `NO_COLOR` is set.
     #[default]
     Auto,
     /// Always.
@@ -66,7 +70,7 @@ impl Report {
         let coloured = |terminal: bool| match choice {
             ColourChoice::Always => true,
             ColourChoice::Never => false,
-            ColourChoice::Auto => terminal && !no_color,
+            ColourChoice::Auto => terminal && !no_color && !is_dumb(),
         };
         Self {
             redactor,
@@ -241,36 +245,90 @@ impl Table {
     }
 }
 
-/// Shows how runs go on: a bar on a terminal, one line per stage otherwise.
+/// Shows how runs go on: one line per stage, and on a terminal a bar for each delivery under way.
 pub struct RunProgress {
     report: Report,
     /// Several syncs run, so each line names its own.
     several: bool,
     quiet: bool,
-    bar: Option<indicatif::ProgressBar>,
+    bars: Option<Bars>,
+}
+
+/// The bars at the foot of a terminal.
+struct Bars {
+    screen: MultiProgress,
+    /// By the sync's slug.
+    of: Mutex<HashMap<String, ProgressBar>>,
+}
+
+/// Whether standard error is a terminal on which a line can be drawn again.
+fn can_draw() -> bool {
+    io::stderr().is_terminal() && !is_dumb()
+}
+
+/// A terminal that says of itself that it knows no control characters.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 impl RunProgress {
     /// For a command that runs one sync or several.
     pub fn new(report: &Report, several: bool, quiet: bool) -> Self {
-        let bar = (!several && !quiet && io::stderr().is_terminal()).then(|| {
-            let bar = indicatif::ProgressBar::hidden();
-            if let Ok(style) = indicatif::ProgressStyle::with_template(
-                "deliver  {wide_bar} {human_pos}/{human_len} rows · {per_sec} · {eta} left",
-            ) {
-                bar.set_style(style);
-            }
-            bar
+        let bars = (!quiet && can_draw()).then(|| Bars {
+            screen: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
+            of: Mutex::default(),
         });
-        Self { report: report.clone(), several, quiet, bar }
+        Self { report: report.clone(), several, quiet, bars }
     }
 
-    /// Takes the bar off the screen.
-    pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
+    /// Takes a sync's bar off the screen.
+    pub fn finish(&self, sync: &str) {
+        let Some(bars) = &self.bars else { return };
+        if let Some(bar) = bars.lock().remove(sync) {
             bar.finish_and_clear();
+            bars.screen.remove(&bar);
         }
     }
+
+    /// Prints while no bar is in the way.
+    pub fn print(&self, print: impl FnOnce()) {
+        match &self.bars {
+            Some(bars) => bars.screen.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn prefix(&self, sync: &str) -> String {
+        if self.several { format!("{sync}: ") } else { String::new() }
+    }
+}
+
+impl Bars {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, ProgressBar>> {
+        self.of.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        // Of a run that broke off; a screen that is gone needs no clearing.
+        let _ = self.screen.clear();
+    }
+}
+
+/// How a bar looks; it has no colours.
+fn bar_style() -> ProgressStyle {
+    let template =
+        "{prefix}deliver  {wide_bar} {human_pos}/{human_len} rows · {rows_per_second} rows/s · {eta} left";
+    // The template is ours; if it could not be read the bar would only look plainer.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rows_per_second", |state: &ProgressState, text: &mut dyn fmt::Write| {
+        // A rate that is not negative, and far from the end of the numbers.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+        let rate = state.per_sec().round() as u64;
+        // Writing into a text cannot fail.
+        let _ = text.write_str(&thousands(rate));
+    })
 }
 
 impl Progress for RunProgress {
@@ -279,21 +337,21 @@ impl Progress for RunProgress {
             return;
         }
         if stage == Stage::Deliver {
-            self.finish();
+            self.finish(sync);
         }
-        let sync = if self.several { format!("{sync}: ") } else { String::new() };
-        self.report.note(&format!("{sync}{:8} {summary} ({seconds:.2} s)", stage.name()));
+        let line = format!("{}{:8} {summary} ({seconds:.2} s)", self.prefix(sync), stage.name());
+        self.print(|| self.report.note(&line));
     }
 
-    fn delivered(&self, done: u64, total: u64) {
-        if let Some(bar) = &self.bar {
-            if bar.is_hidden() {
-                bar.set_length(total);
-                bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
-                bar.reset_eta();
-            }
-            bar.set_position(done);
-        }
+    fn delivered(&self, sync: &str, done: u64, total: u64) {
+        let Some(bars) = &self.bars else { return };
+        let mut shown = bars.lock();
+        let bar = shown.entry(sync.to_owned()).or_insert_with(|| {
+            let bar = bars.screen.add(ProgressBar::new(total).with_style(bar_style()));
+            bar.set_prefix(self.prefix(sync));
+            bar
+        });
+        bar.set_position(done);
     }
 }
 

@@ -5,7 +5,13 @@
    whatever the order of their keys, but loses digits, takes JSON's null for SQL's, and fails where two
    values have different types. #}
 {% macro json_value(value) %}json({{ value }}){% endmacro %}
-{# ISO 8601 from the three parts in which DuckDB keeps an interval: months, days, microseconds. #}
+{# ISO 8601 as PostgreSQL writes it, without parts that are zero. DuckDB keeps months, days and
+   microseconds; a null part makes the whole null. #}
+{% macro iso_part(value, part, unit) %}case datepart('{{ part }}', {{ value }}) when 0 then '' else datepart('{{ part }}', {{ value }}) || '{{ unit }}' end{% endmacro %}
 {% macro iso_interval(value) %}
-'P' || (datepart('year', {{ value }}) * 12 + datepart('month', {{ value }})) || 'M' || datepart('day', {{ value }}) || 'DT' || rtrim(rtrim(printf('%.6f', epoch(to_microseconds(datepart('hour', {{ value }}) * 3600000000 + datepart('minute', {{ value }}) * 60000000 + datepart('microsecond', {{ value }})))), '0'), '.') || 'S'
+upper(regexp_replace('P' || {{ d.iso_part(value, "year" | sql, "y" | sql) }} || {{ d.iso_part(value, "month" | sql, "m" | sql) }} || {{ d.iso_part(value, "day" | sql, "d" | sql) }}
+  || case when datepart('hour', {{ value }}) = 0 and datepart('minute', {{ value }}) = 0 and datepart('microsecond', {{ value }}) = 0 then ''
+    else 'T' || {{ d.iso_part(value, "hour" | sql, "h" | sql) }} || {{ d.iso_part(value, "minute" | sql, "m" | sql) }}
+      || case datepart('microsecond', {{ value }}) when 0 then ''
+        else rtrim(rtrim(printf('%.6f', datepart('microsecond', {{ value }}) / 1000000), '0'), '.') || 'S' end end, '^P$', 'PT0S'))
 {% endmacro %}

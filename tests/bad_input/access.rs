@@ -85,6 +85,25 @@ fn nothing_answers_at_the_sources_address() {
     case.quiet();
 }
 
+/// A server that lets nobody else in for now is busy, not full.
+#[test]
+fn too_many_connections_are_busy_and_no_full_disk() {
+    PostgresServer::start().run(
+        "postgres",
+        "do $$ begin create role levin_limited login connection limit 0; exception when duplicate_object then null; end $$",
+    );
+    let mut case = Case::small(Engine::Postgres);
+    let url = case.project.warehouse().to_owned();
+    case.sends([3, 0, 0]);
+    case.project.set_variable("WAREHOUSE_URL", &as_role(&url, "levin_limited", None));
+    sql(&url, "insert into t values (4, 'd')");
+    case.fails("SOURCE_BUSY", &["too many connections", "--wait"]);
+    case.check_finds("SOURCE_BUSY", 2, &["source wh:"]);
+    case.project.set_variable("WAREHOUSE_URL", &url);
+    case.sends([1, 0, 0]);
+    case.quiet();
+}
+
 #[test]
 fn a_database_that_is_not_there_is_named() {
     let mut case = Case::small(Engine::Postgres);

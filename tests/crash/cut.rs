@@ -17,7 +17,7 @@ const IDLE: &str = "select pid, pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and application_name like 'levin%'
       and state <> 'active' and state_change < clock_timestamp() - interval '400 milliseconds'";
 
-fn edited(scene: &mut Scene) {
+pub fn edited(scene: &mut Scene) {
     scene.edit(|people| people.extend((1..=20).map(|id| (id, Person::new(format!("{id}@first"), id)))));
     oracle::succeeded(&scene.run());
     scene.edit(|people| {
@@ -32,7 +32,7 @@ fn edited(scene: &mut Scene) {
 }
 
 /// Either the run got over it, or it says what happened.
-fn says(ran: &Ran, codes: &[&str]) {
+pub fn says(ran: &Ran, codes: &[&str]) {
     let report = ran.report();
     oracle::counts_add_up(&report);
     if ran.code == Some(0) {
@@ -44,7 +44,7 @@ fn says(ran: &Ran, codes: &[&str]) {
     assert!(codes.contains(&code.as_str()), "{report}");
 }
 
-fn goes_on(scene: &Scene) {
+pub fn goes_on(scene: &Scene) {
     oracle::succeeded(&scene.run());
     assert_eq!(scene.content(), oracle::expected(scene, &scene.content(), &scene.model));
     let told = oracle::requests_are_honest(&scene.receiver.requests(), |_, _| true);

@@ -44,7 +44,7 @@ fn forms(engine: Engine) -> Vec<(&'static str, &'static str)> {
                 "cast('340282366920938463463374607431768211455' as uhugeint)",
                 "340282366920938463463374607431768211455",
             ),
-            ("interval '1 day 2 hours'", "\"P0M1DT7200S\""),
+            ("interval '1 day 2 hours'", "\"P1DT2H\""),
             ("cast(18446744073709551615 as ubigint)", "18446744073709551615"),
             ("'\\xAA\\x00\\xFF'::blob", "\"qgD/\""),
             ("json('{\"a\": [1, null, \"x\"]}')", r#"{"a":[1,null,"x"]}"#),

@@ -3,3 +3,4 @@
 pub mod postgres;
 pub mod project;
 pub mod receiver;
+pub mod terminal;

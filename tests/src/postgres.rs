@@ -138,11 +138,23 @@ impl PostgresServer {
     /// # Panics
     /// When the server refuses.
     pub fn fresh_database(&self) -> String {
+        self.database_with("")
+    }
+
+    /// The address of a new, empty database that takes its text as it comes, valid UTF-8 or not.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn database_of_bytes(&self) -> String {
+        self.database_with("encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C' template template0")
+    }
+
+    fn database_with(&self, options: &str) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_micros());
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("levin_{}_{number}_{now}", std::process::id());
-        self.run("postgres", &format!("create database {name}"));
+        self.run("postgres", &format!("create database {name} {options}"));
         self.url(&name)
     }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::postgres::{self, PostgresServer};
 use crate::receiver::Receiver;
+use crate::terminal;
 
 /// The kinds of warehouse that every scenario runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +88,24 @@ impl Project {
     /// # Panics
     /// When the warehouse cannot be made.
     pub fn new(engine: Engine) -> Self {
+        match engine {
+            Engine::DuckDb => Self::with_warehouse(engine, None),
+            Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
+        }
+    }
+
+    /// A project whose warehouse is the database at this address.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    pub fn on_postgres(url: String) -> Self {
+        Self::with_warehouse(Engine::Postgres, Some(url))
+    }
+
+    fn with_warehouse(engine: Engine, url: Option<String>) -> Self {
         let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
-        let warehouse = match engine {
-            Engine::DuckDb => folder.path().join("warehouse.duckdb").to_string_lossy().into_owned(),
-            Engine::Postgres => PostgresServer::start().fresh_database(),
-        };
+        let file = folder.path().join("warehouse.duckdb");
+        let warehouse = url.unwrap_or_else(|| file.to_string_lossy().into_owned());
         let project = Self { folder, engine, warehouse, environment: Vec::new() };
         project.write("levin.yml", "name: scenario\n");
         project.write(
@@ -262,6 +276,24 @@ impl Project {
     /// When there is no `levin`.
     pub fn levin(&self, arguments: &[&str]) -> Ended {
         Ended::from(self.command(arguments).output().expect("run levin"))
+    }
+
+    /// Runs a command on a terminal of that kind (`TERM`), to its end. What the terminal was sent, from
+    /// standard output and standard error alike, stands in `stdout`.
+    ///
+    /// # Panics
+    /// When there is no `levin`, or no terminal.
+    pub fn levin_on_terminal(&self, kind: &str, arguments: &[&str]) -> Ended {
+        let mut command = self.command(arguments);
+        // Whoever tests may have said of their own terminal what does not hold of this one.
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"] {
+            if !self.environment.iter().any(|(known, _)| known == name) {
+                command.env_remove(name);
+            }
+        }
+        command.env("TERM", kind);
+        let (code, stdout) = terminal::run(command);
+        Ended { code, stdout, stderr: String::new() }
     }
 
     /// Starts a run of a sync, with more arguments.

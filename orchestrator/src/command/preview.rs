@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use connectors::json::{JsonOptions, NonFinite, RowEncoder};
+use connectors::json::{JsonOptions, RowEncoder};
 use connectors::warehouse::Tag;
 use sql_templates::{Atomicity, Shape, Statement, script};
 
@@ -45,8 +45,6 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let headings: Vec<String> =
         shape.columns.iter().map(|c| format!("{} ({})", c.name, c.engine_type)).collect();
     let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
-    // A NaN may be looked at, though no destination may be able to take it.
-    let options = JsonOptions { non_finite: NonFinite::String, ..JsonOptions::default() };
     for batch in effect.result("preview") {
         let fields: Vec<_> = batch
             .schema()
@@ -63,7 +61,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
             batch.columns().to_vec(),
         )
         .map_err(|e| unreadable(e.to_string()))?;
-        let encoder = RowEncoder::new(&typed.schema(), options)
+        let encoder = RowEncoder::new(&typed.schema(), JsonOptions::for_people())
             .map_err(|e| unreadable(format!("column `{}` arrives as {}", e.name, e.arrow)))?;
         let bound = encoder.bind(&typed).map_err(|e| unreadable(e.arrow))?;
         for row in 0..typed.num_rows() {

@@ -92,13 +92,13 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     while let Some(report) = reports.next().await {
         let report = report?;
         worst = worst.worse(report.exit);
-        progress.finish();
+        progress.finish(&report.sync_slug);
         if args.json {
             let line = serde_json::to_value(&report)
                 .map_err(|e| Error::new(ErrorCode::Internal, format!("cannot print the report: {e}")))?;
             context.report.json_line(&line);
         } else {
-            print(&report, context);
+            progress.print(|| print(&report, context));
         }
     }
     Ok(worst.into())

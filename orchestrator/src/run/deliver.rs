@@ -137,6 +137,9 @@ pub async fn deliver(
         done: 0,
         total: shipment.facts.planned.values().sum(),
     };
+    if dispatch.total > 0 {
+        run.progress.delivered(&run.sync.slug, 0, dispatch.total);
+    }
     let outcome = dispatch.send_everything(shipment, checkpoint).await;
     // Whatever happened, requests under way are waited for: their answers are worth having.
     let drained = dispatch.drain().await;
@@ -405,7 +408,7 @@ impl Dispatch<'_, '_> {
         self.delivered.calls += ended.settled.calls;
         self.delivered.retries += ended.settled.retries;
         self.done += accepted + exceptions.len() as u64;
-        self.run.progress.delivered(self.done, self.total);
+        self.run.progress.delivered(&self.run.sync.slug, self.done, self.total);
         self.observe(&ended);
         if self.deferred || ended.settled.outcomes.contains(&RowOutcome::Deferred) {
             self.waiting.push(Waiting { batch: ended.batch, rows: ended.rows, exceptions });
@@ -686,6 +689,10 @@ impl Cutter {
         let mut full = Vec::new();
         if batch.num_rows() == 0 {
             return Ok(full);
+        }
+        // Text that is not valid UTF-8 changes a column's form: such a batch travels by itself.
+        if self.pending.first().is_some_and(|pending| pending.schema() != batch.schema()) {
+            full.extend(self.rest()?);
         }
         let width = (batch.get_array_memory_size() / batch.num_rows()).max(1);
         let mut offset = 0;

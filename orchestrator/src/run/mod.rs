@@ -89,7 +89,7 @@ pub trait Progress: Send + Sync {
     fn stage(&self, sync: &str, stage: Stage, summary: &str, seconds: f64);
 
     /// Rows that have ended so far, of those that will be sent.
-    fn delivered(&self, done: u64, total: u64);
+    fn delivered(&self, sync: &str, done: u64, total: u64);
 }
 
 /// Hears nothing.
@@ -98,7 +98,7 @@ pub struct Silent;
 
 impl Progress for Silent {
     fn stage(&self, _: &str, _: Stage, _: &str, _: f64) {}
-    fn delivered(&self, _: u64, _: u64) {}
+    fn delivered(&self, _: &str, _: u64, _: u64) {}
 }
 
 /// How long to leave a busy warehouse alone before asking again.

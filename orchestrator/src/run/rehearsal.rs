@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use connectors::change::Operation;
-use connectors::json::{JsonOptions, NonFinite, RowEncoder};
+use connectors::json::{JsonOptions, RowEncoder};
 use connectors::warehouse::{Effect, Session};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -28,7 +28,7 @@ use super::state::{State, read_state};
 use super::{Request, Run, Silent, Start, delivery_spec, due_before, plan, prune, result_rows, run_values};
 use super::{prepare, reshape};
 use crate::error::{Error, ErrorCode};
-use crate::mapping::Mapper;
+use crate::mapping::{Mapped, Mapper};
 use crate::project::{Project, SyncSpec};
 use crate::store::Store;
 
@@ -325,24 +325,33 @@ fn read_samples(
     previous: &[Column],
 ) -> Result<Vec<Sample>, Error> {
     let before = previous_values(batch, previous)?;
-    let mapped = mapper.map(operation, full, batch)?.batch;
-    // People may look at a NaN that a destination would refuse.
-    let options = JsonOptions { non_finite: NonFinite::String, ..JsonOptions::default() };
+    let Mapped { batch: mapped, rejected, superseded } = mapper.map(operation, full, batch)?;
     let unsupported = |e: connectors::json::UnsupportedColumn| {
         Error::new(ErrorCode::ColumnTypeUnsupported, format!("the field `{}` arrives as {}", e.name, e.arrow))
     };
-    let encoder = RowEncoder::new(&mapped.fields.schema(), options).map_err(unsupported)?;
+    let encoder = RowEncoder::new(&mapped.fields.schema(), JsonOptions::for_people()).map_err(unsupported)?;
     let bound = encoder.bind(&mapped.fields).map_err(unsupported)?;
     let mut samples = Vec::new();
-    for row in 0..mapped.len() {
-        let mut out = Vec::new();
-        let fields = match encoder.encode_row(&bound, row, &mut out) {
-            Ok(()) => serde_json::from_slice(&out).unwrap_or(Value::Null),
-            Err(why) => serde_json::json!({ "error": why.reason }),
+    let (mut sendable, mut refused) = (0..mapped.len(), rejected.into_iter());
+    for (row, result) in result_rows(std::slice::from_ref(batch)).enumerate() {
+        let sequence = result.count("_levin_sequence")?;
+        if superseded.contains(&sequence) {
+            continue;
+        }
+        // Both are in the order of the batch, and each other row of it is in one of them.
+        let (key, fields) = if refused.as_slice().first().is_some_and(|(of, ..)| *of == sequence) {
+            let Some((_, key, why)) = refused.next() else { break };
+            (key, serde_json::json!({ "error": why.reason }))
+        } else {
+            let Some(at) = sendable.next() else { break };
+            let mut out = Vec::new();
+            let fields = match encoder.encode_row(&bound, at, &mut out) {
+                Ok(()) => serde_json::from_slice(&out).unwrap_or(Value::Null),
+                Err(why) => serde_json::json!({ "error": why.reason }),
+            };
+            (mapped.keys.value(at).to_owned(), fields)
         };
-        let marks = result_rows(std::slice::from_ref(batch))
-            .nth(row)
-            .and_then(|r| r.text("_levin_changed").ok().flatten());
+        let marks = result.text("_levin_changed").ok().flatten();
         let previous = (operation == Operation::Changed).then(|| {
             let marks = marks.unwrap_or_default();
             let values: Map<String, Value> = before
@@ -355,12 +364,7 @@ fn read_samples(
                 .collect();
             Value::Object(values)
         });
-        samples.push(Sample {
-            operation: operation.name().to_owned(),
-            key: mapped.keys.value(row).to_owned(),
-            fields,
-            previous,
-        });
+        samples.push(Sample { operation: operation.name().to_owned(), key, fields, previous });
     }
     Ok(samples)
 }
@@ -386,14 +390,13 @@ fn previous_values(batch: &RecordBatch, previous: &[Column]) -> Result<Vec<Vec<(
         &options,
     )
     .map_err(|e| Error::new(ErrorCode::Internal, format!("a sample cannot be read: {e}")))?;
-    let options = JsonOptions { non_finite: NonFinite::String, ..JsonOptions::default() };
     let unsupported = |e: connectors::json::UnsupportedColumn| {
         Error::new(
             ErrorCode::ColumnTypeUnsupported,
             format!("the column `{}` arrives as {}", e.name, e.arrow),
         )
     };
-    let encoder = RowEncoder::new(&values.schema(), options).map_err(unsupported)?;
+    let encoder = RowEncoder::new(&values.schema(), JsonOptions::for_people()).map_err(unsupported)?;
     let bound = encoder.bind(&values).map_err(unsupported)?;
     Ok((0..values.num_rows())
         .map(|row| {
@@ -404,7 +407,7 @@ fn previous_values(batch: &RecordBatch, previous: &[Column]) -> Result<Vec<Vec<(
                     let mut out = Vec::new();
                     let value = match encoder.encode_value(&bound, at, row, &mut out) {
                         Ok(()) => serde_json::from_slice(&out).unwrap_or(Value::Null),
-                        Err(_) => Value::Null,
+                        Err(why) => serde_json::json!({ "error": why.reason }),
                     };
                     (c.name.clone(), value)
                 })

@@ -89,7 +89,9 @@ impl Texts {
             .iter()
             .zip(logical)
             .map(|(field, logical)| match field.data_type() {
-                arrow::datatypes::DataType::Utf8 => with_logical_type(field.as_ref().clone(), *logical),
+                arrow::datatypes::DataType::Utf8 | arrow::datatypes::DataType::Binary => {
+                    with_logical_type(field.as_ref().clone(), *logical)
+                }
                 _ => field.as_ref().clone(),
             })
             .collect();
@@ -98,7 +100,7 @@ impl Texts {
         let batch =
             RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), batch.columns().to_vec())
                 .map_err(|e| internal(e.to_string()))?;
-        let encoder = RowEncoder::new(&batch.schema(), JsonOptions::default())
+        let encoder = RowEncoder::new(&batch.schema(), JsonOptions::for_people())
             .map_err(|e| internal(format!("{} arrives as {}", e.name, e.arrow)))?;
         Ok(Self { batch, encoder })
     }

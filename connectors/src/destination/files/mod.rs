@@ -151,8 +151,12 @@ impl Files {
         if format == Format::Csv && options.numbers == Numbers::String {
             return Err(refused("numbers", "CSV knows no numbers; remove `numbers: string`".into()));
         }
-        let json =
-            JsonOptions { numbers: options.numbers, non_finite: options.non_finite, nulls: options.nulls };
+        let json = JsonOptions {
+            numbers: options.numbers,
+            non_finite: options.non_finite,
+            nulls: options.nulls,
+            ..JsonOptions::default()
+        };
         let rows = RowWriter::new(format, json, sync.mode == Mode::Diff, &sync.fields)
             .map_err(|message| refused("mappings", message))?;
         let checked = Checked { template, replace: !per_run, rows };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -356,13 +357,26 @@ async fn a_full_disk_stops_the_run_and_nothing_appears() {
         .arg(&out)
         .status()
         .is_ok_and(|s| s.success());
-    if !mounted {
-        assert!(std::env::var_os("CI").is_none(), "only root can mount a small file system");
-        eprintln!("skipped: only root can mount a small file system");
-        return;
-    }
     let files = files(project.path());
     let sync = spec(Mode::Diff, "{{ run_id }}.jsonl", Value::Null);
+    if !mounted {
+        // Only root can mount a small file system. Anybody else meets a folder that takes nothing.
+        assert!(std::env::var_os("CI").is_none(), "run the tests as root, in a container if need be");
+        fs::set_permissions(&out, fs::Permissions::from_mode(0o555)).unwrap();
+        let error = match files.open(&sync, &run(1)).await {
+            Err(error) => error,
+            Ok(delivery) => {
+                let delivered = delivery.deliver(&batch(Operation::Added, &[(1, None, 1.0, None)])).await;
+                assert_eq!(delivered.outcomes, [RowOutcome::NotSent]);
+                assert!(delivery.close(true).await.is_err());
+                delivered.error.expect("it says why")
+            }
+        };
+        assert!(matches!(error, DeliveryError::Unauthorized { .. }), "{error:?}");
+        fs::set_permissions(&out, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(tree(&out).is_empty());
+        return;
+    }
     let delivery = files.open(&sync, &run(1)).await.unwrap();
     assert!(delivery.deliver(&batch(Operation::Added, &[(1, None, 1.0, None)])).await.error.is_none());
     let large = "x".repeat(600_000);

@@ -306,6 +306,7 @@ impl SyncOptions {
             numbers: self.numbers.or(config.numbers).unwrap_or_default(),
             non_finite: self.non_finite.or(config.non_finite).unwrap_or_default(),
             nulls: self.nulls.or(config.nulls).unwrap_or_default(),
+            ..JsonOptions::default()
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Float32Builder, Float64Builder, Int16Builder,
-    Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringBuilder, TimestampMicrosecondBuilder,
+    Int32Builder, Int64Builder, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::{Buf, Bytes, BytesMut};
@@ -29,7 +29,8 @@ pub(super) const EPOCH_MICROSECONDS: i64 = 946_684_800_000_000;
 ///
 /// Rows may be cut anywhere between two pieces. An infinite date becomes `i32::MAX` or `i32::MIN`,
 /// an infinite timestamp `i64::MAX` or `i64::MIN`; timestamps that Arrow's microseconds since 1970
-/// cannot reach (after the year 294247) become `i64::MAX` too.
+/// cannot reach (after the year 294247) become `i64::MAX` too. A column of text arrives as `Utf8`, in
+/// a batch where one of its values is not valid UTF-8 as `Binary`.
 pub(super) struct Decoder {
     schema: SchemaRef,
     columns: Vec<Builder>,
@@ -49,7 +50,8 @@ enum Builder {
     Int64(Int64Builder),
     Float32(Float32Builder),
     Float64(Float64Builder),
-    Text(StringBuilder),
+    /// Bytes until the whole column is known to be valid UTF-8.
+    Text(BinaryBuilder),
     Binary(BinaryBuilder),
     Date(Date32Builder),
     Timestamp(TimestampMicrosecondBuilder),
@@ -151,11 +153,24 @@ impl Decoder {
     }
 
     fn batch(&mut self) -> Result<RecordBatch, WarehouseError> {
-        let arrays = self.columns.iter_mut().map(Builder::finish).collect();
+        let arrays: Vec<ArrayRef> = self.columns.iter_mut().map(Builder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         self.rows = 0;
         self.bytes = 0;
-        RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
+        let fields = self.schema.fields();
+        let as_described =
+            fields.iter().zip(&arrays).all(|(field, array)| field.data_type() == array.data_type());
+        let schema = if as_described {
+            self.schema.clone()
+        } else {
+            let of_batch = fields.iter().zip(&arrays);
+            Arc::new(Schema::new(
+                of_batch
+                    .map(|(field, array)| field.as_ref().clone().with_data_type(array.data_type().clone()))
+                    .collect::<Vec<_>>(),
+            ))
+        };
+        RecordBatch::try_new_with_options(schema, arrays, &options)
             .map_err(|e| WarehouseError::new(ErrorKind::Other, e.to_string()))
     }
 }
@@ -172,7 +187,7 @@ impl Builder {
             Type::FLOAT4 => (DataType::Float32, Self::Float32(Float32Builder::new())),
             Type::FLOAT8 => (DataType::Float64, Self::Float64(Float64Builder::new())),
             Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::JSON => {
-                (DataType::Utf8, Self::Text(StringBuilder::new()))
+                (DataType::Utf8, Self::Text(BinaryBuilder::new()))
             }
             Type::BYTEA => (DataType::Binary, Self::Binary(BinaryBuilder::new())),
             Type::DATE => (DataType::Date32, Self::Date(Date32Builder::new())),
@@ -210,13 +225,7 @@ impl Builder {
                     value.map(|v| fixed(v).map(|v| timestamp(i64::from_be_bytes(v)))).transpose()?,
                 );
             }
-            Self::Binary(b) => b.append_option(value),
-            Self::Text(b) => b.append_option(
-                value
-                    .map(std::str::from_utf8)
-                    .transpose()
-                    .map_err(|_| WarehouseError::new(ErrorKind::Data, "a value is not valid UTF-8"))?,
-            ),
+            Self::Binary(b) | Self::Text(b) => b.append_option(value),
         }
         Ok(())
     }
@@ -229,7 +238,13 @@ impl Builder {
             Self::Int64(b) => Arc::new(b.finish()),
             Self::Float32(b) => Arc::new(b.finish()),
             Self::Float64(b) => Arc::new(b.finish()),
-            Self::Text(b) => Arc::new(b.finish()),
+            Self::Text(b) => {
+                let bytes = b.finish();
+                match StringArray::try_from_binary(bytes.clone()) {
+                    Ok(text) => Arc::new(text),
+                    Err(_) => Arc::new(bytes),
+                }
+            }
             Self::Binary(b) => Arc::new(b.finish()),
             Self::Date(b) => Arc::new(b.finish()),
             Self::Timestamp(b) => Arc::new(b.finish()),
@@ -297,7 +312,7 @@ mod tests {
                 Arc::new(arrow::array::Int32Array::from(vec![Some(i32::MIN), None, Some(7)])) as ArrayRef,
                 true,
             ),
-            ("t", Arc::new(arrow::array::StringArray::from(vec![None, Some(""), Some("ä")])) as _, true),
+            ("t", Arc::new(StringArray::from(vec![None, Some(""), Some("ä")])) as _, true),
             (
                 "at",
                 Arc::new(
@@ -351,12 +366,37 @@ mod tests {
             let failed = decoder.push(bytes.into()).and_then(|_| decoder.finish());
             assert!(failed.is_err(), "at {position}");
         }
-        let text = [WireColumn { name: "t".into(), wire_type: Type::TEXT }];
-        let mut bytes = encode::HEADER.to_vec();
-        bytes.extend_from_slice(&[0, 1, 0, 0, 0, 1, 0xff]);
-        let failed = Decoder::new(&text).unwrap().push(bytes.into()).unwrap_err();
-        assert_eq!(failed.kind, ErrorKind::Data);
-        assert!(failed.message.contains("\"t\"") && failed.message.contains("UTF-8"), "{failed}");
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_arrives_as_bytes() {
+        let text = ["a", "b"].map(|name| WireColumn { name: name.into(), wire_type: Type::TEXT });
+        let read = |rows: &[[Option<&[u8]>; 2]]| {
+            let mut bytes = encode::HEADER.to_vec();
+            for row in rows {
+                bytes.extend_from_slice(&[0, 2]);
+                for value in row {
+                    let length = value.map_or(-1, |v| i32::try_from(v.len()).unwrap());
+                    bytes.extend_from_slice(&length.to_be_bytes());
+                    bytes.extend_from_slice(value.unwrap_or_default());
+                }
+            }
+            bytes.extend_from_slice(encode::TRAILER);
+            let mut decoder = Decoder::new(&text).unwrap();
+            assert!(decoder.push(bytes.into()).unwrap().is_empty());
+            decoder.finish().unwrap().expect("rows")
+        };
+        // Valid only as a whole: a letter is cut between two values.
+        let batch = read(&[[Some(b"x"), Some(b"\xc3")], [None, Some(b"\xa4")], [Some(b""), None]]);
+        assert_eq!(
+            batch.column(0).as_string::<i32>().iter().collect::<Vec<_>>(),
+            [Some("x"), None, Some("")]
+        );
+        assert_eq!(batch.schema().field(1).data_type(), &DataType::Binary);
+        let bytes: Vec<_> = batch.column(1).as_binary::<i32>().iter().collect();
+        assert_eq!(bytes, [Some(b"\xc3".as_slice()), Some(b"\xa4"), None]);
+        let batch = read(&[[Some(b"x"), Some("ä".as_bytes())]]);
+        assert_eq!(batch.schema().field(1).data_type(), &DataType::Utf8);
     }
 
     #[test]

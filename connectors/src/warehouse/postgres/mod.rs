@@ -165,12 +165,16 @@ impl Server {
     /// A connection with the session's settings, and its id.
     async fn open(&self, name: &str) -> Result<(PostgresConnection, String), WarehouseError> {
         let connection = self.url.connect(name).await?;
+        // Where a database does not know what its bytes mean, the server would fail a whole result over a
+        // text that is not UTF-8; asked for plain bytes it hands them out, and the decoder tells.
         // In one message with the question for the id: no more round trips than startup options,
         // which poolers refuse.
         let mut setup = String::from(
             "set intervalstyle = 'iso_8601'; set timezone = 'UTC'; set datestyle = 'ISO'; \
              set synchronize_seqscans = off; set max_parallel_workers_per_gather = 0; set jit = off; \
-             set standard_conforming_strings = on; ",
+             set standard_conforming_strings = on; \
+             select set_config('client_encoding', 'SQL_ASCII', false) \
+             where current_setting('server_encoding') = 'SQL_ASCII'; ",
         );
         if let Some(timeout) = self.statement_timeout {
             setup.push_str(&format!("set statement_timeout = {}; ", timeout.as_millis()));
@@ -179,7 +183,7 @@ impl Server {
             "select pid || '@' || {BACKEND_START} from pg_stat_activity where pid = pg_backend_pid()"
         ));
         let answers = connection.client.simple_query(&setup).await?;
-        let id = answers.iter().find_map(|answer| match answer {
+        let id = answers.iter().rev().find_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
         });
