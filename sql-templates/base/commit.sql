@@ -88,9 +88,14 @@ where generation = {{ generation }}
 {% for key in keys %}coalesce({{ d.text(col(left, key.name)) }}, '') = coalesce({{ d.text(col(right, key.name)) }}, '') and ({{ col(left, key.name) }} is null) = ({{ col(right, key.name) }} is null){% if not loop.last %} and {% endif %}{% endfor %}
 {% endmacro %}
 
+{# By name: a primary key may list its columns in another order than when the table was made. #}
+{% macro rejection_columns() %}
+({% for key in keys %}{{ key.name }}, {% endfor %}_levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
+{% endmacro %}
+
 {% macro record_rejections() %}
 {{ step("record the rejections") }}
-insert into {{ rejections }}
+insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.code, o.reason,
   1 + coalesce(r._levin_attempts, 0), 1, {{ run }}, f._levin_sequence,
@@ -104,7 +109,7 @@ where o.outcome = 'rejected'
 
 {% macro record_set_aside() %}
 {{ step("record the keys set aside") }}
-insert into {{ rejections }}
+insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("a", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   'added', a._levin_code, 'rows with this key: ' || {{ d.text("a._levin_rows" | sql) }},
   0, a._levin_rows, {{ run }}, 0,

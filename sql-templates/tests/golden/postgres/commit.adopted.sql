@@ -5,7 +5,7 @@ set checkpoint = checkpoint + 1,
 where generation = 7 and checkpoint = 0;
 
 -- record the rejections
-insert into "levin_planner"."p6f0c2a9e_s1_rejections"
+insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
 select f."id", 7, 1,
 'added', o.code, o.reason,
   1 + coalesce(r._levin_attempts, 0), 1, 12, f._levin_sequence,

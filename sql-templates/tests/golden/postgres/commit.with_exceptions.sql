@@ -5,7 +5,7 @@ set checkpoint = checkpoint + 1,
 where generation = 7 and checkpoint = 0;
 
 -- record the rejections
-insert into "levin_planner"."p6f0c2a9e_s1_rejections"
+insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("tenant", "id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
 select f."tenant", f."id", 7, 1,
 f._levin_operation, o.code, o.reason,
   1 + coalesce(r._levin_attempts, 0), 1, 12, f._levin_sequence,
@@ -25,7 +25,7 @@ where (t._levin_generation < 7 or t._levin_checkpoint < 1)
   );
 
 -- record the keys set aside
-insert into "levin_planner"."p6f0c2a9e_s1_rejections"
+insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("tenant", "id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
 select a."tenant", a."id", 7, 1,
   'added', a._levin_code, 'rows with this key: ' || cast(a._levin_rows as text),
   0, a._levin_rows, 12, 0,
