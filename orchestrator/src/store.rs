@@ -123,6 +123,8 @@ const MIGRATIONS: &[&str] = &[
     "create index if not exists levin_runs_by_sync on levin_runs (sync_id, id)",
     "create table if not exists levin_deliveries (
        run bigint not null, batch bigint not null, rows text not null, ended text, primary key (run, batch))",
+    "create table if not exists levin_notes_of (
+       run bigint not null primary key, generation bigint not null, diff text not null)",
     "create table if not exists levin_exchanges (
        sync_id bigint not null, key text not null, run bigint not null, request text not null, response text not null,
        primary key (sync_id, key))",
@@ -270,16 +272,15 @@ impl Store {
     /// Drops the notes of every other run of a sync, whose lease the run now holds: what they proved is
     /// committed, and a run that ended between its commit and forgetting left them behind.
     pub async fn forget_others(&self, sync_id: i64, but: i64) -> Result<(), Error> {
-        sqlx::query(
+        for delete in [
             "delete from levin_deliveries where run <> $2
              and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
-        )
-        .bind(sync_id)
-        .bind(but)
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(failed)
+            "delete from levin_notes_of where run <> $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+        ] {
+            sqlx::query(delete).bind(sync_id).bind(but).execute(&self.pool).await.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The newest runs, of one sync or of all.
@@ -355,10 +356,29 @@ impl Store {
             .collect()
     }
 
-    /// Whether this store knows the run at all.
-    pub async fn knows_run(&self, run: i64) -> Result<bool, Error> {
-        sqlx::query("select 1 from levin_runs where id = $1")
+    /// Says durably whose notes those of a run will be: of the delivery of this diff under this
+    /// generation. A run's number alone does not tell: a store that comes from a backup gives it again.
+    pub async fn begin_notes(&self, run: i64, generation: i64, diff: &str) -> Result<(), Error> {
+        fail::fail_point!("store.begin_notes");
+        sqlx::query(
+            "insert into levin_notes_of (run, generation, diff) values ($1, $2, $3)
+             on conflict (run) do update set generation = excluded.generation, diff = excluded.diff",
+        )
+        .bind(run)
+        .bind(generation)
+        .bind(diff)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
+    /// Whether this store holds the notes of that delivery; without them nothing is known of it.
+    pub async fn holds_notes(&self, run: i64, generation: i64, diff: &str) -> Result<bool, Error> {
+        sqlx::query("select 1 from levin_notes_of where run = $1 and generation = $2 and diff = $3")
             .bind(run)
+            .bind(generation)
+            .bind(diff)
             .fetch_optional(&self.pool)
             .await
             .map(|row| row.is_some())
@@ -371,11 +391,12 @@ impl Store {
         let mut transaction = self.pool.begin().await.map_err(failed)?;
         match batches {
             None => {
-                sqlx::query("delete from levin_deliveries where run = $1")
-                    .bind(run)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
+                for delete in [
+                    "delete from levin_deliveries where run = $1",
+                    "delete from levin_notes_of where run = $1",
+                ] {
+                    sqlx::query(delete).bind(run).execute(&mut *transaction).await.map_err(failed)?;
+                }
             }
             Some(batches) => {
                 for batch in batches {

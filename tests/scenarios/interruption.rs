@@ -12,6 +12,7 @@ on_both_warehouses!(
     a_lost_store_makes_everything_go_again,
     a_store_lost_in_mid_run_loses_rows,
     a_store_lost_in_mid_run_leaves_old_values,
+    a_store_from_a_backup_is_trusted,
     a_crash_repeats_more_than_was_under_way,
     a_crash_in_the_first_run_forgets_what_was_accepted,
     a_cancelled_run_loses_or_repeats_rows,
@@ -213,4 +214,32 @@ fn another_machine_loses_or_repeats_rows(engine: Engine) {
     crm.run_sends([0, 1, 0]);
     elsewhere.assert_quiet(SYNC, &crm.receiver);
     crm.assert_same();
+}
+
+/// Copies the files of a folder into another, which is emptied first.
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+fn a_store_from_a_backup_is_trusted(engine: Engine) {
+    let crm = Crm::new(engine, 5, "mode: mirror");
+    crm.run_sends([5, 0, 0]);
+    let (store, backup) = (crm.project.path().join(".levin"), crm.project.path().join("backup"));
+    copy_folder(&store, &backup);
+    crm.insert(6..=45);
+    kill_after(&crm, 3, &[]);
+    assert_eq!(crm.receiver.keys().len(), 45);
+    // The store knows nothing of the run that was killed, and gives its number to the next one.
+    copy_folder(&backup, &store);
+    crm.sql("delete from customers where id > 5");
+    let run = crm.run();
+    assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
+    assert_eq!(run.report["settled"]["notesLost"], json!(true), "{run:#?}");
+    assert_eq!((run.number("id"), run.successful()), (2, [0, 0, 40]), "{run:#?}");
+    crm.assert_same();
+    crm.assert_quiet();
 }

@@ -569,6 +569,7 @@ async fn begin(
     due: i64,
 ) -> Result<(), Error> {
     fail::fail_point!("deliver.before_begin");
+    run.store.begin_notes(run.id, generation, diff.table.name.name()).await?;
     let begin = script(
         run.dialect(),
         Atomicity::Transaction,

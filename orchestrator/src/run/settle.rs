@@ -37,7 +37,8 @@ impl Unfinished {
         let (Some(delivering), Some(definition)) = (state.delivering.clone(), &state.definition) else {
             return Ok(None);
         };
-        let notes_lost = delivering.store != run.store.id() || !run.store.knows_run(delivering.run).await?;
+        let notes_lost = delivering.store != run.store.id()
+            || !run.store.holds_notes(delivering.run, delivering.generation, &delivering.table).await?;
         let notes = if notes_lost { Vec::new() } else { run.store.notes(delivering.run).await? };
         let (mut ended, mut open) = (Ledger::default(), Ledger::default());
         let (mut ended_batches, mut open_batches) = (0, 0);
