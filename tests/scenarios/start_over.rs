@@ -11,6 +11,7 @@ on_both_warehouses!(
     another_path_is_taken_for_the_same_destination,
     a_full_resync_misses_rows_or_forgets_removals,
     a_full_resync_with_removals_keeps_what_left,
+    another_mode_forgets_what_is_still_to_be_removed,
     a_killed_full_resync_is_forgotten,
     a_reset_sends_or_forgets,
     a_reset_takes_away_what_is_set_aside,
@@ -181,5 +182,50 @@ fn a_reset_takes_away_what_is_set_aside(engine: Engine) {
     // Repaired to something else: it is a change.
     crm.sql("update customers set name = 'other' where id = 5");
     crm.run_sends([0, 1, 0]);
+    crm.assert_quiet();
+}
+
+fn another_mode_forgets_what_is_still_to_be_removed(engine: Engine) {
+    let crm = Crm::new(engine, 30, "mode: insert");
+    crm.run_sends([30, 0, 0]);
+    crm.sql("delete from customers where id <= 5; update customers set name = 'x' where id = 6");
+    let resync = ["--full-resync", "--keep-removals"];
+    // A guard that stops it changes nothing: the snapshot still stands for keys.
+    crm.sync("mode: mirror\nguards: {max_removed: {rows: 1}}");
+    assert_eq!(crm.run_with(&resync).error(), "GUARD_TRIPPED");
+    assert_eq!((crm.run().error(), crm.receiver.count()), ("MODE_CHANGED", 3));
+    crm.sync("mode: mirror");
+    let (code, plan) = crm.project.plan(SYNC, &resync);
+    assert_eq!(code, 0, "{plan:#}");
+    assert_eq!(plan["plannedRows"], json!({"addedCount": 25, "changedCount": 0, "removedCount": 5}));
+
+    // Killed after the removals and ten rows: the rest stays due.
+    let hold = Hold::default();
+    let held = hold.clone();
+    let base = crm.receiver.count();
+    crm.receiver.behave(
+        move |r| {
+            if r.number >= base + 2 { Reply::accept().held(&held) } else { Reply::accept() }
+        },
+    );
+    let running = crm.project.spawn(SYNC, &resync);
+    crm.receiver.wait_for(base + 3);
+    running.kill();
+    hold.release();
+    crm.receiver.accept();
+    let requests = sent(&crm.receiver.since(base));
+    assert_eq!(requests[0], request("removed", &["1", "2", "3", "4", "5"]));
+    let run = crm.run();
+    assert_eq!((run.code, run.planned()), (0, [15, 0, 0]), "{run:#?}");
+    crm.assert_same();
+    crm.assert_quiet();
+
+    // Back again, in one go; nothing calls itself a first run.
+    crm.sync("mode: insert\non_removed: delete");
+    crm.sql("delete from customers where id = 6");
+    let ended = crm.project.levin(&["run", SYNC, "--full-resync", "--keep-removals"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(!ended.stderr.contains("first run"), "{}", ended.stderr);
+    crm.assert_same();
     crm.assert_quiet();
 }

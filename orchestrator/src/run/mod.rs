@@ -323,7 +323,9 @@ async fn execute_with_lease<'a>(
     if reshape.as_ref().is_some_and(|reshape| !reshape.due.is_empty()) {
         state.due_before = state.due_before.max(1);
     }
-    let definition = described.definition.text();
+    // What the snapshot's rows mean changes only after the guards have passed.
+    let meaning = state.definition.as_ref().map_or(described.definition.meaning, |was| was.meaning);
+    let definition = Definition { meaning, ..described.definition.clone() }.text();
     let before = reshape.as_ref().map_or_else(Vec::new, |reshape| {
         let mut statements = reshape::statements(scope, reshape);
         statements.push(Statement::Define {
@@ -336,7 +338,7 @@ async fn execute_with_lease<'a>(
         statements
     });
     let fresh = change == Change::Fresh;
-    clock.ended(Stage::Prepare, &summary::prepared(&change, course.settled));
+    clock.ended(Stage::Prepare, &summary::prepared(&change, state.definition.is_some(), course.settled));
 
     let resync = matches!(run.request.start, Start::FullResync { .. });
     let of = lease.generation().to_string();
@@ -389,6 +391,9 @@ async fn execute_with_lease<'a>(
             state.rejections = 0;
         }
         let due = if resync && !fresh { lease.generation() } else { state.due_before };
+        if !fresh && meaning != described.definition.meaning {
+            redefine(run, session.as_mut(), &described, &target, lease.generation(), due).await?;
+        }
         let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
         let facts = FinalFacts { diff: &diff, keeps_snapshot, fresh, sent: &words, due };
         let result = if course.planned.total() > 0 {
@@ -528,6 +533,27 @@ async fn settle(
         *state = State { holder: state.holder.clone(), ..settled };
     }
     Ok(Some(unfinished.settled()))
+}
+
+/// From here on the rows of the snapshot stand for something else, and all that are older than `due` are due.
+async fn redefine(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    described: &Described,
+    target: &str,
+    generation: i64,
+    due: i64,
+) -> Result<(), Error> {
+    let definition = described.definition.text();
+    let define = Statement::Define {
+        tables: &run.tables,
+        generation,
+        definition: &definition,
+        target,
+        due_before: due,
+    };
+    session.execute(&script(run.dialect(), Atomicity::Transaction, &[define])?).await?;
+    Ok(())
 }
 
 /// Empty tables, and what they will stand for: the beginning of a snapshot.

@@ -178,7 +178,11 @@ pub fn change_of_snapshot(
             ),
         );
     }
-    if was.meaning != is.meaning {
+    // Keys are keys in both, so a full resync can go on from those that are known: it sends every row
+    // whatever was accepted, and what is still to be removed stays known.
+    let resync = matches!(run.request.start, Start::FullResync { .. });
+    let both_keep = was.meaning.keeps_snapshot() && is.meaning.keeps_snapshot();
+    if was.meaning != is.meaning && !(resync && both_keep) {
         return refuse(
             ErrorCode::ModeChanged,
             format!(
