@@ -125,6 +125,8 @@ const MIGRATIONS: &[&str] = &[
        run bigint not null, batch bigint not null, rows text not null, ended text, primary key (run, batch))",
     "create table if not exists levin_notes_of (
        run bigint not null primary key, generation bigint not null, diff text not null)",
+    "create table if not exists levin_generations (
+       sync_id bigint not null primary key, generation bigint not null)",
     "create table if not exists levin_exchanges (
        sync_id bigint not null, key text not null, run bigint not null, request text not null, response text not null,
        primary key (sync_id, key))",
@@ -354,6 +356,30 @@ impl Store {
                 })
             })
             .collect()
+    }
+
+    /// Remembers the newest generation of a sync, for the day that the warehouse forgets it.
+    pub async fn took_generation(&self, sync_id: i64, generation: i64) -> Result<(), Error> {
+        sqlx::query(
+            "insert into levin_generations (sync_id, generation) values ($1, $2)
+             on conflict (sync_id) do update set generation = excluded.generation",
+        )
+        .bind(sync_id)
+        .bind(generation)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
+    /// The newest generation of a sync that this store knows of; 0 when it knows of none.
+    pub async fn last_generation(&self, sync_id: i64) -> Result<i64, Error> {
+        sqlx::query("select generation from levin_generations where sync_id = $1")
+            .bind(sync_id)
+            .fetch_optional(&self.pool)
+            .await
+            .map(|row| row.map_or(0, |row| row.get(0)))
+            .map_err(failed)
     }
 
     /// Says durably whose notes those of a run will be: of the delivery of this diff under this

@@ -49,7 +49,7 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {{ step("fence", "one row") }}
 update {{ state }}
 set checkpoint = checkpoint + 1{% if last %},
-    delivering = null, delivering_table = null, delivering_shape = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
+    delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
     due_before = {{ due_before }}{% endif +%}
 where generation = {{ generation }} and checkpoint = {{ checkpoint }}
 {% if exceptions %}
@@ -78,7 +78,8 @@ delete from {{ doubts }}
 {{ step("count what is left") }}
 update {{ state }}
 set doubts = (select count(*) from {{ doubts }}),
-    rejections = (select count(*) from {{ rejections }})
+    rejections = (select count(*) from {{ rejections }}),
+    refused = (select count(*) from {{ rejections }} where _levin_attempts > 0)
 where generation = {{ generation }}
 {% endmacro %}
 

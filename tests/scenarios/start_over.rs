@@ -15,6 +15,7 @@ on_both_warehouses!(
     a_killed_full_resync_is_forgotten,
     a_reset_sends_or_forgets,
     a_reset_takes_away_what_is_set_aside,
+    a_snapshot_that_is_too_old_is_compared_with,
 );
 
 fn another_address_is_taken_for_the_same_destination(engine: Engine) {
@@ -227,5 +228,50 @@ fn another_mode_forgets_what_is_still_to_be_removed(engine: Engine) {
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(!ended.stderr.contains("first run"), "{}", ended.stderr);
     crm.assert_same();
+    crm.assert_quiet();
+}
+
+fn a_snapshot_that_is_too_old_is_compared_with(engine: Engine) {
+    let crm = Crm::new(engine, 12, "mode: mirror");
+    crm.run_sends([12, 0, 0]);
+    let state = crm.project.texts(
+        "select cast(table_name as text) from information_schema.tables where table_name like '%\\_state' escape '\\'",
+    );
+    let state = state[0].clone().unwrap();
+    let days_pass = |days: u32| {
+        crm.sql(&format!("update levin_planner.{state} set ran_at = ran_at - interval '{days} days'"));
+    };
+    let source = std::fs::read_to_string(crm.project.path().join("sources/wh.yml")).unwrap();
+    // Without a word of it, snapshots are kept for ever.
+    days_pass(4_000);
+    crm.assert_quiet();
+    crm.project.write("sources/wh.yml", &format!("{source}snapshot_retention: 30d\n"));
+    // A run with nothing to send is a run.
+    days_pass(29);
+    crm.assert_quiet();
+    days_pass(29);
+    crm.assert_quiet();
+    days_pass(31);
+    crm.sql("delete from customers where id = 1");
+    let before = crm.receiver.count();
+    for _ in 0..2 {
+        let run = crm.run();
+        assert_eq!((run.code, run.error()), (2, "SNAPSHOT_EXPIRED"), "{run:#?}");
+        assert!(run.message().contains("31 days") && run.message().contains("30 days"), "{run:#?}");
+        let hint = run.report["error"]["hint"].as_str().unwrap();
+        assert!(hint.contains("--full-resync") && hint.contains("--reset-cdc"), "{hint}");
+    }
+    let plan = crm.project.levin(&["plan", SYNC]);
+    assert!(plan.code == 2 && plan.stderr.contains("SNAPSHOT_EXPIRED"), "{plan:?}");
+    assert_eq!(crm.receiver.count(), before);
+    // Both ways on.
+    let run = crm.run_with(&["--full-resync", "--keep-removals"]);
+    assert_eq!((run.code, run.successful()), (0, [11, 0, 1]), "{run:#?}");
+    crm.assert_same();
+    crm.assert_quiet();
+    days_pass(31);
+    assert_eq!(crm.run().error(), "SNAPSHOT_EXPIRED");
+    let run = crm.run_with(&["--reset-cdc"]);
+    assert_eq!((run.code, run.number("destinationCalls")), (0, 0), "{run:#?}");
     crm.assert_quiet();
 }

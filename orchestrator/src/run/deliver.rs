@@ -79,7 +79,7 @@ pub struct Shipment<'a> {
     pub facts: &'a RunFacts,
     /// Operations to send, in order.
     pub sent: &'a [Operation],
-    /// Rejections that were open before this run.
+    /// Rows that were refused before this run, and come again.
     pub known_rejections: i64,
 }
 

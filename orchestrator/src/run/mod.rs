@@ -10,6 +10,7 @@ mod differences;
 mod lease;
 mod ledger;
 mod model;
+mod outset;
 mod plan;
 mod prepare;
 mod prune;
@@ -32,7 +33,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::Operation;
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
-use sql_templates::{Atomicity, Dialect, Statement, SyncScope, SyncTables, script};
+use sql_templates::{Atomicity, Dialect, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::Cancel;
@@ -53,9 +54,9 @@ use checkpoints::{Checkpoints, Commits, FinalFacts, finish, needs_commit};
 use course::Course;
 use deliver::Shipment;
 use diff::DiffQuestion;
-use differences::Diff;
 use lease::Lease;
 use model::Described;
+use outset::{begin, establish, redefine};
 use settle::Unfinished;
 use state::State;
 
@@ -254,7 +255,9 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
     fail::fail_point!("prepare.after_lease");
     let outcome = execute_with_lease(run, course, clock, &mut session, &lease, &mut state).await;
     // The lease is given up whatever happened; if that fails it runs out by itself.
-    let queried = course.counts.filter(|_| outcome.is_ok()).and_then(|c| i64::try_from(c.queried).ok());
+    let ran = outcome.is_ok();
+    let complete = ran && course.delivered.stop.is_none() && !run.cancel.is_cancelled();
+    let queried = course.counts.filter(|_| complete).and_then(|c| i64::try_from(c.queried).ok());
     let tidy = if outcome.is_err() || lease.is_lost() || course.untidy {
         tidy(run, lease.generation()).await
     } else {
@@ -264,11 +267,11 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
         // Whoever finds the lease held looks for leftovers, so it stays until it runs out.
         tracing::warn!(error = %error, "what the run leaves could not be dropped; the next run tries again");
     } else if !lease.is_lost() {
-        let released = match prune::release(session.as_mut(), run, lease.generation(), queried).await {
+        let released = match prune::release(session.as_mut(), run, lease.generation(), queried, ran).await {
             Ok(()) => Ok(()),
             // The session may be gone with what went wrong.
             Err(_) => match run.session("prune").await {
-                Ok(mut fresh) => prune::release(fresh.as_mut(), run, lease.generation(), queried).await,
+                Ok(mut fresh) => prune::release(fresh.as_mut(), run, lease.generation(), queried, ran).await,
                 Err(error) => Err(error),
             },
         };
@@ -389,6 +392,7 @@ async fn execute_with_lease<'a>(
             establish(run, session.as_mut(), scope, &described, &target, lease.generation()).await?;
             state.doubts = 0;
             state.rejections = 0;
+            state.refused = 0;
         }
         let due = if resync && !fresh { lease.generation() } else { state.due_before };
         if !fresh && meaning != described.definition.meaning {
@@ -397,7 +401,7 @@ async fn execute_with_lease<'a>(
         let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
         let facts = FinalFacts { diff: &diff, keeps_snapshot, fresh, sent: &words, due };
         let result = if course.planned.total() > 0 {
-            begin(run, session.as_mut(), &diff, lease.generation(), due).await?;
+            begin(run, session.as_mut(), &diff, &words, lease.generation(), due).await?;
             let shipment = Shipment {
                 diff: &diff,
                 described: &described,
@@ -405,7 +409,7 @@ async fn execute_with_lease<'a>(
                 spec: &spec,
                 facts: &run_facts(run, lease.generation(), &course.planned),
                 sent: &sent,
-                known_rejections: state.rejections,
+                known_rejections: state.refused,
             };
             let mut checkpoints =
                 Checkpoints { run, scope, facts: &facts, state, commits: &mut commits, last: Instant::now() };
@@ -533,83 +537,4 @@ async fn settle(
         *state = State { holder: state.holder.clone(), ..settled };
     }
     Ok(Some(unfinished.settled()))
-}
-
-/// From here on the rows of the snapshot stand for something else, and all that are older than `due` are due.
-async fn redefine(
-    run: &Run<'_>,
-    session: &mut dyn Session,
-    described: &Described,
-    target: &str,
-    generation: i64,
-    due: i64,
-) -> Result<(), Error> {
-    let definition = described.definition.text();
-    let define = Statement::Define {
-        tables: &run.tables,
-        generation,
-        definition: &definition,
-        target,
-        due_before: due,
-    };
-    session.execute(&script(run.dialect(), Atomicity::Transaction, &[define])?).await?;
-    Ok(())
-}
-
-/// Empty tables, and what they will stand for: the beginning of a snapshot.
-async fn establish(
-    run: &Run<'_>,
-    session: &mut dyn Session,
-    scope: SyncScope<'_>,
-    described: &Described,
-    target: &str,
-    generation: i64,
-) -> Result<(), Error> {
-    fail::fail_point!("deliver.before_establish");
-    let definition = described.definition.text();
-    let create = script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[
-            Statement::Define {
-                tables: &run.tables,
-                generation,
-                definition: &definition,
-                target,
-                due_before: 0,
-            },
-            Statement::CreateTables { scope },
-        ],
-    )?;
-    session.execute(&create).await?;
-    fail::fail_point!("deliver.after_establish");
-    Ok(())
-}
-
-/// The durable word before the first request.
-async fn begin(
-    run: &Run<'_>,
-    session: &mut dyn Session,
-    diff: &Diff,
-    generation: i64,
-    due: i64,
-) -> Result<(), Error> {
-    fail::fail_point!("deliver.before_begin");
-    run.store.begin_notes(run.id, generation, diff.table.name.name()).await?;
-    let begin = script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[Statement::BeginDelivery {
-            tables: &run.tables,
-            generation,
-            diff: &diff.table,
-            diff_shape: diff.shape,
-            store: run.store.id(),
-            run: run.id,
-            due_before: due,
-        }],
-    )?;
-    session.execute(&begin).await?;
-    fail::fail_point!("deliver.after_begin");
-    Ok(())
 }

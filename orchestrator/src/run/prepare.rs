@@ -31,6 +31,8 @@ pub async fn create_schemas<'a>(
 /// moment and this attempt was undone.
 async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<bool, Error> {
     let project = run.project.uuid.to_string();
+    // A state that was dropped begins where it ended: row versions are never minted twice.
+    let generation = run.store.last_generation(run.sync.id).await?;
     let mut statements = create_schemas(session, run).await?;
     statements.extend([
         Statement::CreateState {
@@ -38,6 +40,7 @@ async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<bool, 
             project: &project,
             sync_id: run.sync.id,
             slug: &run.sync.slug,
+            generation,
         },
         Statement::CreateAudit { tables: &run.tables },
     ]);
@@ -106,6 +109,7 @@ pub async fn take_lease(session: &mut dyn Session, run: &Run<'_>) -> Result<(Lea
                     replace_holder: gone,
                 }],
             )?;
+            run.store.took_generation(run.sync.id, generation).await?;
             match session.execute(&take).await {
                 Ok(_) => {
                     let lease = Lease::hold(
@@ -178,6 +182,22 @@ pub fn change_of_snapshot(
             ),
         );
     }
+    let retention = run.sync.model.source.snapshot_retention;
+    if let (Some(kept), Some(idle), false) = (retention, state.idle_seconds, starts_over)
+        && was.meaning.keeps_snapshot()
+        && idle > kept.as_secs_f64()
+    {
+        return Err(Error::new(
+            ErrorCode::SnapshotExpired,
+            format!(
+                "sync `{}` last ran {} ago, and source `{}` keeps snapshots for {} (`snapshot_retention`)",
+                run.sync.slug,
+                span(idle),
+                run.sync.model.source.slug,
+                span(kept.as_secs_f64()),
+            ),
+        ));
+    }
     // Keys are keys in both, so a full resync can go on from those that are known: it sends every row
     // whatever was accepted, and what is still to be removed stays known.
     let resync = matches!(run.request.start, Start::FullResync { .. });
@@ -193,6 +213,13 @@ pub fn change_of_snapshot(
         );
     }
     compare(was, is)
+}
+
+/// A span of time in the largest unit of which it has at least two.
+fn span(seconds: f64) -> String {
+    let units = [(86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")];
+    let (length, unit) = units.into_iter().find(|(l, _)| seconds >= 2.0 * l).unwrap_or((1.0, "seconds"));
+    format!("{:.0} {unit}", (seconds / length).floor())
 }
 
 /// Tables that runs of this sync left behind, of one generation or of all, but one to keep.
