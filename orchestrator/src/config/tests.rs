@@ -317,7 +317,7 @@ fn all_mistakes_of_all_files_come_at_once_each_with_its_line() {
         .with("levin.yml", "name: ''\nstroe: x\nlease: soon\n")
         .with("sources/wh.yml", "type: lake\nurl: ${WAREHOUSE_URL}\npool: 0\n")
         .with("sources/lake2.yml", "type: laek\nanything: goes\n")
-        .with("sources/lake3.yml", "type: lake\nurl: x\nengine: basic\n")
+        .with("sources/lake3.yml", "type: lake\nurl: ${WAREHOUSE_URL}\nengine: basic\n")
         .with("models/customers.yml", "source: hw\nprimary_key: [id, id]\nsql: select 1\ntable: t\n")
         .with("models/none.yml", "source: wh\nprimary_key: id\n")
         .with("models/file.yml", "source: wh\nprimary_key: id\nsql_file: nowhere.sql\n")
