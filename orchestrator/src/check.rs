@@ -79,10 +79,10 @@ struct Answers<'a> {
 async fn look_at_source<'a>(project: &'a Project, source: &SourceSpec) -> Answers<'a> {
     let mut answers = Answers::default();
     let tag = Tag { sync: "check".to_owned(), run: None, stage: "check" };
-    let mut session = match source.warehouse.session(&tag).await {
+    let mut session = match source.session(&tag).await {
         Ok(session) => session,
         Err(error) => {
-            answers.troubles.push(Trouble::new("source", &source.slug, error.into()));
+            answers.troubles.push(Trouble::new("source", &source.slug, error));
             return answers;
         }
     };

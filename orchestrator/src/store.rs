@@ -16,6 +16,8 @@ use sqlx::{AnyConnection, AnyPool, Connection, Row};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorCode};
+use crate::project::Project;
+use crate::run::Holder;
 
 /// The store, open. Clones share it.
 #[derive(Debug, Clone)]
@@ -95,6 +97,8 @@ pub struct RunRecord {
     pub finished_at: Option<String>,
     /// The report, as `run --json` prints it.
     pub report: Option<serde_json::Value>,
+    /// The process that runs it, while it says `running`.
+    pub holder: Option<Holder>,
 }
 
 /// The last request and response of a rejected row.
@@ -125,6 +129,7 @@ const MIGRATIONS: &[&str] = &[
        run bigint not null, batch bigint not null, rows text not null, ended text, primary key (run, batch))",
     "create table if not exists levin_notes_of (
        run bigint not null primary key, generation bigint not null, diff text not null)",
+    "create table if not exists levin_holders (run bigint not null primary key, holder text not null)",
     "create table if not exists levin_generations (
        sync_id bigint not null primary key, generation bigint not null)",
     "create table if not exists levin_exchanges (
@@ -139,7 +144,42 @@ const PATH_IN_ADDRESS: &AsciiSet =
 /// The most exchanges that are kept of one sync.
 const EXCHANGES_KEPT: i64 = 1_000;
 
+/// How long a store may take to let somebody in.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 impl Store {
+    /// Opens the store of a project.
+    ///
+    /// # Errors
+    /// `LOCK_FILE_INVALID` when the store remembers the runs of another project: with another uuid every
+    /// sync would begin anew, and send every row.
+    pub async fn of(project: &Project) -> Result<Self, Error> {
+        let store = Self::open(&project.store_url, &project.root).await?;
+        let uuid = project.uuid.to_string();
+        sqlx::query(
+            "insert into levin_store (name, value) values ('project', $1) on conflict (name) do nothing",
+        )
+        .bind(&uuid)
+        .execute(&store.pool)
+        .await
+        .map_err(failed)?;
+        let owner: String = sqlx::query("select value from levin_store where name = 'project'")
+            .fetch_one(&store.pool)
+            .await
+            .map_err(failed)?
+            .get(0);
+        if owner == uuid {
+            return Ok(store);
+        }
+        Err(Error::new(
+            ErrorCode::LockFileInvalid,
+            format!(
+                "`levin.lock.yml` says that this is project {uuid}, and the store remembers the runs of project {owner}; as another project every sync would send every row again"
+            ),
+        )
+        .hint("take `levin.lock.yml` back from version control; a project of its own needs a `store:` of its own in `levin.yml`"))
+    }
+
     /// Opens the store, making and migrating it as needed. `sqlite://PATH` is relative to `root`.
     pub async fn open(url: &str, root: &Path) -> Result<Self, Error> {
         sqlx::any::install_default_drivers();
@@ -163,15 +203,17 @@ impl Store {
         };
         let options = AnyConnectOptions::from_str(&url).map_err(failed)?;
         let durable = sqlite.is_some();
+        // A pool goes on trying for as long as it may wait, and then does not say why.
+        let first = tokio::time::timeout(PATIENCE, AnyConnection::connect_with(&options)).await;
+        let silence = |_| Error::new(ErrorCode::StoreFailed, "the store does not answer");
+        let mut first = first.map_err(silence)?.map_err(failed)?;
         if durable {
-            // A pool goes on trying for as long as it may wait; what is no store is one at once.
-            let mut first = AnyConnection::connect_with(&options).await.map_err(failed)?;
             sqlx::query("pragma journal_mode = wal").execute(&mut first).await.map_err(failed)?;
-            first.close().await.map_err(failed)?;
         }
+        first.close().await.map_err(failed)?;
         let pool = AnyPoolOptions::new()
             .max_connections(4)
-            .acquire_timeout(Duration::from_secs(30))
+            .acquire_timeout(PATIENCE)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if durable {
@@ -215,10 +257,16 @@ impl Store {
         &self.id
     }
 
-    /// A new run's number.
-    pub async fn begin_run(&self, sync_id: i64, sync: &str, started_at: &str) -> Result<i64, Error> {
+    /// A new run's number. `holder` is the process that runs it.
+    pub async fn begin_run(
+        &self,
+        sync_id: i64,
+        sync: &str,
+        started_at: &str,
+        holder: &Holder,
+    ) -> Result<i64, Error> {
         fail::fail_point!("store.begin_run");
-        loop {
+        let run: i64 = loop {
             let begun = sqlx::query(
                 "insert into levin_runs (id, sync_id, sync, status, started_at)
                  select coalesce(max(id), 0) + 1, $1, $2, 'running', $3 from levin_runs returning id",
@@ -231,9 +279,20 @@ impl Store {
             match begun {
                 // Another replica took the number; the next one is free.
                 Err(sqlx::Error::Database(e)) if e.is_unique_violation() => {}
-                begun => return begun.map(|row| row.get(0)).map_err(failed),
+                begun => break begun.map(|row| row.get(0)).map_err(failed)?,
             }
-        }
+        };
+        let holder = serde_json::to_string(holder).unwrap_or_default();
+        sqlx::query(
+            "insert into levin_holders (run, holder) values ($1, $2)
+             on conflict (run) do update set holder = excluded.holder",
+        )
+        .bind(run)
+        .bind(holder)
+        .execute(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(run)
     }
 
     /// How a run ended.
@@ -245,6 +304,11 @@ impl Store {
         report: &str,
     ) -> Result<(), Error> {
         fail::fail_point!("store.end_run");
+        sqlx::query("delete from levin_holders where run = $1")
+            .bind(run)
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
         sqlx::query("update levin_runs set status = $1, finished_at = $2, report = $3 where id = $4")
             .bind(status)
             .bind(finished_at)
@@ -279,6 +343,8 @@ impl Store {
              and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
             "delete from levin_notes_of where run <> $2
              and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+            "delete from levin_holders where run < $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
         ] {
             sqlx::query(delete).bind(sync_id).bind(but).execute(&self.pool).await.map_err(failed)?;
         }
@@ -288,7 +354,8 @@ impl Store {
     /// The newest runs, of one sync or of all.
     pub async fn runs(&self, sync_id: Option<i64>, limit: i64) -> Result<Vec<RunRecord>, Error> {
         let rows = sqlx::query(
-            "select id, sync, status, started_at, finished_at, report from levin_runs
+            "select id, sync, status, started_at, finished_at, report, holder
+             from levin_runs left join levin_holders on run = id
              where sync_id = $1 or $1 < 0 order by id desc limit $2",
         )
         .bind(sync_id.unwrap_or(-1))
@@ -305,6 +372,7 @@ impl Store {
                 started_at: row.get(3),
                 finished_at: row.get(4),
                 report: row.get::<Option<String>, _>(5).and_then(|text| serde_json::from_str(&text).ok()),
+                holder: row.get::<Option<String>, _>(6).and_then(|text| serde_json::from_str(&text).ok()),
             })
             .collect())
     }

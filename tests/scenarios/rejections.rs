@@ -260,6 +260,8 @@ fn a_misconfigured_destination_gets_every_row(engine: Engine) {
     assert_eq!((run.code, run.status()), (2, "failed"), "{run:#?}");
     assert_eq!((run.failed(), run.aborted()), ([10, 0, 0], [190, 0, 0]));
     assert!(run.number("destinationCalls") <= 20, "{run:#?}");
+    assert_eq!(run.error(), "DESTINATION_REFUSED", "it is well, and says no: {run:#?}");
+    assert!(run.message().contains("unknown field"), "{run:#?}");
     assert!(texts(&crm.project.rejected(SYNC), "reason")[0].contains("unknown field"));
     crm.receiver.accept();
     crm.run_sends([200, 0, 0]);
@@ -281,6 +283,7 @@ fn a_key_set_aside_disarms_the_stop_rules(engine: Engine) {
     assert_eq!((run.code, run.status()), (2, "failed"), "{run:#?}");
     assert_eq!((run.failed(), run.aborted()), ([10, 0, 0], [190, 0, 0]), "the first batch says it all");
     assert!(crm.receiver.count() - before <= 20, "{run:#?}");
+    assert_eq!(run.error(), "DESTINATION_REFUSED", "{run:#?}");
     crm.receiver.accept();
     let run = crm.run();
     assert_eq!((run.code, run.successful()), (1, [200, 0, 0]), "{run:#?}");

@@ -16,6 +16,8 @@ on_both_warehouses!(
     a_reset_sends_or_forgets,
     a_reset_takes_away_what_is_set_aside,
     a_snapshot_that_is_too_old_is_compared_with,
+    dropped_tables_stop_the_sync_for_ever,
+    a_lost_lock_file_sends_everything_again,
 );
 
 fn another_address_is_taken_for_the_same_destination(engine: Engine) {
@@ -273,5 +275,58 @@ fn a_snapshot_that_is_too_old_is_compared_with(engine: Engine) {
     assert_eq!(crm.run().error(), "SNAPSHOT_EXPIRED");
     let run = crm.run_with(&["--reset-cdc"]);
     assert_eq!((run.code, run.number("destinationCalls")), (0, 0), "{run:#?}");
+    crm.assert_quiet();
+}
+
+fn dropped_tables_stop_the_sync_for_ever(engine: Engine) {
+    for (what, way_on) in
+        [("snapshot", "--full-resync"), ("rejections", "--full-resync"), ("doubts", "--reset-cdc")]
+    {
+        let crm = Crm::new(engine, 12, "mode: mirror");
+        crm.run_sends([12, 0, 0]);
+        let table = crm.project.texts(&format!(
+            "select cast(table_name as text) from information_schema.tables where table_name like '%\\_{what}' escape '\\'"
+        ));
+        let table = table[0].clone().unwrap();
+        crm.sql(&format!("drop table levin_planner.{table}; update customers set name = 'x' where id = 1"));
+        let before = crm.receiver.count();
+        let run = crm.run();
+        assert_eq!((run.code, run.error()), (2, "SNAPSHOT_MISSING"), "{run:#?}");
+        assert!(run.message().contains(&table) && run.message().contains("levin_planner"), "{run:#?}");
+        assert!(run.report["error"]["hint"].as_str().unwrap().contains(way_on), "{run:#?}");
+        let plan = crm.project.levin(&["plan", SYNC]);
+        assert!(plan.code == 2 && plan.stderr.contains("SNAPSHOT_MISSING"), "{plan:?}");
+        assert_eq!(crm.receiver.count(), before);
+        let (code, plan) = crm.project.plan(SYNC, &[way_on]);
+        assert_eq!(code, 0, "{plan:#}");
+        let run = crm.run_with(&[way_on]);
+        let sent = if way_on == "--full-resync" { [12, 0, 0] } else { [0, 0, 0] };
+        assert_eq!((run.code, run.successful()), (0, sent), "{run:#?}");
+        assert_eq!(run.report["plannedRows"], plan["plannedRows"], "{plan:#}");
+        crm.assert_quiet();
+        crm.sql("delete from customers where id = 1; update customers set name = 'y' where id = 2");
+        crm.run_sends([0, 1, 1]);
+        crm.assert_same();
+        crm.assert_quiet();
+    }
+}
+
+fn a_lost_lock_file_sends_everything_again(engine: Engine) {
+    let crm = Crm::new(engine, 5, "mode: mirror");
+    crm.run_sends([5, 0, 0]);
+    let lock = std::fs::read_to_string(crm.project.path().join("levin.lock.yml")).unwrap();
+    crm.project.remove("levin.lock.yml");
+    for command in ["run", "plan"] {
+        let ended = crm.project.levin(&[command, SYNC]);
+        assert_eq!((ended.code, crm.receiver.count()), (64, 1), "{ended:?}");
+        assert!(ended.stderr.contains("LOCK_FILE_INVALID"), "{ended:?}");
+        assert!(ended.stderr.contains("version control") && ended.stderr.contains("store:"), "{ended:?}");
+    }
+    crm.project.write("levin.lock.yml", &lock);
+    crm.assert_quiet();
+    // A store of its own says that it is meant.
+    crm.project.remove("levin.lock.yml");
+    crm.project.write("levin.yml", "name: scenario\nstore: sqlite://.levin/another.db\n");
+    crm.run_sends([5, 0, 0]);
     crm.assert_quiet();
 }

@@ -421,8 +421,7 @@ impl Dispatch<'_, '_> {
             Some(StopReason::Unavailable { .. } | StopReason::Unauthorized { .. }) => {
                 ended.settled.stop.clone()
             }
-            Some(StopReason::Stopped) => None,
-            None => None,
+            Some(StopReason::Refused { .. } | StopReason::Stopped) | None => None,
         }
         .or_else(|| {
             // What comes last can stop nothing any more.
@@ -438,6 +437,7 @@ impl Dispatch<'_, '_> {
                 StopReason::Unavailable { message } => {
                     Some(Error::new(ErrorCode::DestinationUnavailable, message))
                 }
+                StopReason::Refused { message } => Some(Error::new(ErrorCode::DestinationRefused, message)),
                 StopReason::Stopped => None,
             };
             self.lease.close_gate();

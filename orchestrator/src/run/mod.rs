@@ -36,7 +36,7 @@ use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
 use sql_templates::{Atomicity, Dialect, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
-pub use lease::Cancel;
+pub use lease::{Cancel, Holder};
 pub use model::{Returned, define, describe_model, look_at_model, model_sql, model_trouble, tables_of};
 pub use plan::Verdict;
 pub use rehearsal::{PlanReport, Sample, rehearse};
@@ -173,7 +173,7 @@ impl<'a> Run<'a> {
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
                 Err(error) => {
-                    let error = Error::from(error);
+                    let error = self.sync.model.source.unopened(error);
                     let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
                     return Err(Error { message, ..error });
                 }
@@ -233,7 +233,7 @@ pub async fn run(
     cancel: Cancel,
 ) -> Result<RunReport, Error> {
     let mut run = Run::new(project, sync, store, request, progress, cancel)?;
-    run.id = store.begin_run(sync.id, &sync.slug, &run.started_text()).await?;
+    run.id = store.begin_run(sync.id, &sync.slug, &run.started_text(), &Holder::this(None)).await?;
     let mut course = Course::default();
     let mut clock = Clock::new(&run);
     let outcome = execute(&run, &mut course, &mut clock).await;
@@ -300,6 +300,8 @@ async fn execute_with_lease<'a>(
     run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
     let mut commits = Commits { generation: lease.generation(), checkpoint: 0 };
     let unclean = state.holder.is_some();
+    let known = state.definition.is_some();
+    prepare::start_over_without_tables(session.as_mut(), run, state).await?;
     if state.delivering.is_some() {
         course.settled = settle(run, session, state, &mut commits).await?;
     }
@@ -341,7 +343,7 @@ async fn execute_with_lease<'a>(
         statements
     });
     let fresh = change == Change::Fresh;
-    clock.ended(Stage::Prepare, &summary::prepared(&change, state.definition.is_some(), course.settled));
+    clock.ended(Stage::Prepare, &summary::prepared(&change, known, course.settled));
 
     let resync = matches!(run.request.start, Start::FullResync { .. });
     let of = lease.generation().to_string();

@@ -222,13 +222,8 @@ fn span(seconds: f64) -> String {
     format!("{:.0} {unit}", (seconds / length).floor())
 }
 
-/// Tables that runs of this sync left behind, of one generation or of all, but one to keep.
-pub async fn leftovers(
-    session: &mut dyn Session,
-    run: &Run<'_>,
-    generation: Option<i64>,
-    keep: Option<&str>,
-) -> Result<Vec<sql_templates::TableRef>, Error> {
+/// The names of the sync's tables that are there.
+async fn tables_there(session: &mut dyn Session, run: &Run<'_>) -> Result<Vec<String>, Error> {
     let prefix = format!("{}_s{}", project_prefix(&run.project.uuid.to_string()), run.sync.id);
     let list = script(
         run.dialect(),
@@ -236,9 +231,63 @@ pub async fn leftovers(
         &[Statement::ManagedTables { schema: run.tables.planner_schema(), prefix: &prefix }],
     )?;
     let effect = session.execute(&list).await?;
+    let names = result_rows(effect.result("list the managed tables")).map(|row| row.text("table_name"));
+    names.filter_map(Result::transpose).collect()
+}
+
+/// Looks whether all that the state speaks of is there. What somebody dropped is an error; a run that
+/// starts over begins with an empty snapshot instead.
+pub async fn start_over_without_tables(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    state: &mut State,
+) -> Result<(), Error> {
+    if state.definition.is_none() {
+        return Ok(());
+    }
+    let there = tables_there(session, run).await?;
+    let of_the_sync = [run.tables.snapshot(), run.tables.doubts(), run.tables.rejections()];
+    let mut wanted: Vec<&str> = of_the_sync.iter().map(|table| table.name.name()).collect();
+    // A run that is under way may drop the table of its diff at any moment.
+    let unfinished = state.delivering.as_ref().filter(|_| !state.is_under_way());
+    wanted.extend(unfinished.map(|delivering| delivering.table.as_str()));
+    let missing: Vec<&str> = wanted.into_iter().filter(|name| !there.iter().any(|t| t == name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if run.request.start == Start::Incremental {
+        return Err(Error::new(
+            ErrorCode::SnapshotMissing,
+            format!(
+                "what sync `{}` knows of its destination was dropped from the schema `{}`: {}",
+                run.sync.slug,
+                run.tables.planner_schema().name(),
+                missing.join(", ")
+            ),
+        ));
+    }
+    *state = State {
+        delivering: None,
+        due_before: 0,
+        target: None,
+        definition: None,
+        doubts: 0,
+        rejections: 0,
+        refused: 0,
+        ..state.clone()
+    };
+    Ok(())
+}
+
+/// Tables that runs of this sync left behind, of one generation or of all, but one to keep.
+pub async fn leftovers(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    generation: Option<i64>,
+    keep: Option<&str>,
+) -> Result<Vec<sql_templates::TableRef>, Error> {
     let mut tables = Vec::new();
-    for row in result_rows(effect.result("list the managed tables")) {
-        let Some(name) = row.text("table_name")? else { continue };
+    for name in tables_there(session, run).await? {
         let asked = generation.is_none() || run.tables.generation_of(&name) == generation;
         if asked && run.tables.is_leftover(&name) && keep != Some(name.as_str()) {
             tables.push(

@@ -42,6 +42,13 @@ pub struct State {
     pub idle_seconds: Option<f64>,
 }
 
+impl State {
+    /// Whether somebody runs the sync at this moment: the lease is held, and not by a process that is gone.
+    pub fn is_under_way(&self) -> bool {
+        self.lease_seconds.is_some_and(|s| s > 0.0) && !self.holder.as_ref().is_some_and(Holder::is_gone)
+    }
+}
+
 /// A delivery that began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivering {
