@@ -94,12 +94,13 @@ where generation = {{ generation }}
 ({% for key in keys %}{{ key.name }}, {% endfor %}_levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
 {% endmacro %}
 
+{# Several commits may hear of one delivery: it is one attempt. #}
 {% macro record_rejections() %}
 {{ step("record the rejections") }}
 insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.code, o.reason,
-  1 + coalesce(r._levin_attempts, 0), 1, {{ run }}, f._levin_sequence,
+  coalesce(r._levin_attempts, 0) + case when r._levin_run = {{ run }} and r._levin_sequence = f._levin_sequence then 0 else 1 end, 1, {{ run }}, f._levin_sequence,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ outcomes }} as o
 join {{ diff }} as f on f._levin_sequence = o.sequence
@@ -131,7 +132,8 @@ where (t._levin_generation < {{ generation }} or t._levin_checkpoint < {{ checkp
   )
 {% endmacro %}
 
-{# A rejection closes when its row was accepted, or is no longer in the diff. #}
+{# A rejection closes when its row was accepted, or is no longer in the diff. Which keys are still set
+   aside only the run knows that looked, not one that settles what another left. #}
 {% macro close_rejections() %}
 {{ step("close rejections") }}
 delete from {{ rejections }} as t
@@ -139,7 +141,7 @@ where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ c
   and ({% if last %}not exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }}
-  )
+  ){% if generation != diff_generation %} and t._levin_attempts > 0{% endif +%}
   or {% endif %}exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }} and {{ d.accepted("f") }}

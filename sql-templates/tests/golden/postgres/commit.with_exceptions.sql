@@ -8,7 +8,7 @@ where generation = 7 and checkpoint = 0;
 insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("tenant", "id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
 select f."tenant", f."id", 7, 1,
 f._levin_operation, o.code, o.reason,
-  1 + coalesce(r._levin_attempts, 0), 1, 12, f._levin_sequence,
+  coalesce(r._levin_attempts, 0) + case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then 0 else 1 end, 1, 12, f._levin_sequence,
   coalesce(r._levin_first_at, clock_timestamp()), clock_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o
 join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on f._levin_sequence = o.sequence
