@@ -13,8 +13,12 @@ mod guards;
 mod interruption;
 #[path = "scenarios/keys.rs"]
 mod keys;
+#[path = "scenarios/lease.rs"]
+mod lease;
 #[path = "scenarios/mapping.rs"]
 mod mapping;
+#[path = "scenarios/matching.rs"]
+mod matching;
 #[path = "scenarios/modes.rs"]
 mod modes;
 #[path = "scenarios/rejections.rs"]

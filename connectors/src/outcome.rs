@@ -47,6 +47,12 @@ impl Rejection {
     pub const UNREPRESENTABLE_VALUE: &str = "UNREPRESENTABLE_VALUE";
     /// The destination answered with an error of its own, again and again, to this row alone.
     pub const DESTINATION_ERROR: &str = "DESTINATION_ERROR";
+    /// The field by which the destination knows the record is null.
+    pub const NULL_MATCH_VALUE: &str = "NULL_MATCH_VALUE";
+    /// Another row has the matching value that this one claims.
+    pub const DUPLICATE_MATCH_VALUE: &str = "DUPLICATE_MATCH_VALUE";
+    /// A removal that must come first was not accepted.
+    pub const MATCH_VALUE_HELD: &str = "MATCH_VALUE_HELD";
     /// A mapping's template failed for this row.
     pub const TEMPLATE_FAILED: &str = "TEMPLATE_FAILED";
 

@@ -109,7 +109,7 @@ async fn read_nothing(
     model: &ModelSpec,
     returned: &Returned,
 ) -> Result<(), Error> {
-    let shape = Shape { keys: Vec::new(), columns: returned.columns.clone() };
+    let shape = Shape { keys: Vec::new(), columns: returned.columns.clone(), matching: Vec::new() };
     let read = Statement::Preview { shape: &shape, model: &returned.model, limit: 0 };
     let dialect = model.source.warehouse.dialect();
     session

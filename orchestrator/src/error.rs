@@ -219,6 +219,9 @@ error_codes! {
     DestinationFieldMissing "DESTINATION_FIELD_MISSING" Failed "create the field at the destination, or take it out of the mappings"
     DuplicatePrimaryKey   "DUPLICATE_PRIMARY_KEY"     Rejected "make the model return each key once"
     NullPrimaryKey        "NULL_PRIMARY_KEY"          Rejected "make the model return no row without a key"
+    NullMatchValue        "NULL_MATCH_VALUE"          Rejected "make the model return no row whose matching field is null"
+    DuplicateMatchValue   "DUPLICATE_MATCH_VALUE"     Rejected "make the matching field unique in the model, or match by the primary key"
+    MatchValueHeld        "MATCH_VALUE_HELD"          Rejected "see why the removal was refused; the row comes again in the next run"
     NotFound              "NOT_FOUND"                 Rejected "create the record at the destination, or use mode `upsert`"
     UnrepresentableValue  "UNREPRESENTABLE_VALUE"     Rejected "change the value in the model"
     Refused               "REFUSED"                   Rejected "read the reason in `levin rejected SYNC` and correct the row in the model"
@@ -313,6 +316,9 @@ mod tests {
         for word in [
             Rejection::REFUSED,
             Rejection::NOT_FOUND,
+            Rejection::NULL_MATCH_VALUE,
+            Rejection::DUPLICATE_MATCH_VALUE,
+            Rejection::MATCH_VALUE_HELD,
             Rejection::UNREPRESENTABLE_VALUE,
             Rejection::DESTINATION_ERROR,
             Rejection::TEMPLATE_FAILED,

@@ -39,6 +39,7 @@ pub fn needed(sync: &SyncSpec, keys: &[String], described: &[Column]) -> Result<
     } else {
         names.every_row_column = true;
     }
+    names.row.extend(sync.matching.iter().map(|m| m.from.clone()));
     for name in names.row.iter().chain(&names.previous) {
         if !described.iter().any(|c| &c.name == name) {
             return Err(Error::new(
@@ -154,6 +155,8 @@ pub struct Mapper {
     previous: Vec<Column>,
     fields: Vec<FieldPlan>,
     identity: Vec<(usize, String)>,
+    /// Rows come with what became of the claim on their matching value.
+    claims: bool,
     environment: Environment<'static>,
     changed_cache: HashMap<String, Arc<[String]>>,
 }
@@ -182,6 +185,8 @@ pub struct Mapped {
     pub batch: ChangeBatch,
     /// Rows that cannot, with their sequence and key.
     pub rejected: Vec<(i64, String, Rejection)>,
+    /// Sequences of removals that give way to another row with the same matching value.
+    pub superseded: Vec<i64>,
 }
 
 impl Mapper {
@@ -256,6 +261,7 @@ impl Mapper {
             previous: previous.to_vec(),
             fields,
             identity,
+            claims: !shape.matching.is_empty(),
             environment: environment(),
             changed_cache: HashMap::new(),
         })
@@ -280,14 +286,16 @@ impl Mapper {
     }
 
     /// Maps rows as `deliver.sql` returns them: sequence, for a full diff changed columns and
-    /// version, then keys, columns and previous values.
+    /// version, for a sync with a matching field what became of its claim, then keys, columns and
+    /// previous values.
     pub fn map(&mut self, operation: Operation, full: bool, rows: &RecordBatch) -> Result<Mapped, Error> {
         let sequences = rows
             .column(0)
             .as_primitive_opt::<Int64Type>()
             .cloned()
             .ok_or_else(|| unexpected("a sequence"))?;
-        let head = if full { 3 } else { 1 };
+        let own = if full { 3 } else { 1 };
+        let head = own + usize::from(self.claims);
         let source = Source::new(rows, head, &self.keys, &self.columns, &self.previous, operation)?;
         let (changed_marks, versions) = if full {
             (rows.column(1).as_string_opt::<i32>(), rows.column(2).as_string_opt::<i32>())
@@ -296,6 +304,16 @@ impl Mapper {
         };
         let versions = self.versions(&sequences, versions);
         let mut rejections: HashMap<usize, Rejection> = HashMap::new();
+        let mut superseded = Vec::new();
+        if self.claims {
+            let claims = rows.column(own).as_string_opt::<i32>().ok_or_else(|| unexpected("a claim"))?;
+            for (row, claim) in claims.iter().enumerate().filter_map(|(row, claim)| Some((row, claim?))) {
+                match refused_claim(claim) {
+                    Some(why) => drop(rejections.insert(row, why)),
+                    None => superseded.push(row),
+                }
+            }
+        }
         let bound = source.bound()?;
         let keys = self.key_texts(&source, &bound, &mut rejections);
         let changed: Vec<Arc<[String]>> = (0..rows.num_rows())
@@ -343,10 +361,14 @@ impl Mapper {
             })?;
         let identity = self.identity_batch(&source, rows.num_rows())?;
         let batch = ChangeBatch { operation, sequences, keys, versions, changed, identity, fields };
-        if rejections.is_empty() {
-            return Ok(Mapped { batch, rejected: Vec::new() });
+        if rejections.is_empty() && superseded.is_empty() {
+            return Ok(Mapped { batch, rejected: Vec::new(), superseded: Vec::new() });
         }
-        let kept: Vec<usize> = (0..batch.len()).filter(|row| !rejections.contains_key(row)).collect();
+        let kept: Vec<usize> = (0..batch.len())
+            .filter(|row| !rejections.contains_key(row) && superseded.binary_search(row).is_err())
+            .collect();
+        rejections.retain(|row, _| superseded.binary_search(row).is_err());
+        let superseded = superseded.into_iter().map(|row| batch.sequences.value(row)).collect();
         let mut rejected: Vec<_> = rejections.into_iter().collect();
         rejected.sort_by_key(|(row, _)| *row);
         let rejected = rejected
@@ -356,7 +378,7 @@ impl Mapper {
         let batch = batch
             .take(&kept)
             .map_err(|e| Error::new(ErrorCode::Internal, format!("cannot take rows: {e}")))?;
-        Ok(Mapped { batch, rejected })
+        Ok(Mapped { batch, rejected, superseded })
     }
 
     /// The canonical text of every row's key: a single key as its bare text, a composite one as a
@@ -513,6 +535,24 @@ impl Mapper {
 enum Compiled<'a> {
     Expression(minijinja::Expression<'a, 'a>),
     Text(minijinja::Template<'a, 'a>),
+}
+
+/// Why a row's claim on its matching value was refused; `None` for a removal that gives way to another
+/// row's claim.
+fn refused_claim(claim: &str) -> Option<Rejection> {
+    let (code, reason) = match claim {
+        "NULL_MATCH_VALUE" => (Rejection::NULL_MATCH_VALUE, "the matching field is null"),
+        "DUPLICATE_MATCH_VALUE" => (
+            Rejection::DUPLICATE_MATCH_VALUE,
+            "another row of the model, or one that the destination has, holds the same matching value",
+        ),
+        "MATCH_VALUE_HELD" => (
+            Rejection::MATCH_VALUE_HELD,
+            "a removal that must come first, of its old record or of its matching value, was not accepted",
+        ),
+        _ => return None,
+    };
+    Some(Rejection::new(code, reason))
 }
 
 /// The digest behind a row version id: 32 hexadecimal digits, the same for a repeat of a delivery

@@ -21,6 +21,16 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
   select 1 from {{ snapshot }} as s
   where s._levin_generation = {{ diff_generation }} and s._levin_sequence = f._levin_sequence and {{ d.same_key(keys, "s", "f") }}
 )
+{% if matching %}
+  and f._levin_claim is null
+{% if shape == "full" %}
+  and (f._levin_operation = 'removed' or not exists (
+    select 1 from {{ diff }} as r
+    join {{ snapshot }} as s on {{ d.same_key(keys, "s", "r") }} and {{ d.same_record("r", "s") }}
+    where r._levin_operation = 'removed' and r._levin_claim is null and {{ d.same_key(keys, "r", "f") }}
+  ))
+{% endif %}
+{% endif %}
 {% if shape == "full" %}
   and f._levin_operation in ({% for o in sent %}{{ o }}{% if not loop.last %}, {% endif %}{% endfor %})
   and (f._levin_operation <> 'removed'
@@ -46,12 +56,14 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 
 {# The one atomic step. It writes the fence first: who no longer holds the generation changes nothing. #}
 {% macro commit() %}
+{% if not rehearsed %}
 {{ step("fence", "one row") }}
 update {{ state }}
 set checkpoint = checkpoint + 1{% if last %},
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
     due_before = {{ due_before }}{% endif +%}
 where generation = {{ generation }} and checkpoint = {{ checkpoint }}
+{% endif %}
 {% if exceptions %}
 {{ d.record_rejections() }}
 {% endif %}
@@ -75,12 +87,18 @@ delete from {{ doubts }}
 {% elif keeps_snapshot and (ranges or forgets_removed) %}
 {{ d.apply_accepted() }}
 {% endif %}
+{% if supersedes %}
+{{ d.apply_superseded() }}
+{% endif %}
+{% if not rehearsed %}
 {{ step("count what is left") }}
 update {{ state }}
 set doubts = (select count(*) from {{ doubts }}),
     rejections = (select count(*) from {{ rejections }}),
-    refused = (select count(*) from {{ rejections }} where _levin_attempts > 0)
+    refused = (select count(*) from {{ rejections }} where _levin_attempts > 0){% if lease_seconds %},
+    lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}{% endif +%}
 where generation = {{ generation }}
+{% endif %}
 {% endmacro %}
 
 {# Keys that were set aside may hold nulls. Written as equalities, because engines hash those and
@@ -106,6 +124,12 @@ from {{ outcomes }} as o
 join {{ diff }} as f on f._levin_sequence = o.sequence
 left join {{ rejections }} as r on {{ d.same_rejection("r", "f") }}
 where o.outcome = 'rejected'
+{% if matching and shape == "full" %}
+  and not exists (
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = g._levin_sequence
+    where p.outcome = 'rejected' and g._levin_sequence > f._levin_sequence and {{ d.same_key(keys, "g", "f") }}
+  )
+{% endif %}
 {{ d.forget_older_rejections() }}
 {% endmacro %}
 
@@ -158,7 +182,8 @@ delete from {{ doubts }} as t
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
-    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %})
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %}){% if matching and shape == "full" +%}
+    and {{ d.same_record("f", "t") }}{% endif +%}
 )
 {% endif %}
 {% if exceptions %}
@@ -178,6 +203,12 @@ select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}
   {{ diff_generation }}, {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, {{ d.version("f") }}
 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
 where o.in_doubt
+{% if matching and shape == "full" %}
+  and not (f._levin_operation = 'removed' and f._levin_changed is null and exists (
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = g._levin_sequence
+    where p.in_doubt and g._levin_sequence <> f._levin_sequence and {{ d.same_key(keys, "g", "f") }}
+  ))
+{% endif %}
 {% endif %}
 {% endmacro %}
 
@@ -187,7 +218,8 @@ delete from {{ snapshot }} as t
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
-    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %})
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %}){% if matching and shape == "full" +%}
+    and {{ d.same_record("f", "t") }}{% endif +%}
 )
 {% if ranges %}
 {{ step("put accepted rows into the snapshot") }}
@@ -201,8 +233,23 @@ where {{ d.accepted("f") }}
 {% endif %}
 {% endmacro %}
 
-{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. #}
+{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. With claims
+   it has a column more, and is copied. #}
 {% macro adopt_diff() %}
+{% if matching %}
+{{ step("empty the snapshot") }}
+delete from {{ snapshot }} as t
+{% if keep_set_aside %}
+where not exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", "t") }})
+{% endif %}
+{{ step("put the rows into the snapshot") }}
+insert into {{ snapshot }}
+select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}f._levin_generation, f._levin_sequence
+from {{ diff }} as f
+{% if exceptions %}
+where not exists (select 1 from {{ outcomes }} as o where o.sequence = f._levin_sequence)
+{% endif %}
+{% else %}
 {% if exceptions %}
 {{ step("leave out what was not accepted") }}
 delete from {{ diff }} as t
@@ -219,6 +266,7 @@ where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", 
 {{ d.drop(snapshot) }}
 {{ step("the diff becomes the snapshot") }}
 {{ d.rename(diff, snapshot) }}
+{% endif %}
 {% endmacro %}
 
 {# What is refused at the moment, the newest first. #}

@@ -59,7 +59,13 @@ cross join (
 {{ step("write the rows") }}
 create table {{ diff }} as
 select {% for c in all %}m.{{ c.name }}, {% endfor %}cast({{ generation }} as {{ d.type_bigint() }}) as _levin_generation, row_number() over () as _levin_sequence
+{% if matching %}
+  {{ d.first_claim() }}
+{% endif %}
 from {{ d.source() }} as m
+{% if matching %}
+{{ d.first_claims() }}
+{% endif %}
 where {{ d.key_is_whole(keys, "m") }}
 {% if set_aside %}
   and not {{ d.is_set_aside("m") }}
@@ -103,14 +109,49 @@ cross join (select count(*) as added from {{ diff }}) as r
 {{ d.join_hint(sorted) }}
 {{ step("write the differences") }}
 create table {{ diff }} as
+{% if matching %}
+{{ d.claimed_differences() }}
+{% else %}
 {{ d.number_rows() }}
+{{ d.differences() }}
+{{ d.rows_numbered() }}
+{% endif %}
+{{ step("count", "rows") }}
+select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,
+  s.known - r.gone + r.new_keys as expected,
+  (select count(*) from (select 1 as one from {{ diff }}{% if matching %} where _levin_operation <> 'removed'{% endif %} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r) as own_duplicates,
+  {{ d.longest_key() }} as longest_key
+from {{ d.model_counts() }}
+cross join (
+  select
+    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as added,
+    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as {{ d.type_bigint() }}) as new_keys,
+    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as {{ d.type_bigint() }}) as gone,
+    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as removed
+  from {{ diff }}
+) as r
+cross join (select count(*) as known from {{ d.known() }} as k) as s
+{{ d.unstage() }}
+{% endmacro %}
+
+{# Every row that differs, every key in doubt, and every row that is due. #}
+{% macro differences() %}
 select
   case
+{% if matching %}
+    when p.part > 1 then 'removed'
+{% else %}
     when m.{{ keys[0].name }} is null then 'removed'
-    when k.{{ keys[0].name }} is null{% if in_doubt %} or not k._levin_accepted or k._levin_sent <> 'changed'{% endif %}{% if resync %} or k._levin_generation < {{ due_before }}{% endif %} then 'added'
+{% endif %}
+    when k.{{ keys[0].name }} is null{% if in_doubt %} or not k._levin_accepted or k._levin_sent <> 'changed'{% endif %}{% if resync %} or k._levin_generation < {{ due_before }}{% endif %}{% if matching %} or {{ d.moved() }}{% endif %} then 'added'
     else 'changed'
   end as _levin_operation,
   case
+{% if matching %}
+    when p.part = 3 then {{ no_mark }}
+    when {{ d.gives_up() }} then null
+{% endif %}
     when m.{{ keys[0].name }} is null or k.{{ keys[0].name }} is null then null
 {% if in_doubt %}
     when k._levin_version is not null then {{ every_mark }}
@@ -122,9 +163,12 @@ select
   end as _levin_changed,
 {% if in_doubt %}
   case
+{% if matching %}
+    when p.part > 1 then case when k._levin_sent = 'removed' and (p.part = 3 or not {{ d.strays() }}) then k._levin_version end
+{% endif %}
     when m.{{ keys[0].name }} is null and k._levin_sent = 'removed' then k._levin_version
     when m.{{ keys[0].name }} is not null
-      and (k._levin_sent = 'added' or (k._levin_sent = 'changed' and k._levin_accepted{% if resync %} and k._levin_generation >= {{ due_before }}{% endif %}))
+      and (k._levin_sent = 'added' or (k._levin_sent = 'changed' and k._levin_accepted{% if resync %} and k._levin_generation >= {{ due_before }}{% endif %}{% if matching %} and not {{ d.moved() }}{% endif %}))
 {% for c in columns %}
       and not ({{ d.differs(c, col("m", c.name), d.unpack("k._levin_doubt" | sql, c)) }})
 {% endfor %}
@@ -137,9 +181,14 @@ select
   coalesce({{ col("m", key.name) }}, {{ col("k", key.name) }}) as {{ key.name }},
 {% endfor %}
 {% for c in columns %}
-  {{ col("m", c.name) }},
+  {% if matching %}case when p.part = 1 then {{ col("m", c.name) }} end as {{ c.name }}{% else %}{{ col("m", c.name) }}{% endif %},
 {% endfor %}
+{% if matching %}
+  {% if in_doubt %}case when p.part = 3 then k._levin_doubt else {{ d.pack(all, "k", snapshot) }} end{% else %}{{ d.pack(all, "k", snapshot) }}{% endif %} as _levin_previous,
+{{ d.match_of_part() }}
+{% else %}
   {{ d.pack(all, "k", snapshot) }} as _levin_previous{{ d.row_number() }}
+{% endif %}
 from (
   select * from {{ d.source() }} as m
   where {{ d.key_is_whole(keys, "m") }}
@@ -148,7 +197,10 @@ from (
 {% endif %}
 ) as m
 full join {{ d.known() }} as k on {{ d.same_key(keys, "m", "k") }}
-where m.{{ keys[0].name }} is null
+{% if matching %}
+{{ d.parts() }}
+where {{ d.part_counts() }} and (m.{{ keys[0].name }} is null{% else %}
+where m.{{ keys[0].name }} is null{% endif +%}
   or k.{{ keys[0].name }} is null
 {% if in_doubt %}
   or k._levin_version is not null
@@ -161,23 +213,7 @@ where m.{{ keys[0].name }} is null
   or {{ d.differs(c, col("m", c.name), col("k", c.name)) }}
 {% endfor %}
 {% endif %}
-{{ d.rows_numbered() }}
-{{ step("count", "rows") }}
-select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,
-  s.known - r.removed + r.new_keys as expected,
-  (select count(*) from (select 1 as one from {{ diff }} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r) as own_duplicates,
-  {{ d.longest_key() }} as longest_key
-from {{ d.model_counts() }}
-cross join (
-  select
-    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as added,
-    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as {{ d.type_bigint() }}) as new_keys,
-    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as changed,
-    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as removed
-  from {{ diff }}
-) as r
-cross join (select count(*) as known from {{ d.known() }} as k) as s
-{{ d.unstage() }}
+{% if matching %}){% endif %}
 {% endmacro %}
 
 {% macro known() %}

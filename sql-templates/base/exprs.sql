@@ -47,9 +47,15 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 {% macro drop(table) %}drop table if exists {{ table }}{% endmacro %}
 {% macro rename(table, to) %}alter table {{ table }} rename to {{ to.name }}{% endmacro %}
 
+{# The order in which rows of a diff leave: every range of sequences that a batch stands for is whole. #}
+{% macro in_sequence() %}order by d._levin_sequence{% endmacro %}
+
 {# ---- a row on its way out: keys k0…, current values c0…, previous values p0… ---- #}
 {% macro delivered_rows() %}
-select d._levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif +%}
+{% if waits %}
+{{ d.waiting() }}
+{% endif %}
+select d._levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif %}{% if matching %}, {{ d.claim() }} as _levin_claim{% endif +%}
 {% for key in keys %}
   , {{ d.wire(key, col("d", key.name)) }} as k{{ loop.index0 }}
 {% endfor %}
@@ -66,6 +72,9 @@ select d._levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_ver
 {% endfor %}
 {% endif %}
 from {{ diff }} as d
+{% if waits %}
+{{ d.waited_for() }}
+{% endif %}
 {% if shape == "full" %}
 where d._levin_operation = {{ operation_literal }}
 {% if after is not none %}
@@ -74,9 +83,7 @@ where d._levin_operation = {{ operation_literal }}
 {% elif after is not none %}
 where d._levin_sequence > {{ after }}
 {% endif %}
-{% if after is not none %}
-order by d._levin_sequence
-{% endif %}
+{{ d.in_sequence() }}
 {% if limit is not none %}
 limit {{ limit }}
 {% endif %}

@@ -29,3 +29,8 @@ set local enable_hashjoin = off
 {% endmacro %}
 {# `previous` in a diff table has the snapshot's row type; whoever drops the snapshot means it. #}
 {% macro drop(table) %}drop table if exists {{ table }} cascade{% endmacro %}
+
+{# Rows come as they were written, in the order of their sequence, and sorting them again would take
+   longer than reading them: the driver's sessions have neither parallel workers nor synchronized scans.
+   A join keeps no order. #}
+{% macro in_sequence() %}{% if waits %}order by d._levin_sequence{% endif %}{% endmacro %}

@@ -166,7 +166,7 @@ macro_rules! folder {
 
 /// Every folder with its files. A dialect's folder holds only what differs from its parent.
 pub(crate) const FOLDERS: &[(&str, &[(&str, &str)])] = &[
-    folder!("base": "exprs", "prepare", "diff", "plan", "deliver", "commit", "prune", "audit"),
+    folder!("base": "exprs", "prepare", "diff", "matching", "plan", "deliver", "commit", "prune", "audit"),
     folder!("duckdb": "exprs", "prepare", "diff"),
     folder!("postgres": "exprs", "prepare", "diff"),
 ];

@@ -12,6 +12,8 @@ pub struct Shape {
     pub keys: Vec<Column>,
     /// Every other tracked column, in the model's order.
     pub columns: Vec<Column>,
+    /// The columns among them by which the destination knows a record; empty when it is the key.
+    pub matching: Vec<Column>,
 }
 
 /// What the statements of one sync share.
@@ -137,6 +139,10 @@ pub struct CommitFacts<'a> {
     pub reset: bool,
     /// The state's new `due_before`, when it changes.
     pub due_before: Option<i64>,
+    /// For how long the lease is renewed with it, in seconds: a heartbeat waits while a commit goes on.
+    pub lease_seconds: Option<i64>,
+    /// It will be undone: the state is left alone, so that no heartbeat waits for it.
+    pub rehearsed: bool,
 }
 
 impl CommitFacts<'_> {
@@ -164,6 +170,8 @@ impl CommitFacts<'_> {
             keep_set_aside: false,
             reset: false,
             due_before: None,
+            lease_seconds: None,
+            rehearsed: false,
         }
     }
 }
@@ -224,6 +232,9 @@ pub struct DeliverFacts<'a> {
     pub after: Option<i64>,
     /// At most so many rows.
     pub limit: Option<u64>,
+    /// The sync's tables, when removals had to come first: what is known of those that were not accepted
+    /// keeps rows of their key and of their matching value back.
+    pub waits: Option<&'a SyncTables>,
 }
 
 /// A table of a sync that has the model's columns.

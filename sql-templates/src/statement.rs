@@ -275,6 +275,10 @@ impl Statement<'_> {
             Self::Samples { shape, facts } | Self::Deliver { shape, facts } => vec![
                 ("keys", columns_value(&shape.keys, dialect)),
                 ("columns", columns_value(&shape.columns, dialect)),
+                ("matching", columns_value(&shape.matching, dialect)),
+                ("waits", Value::from(facts.waits.is_some())),
+                ("snapshot", facts.waits.map_or(Value::from(()), |tables| table(&tables.snapshot()))),
+                ("doubts", facts.waits.map_or(Value::from(()), |tables| table(&tables.doubts()))),
                 ("previous", columns_value(facts.previous, dialect)),
                 ("operation", Value::from(facts.operation)),
                 ("operation_literal", text(facts.operation)?),
@@ -432,6 +436,10 @@ fn commit_values(
         && facts.diff_shape == DiffShape::Full
         && !facts.sent.contains(&"removed")
         && !facts.keep_removals;
+    let supersedes = !scope.shape.matching.is_empty()
+        && facts.keeps_snapshot
+        && facts.diff_shape == DiffShape::Full
+        && facts.sent.contains(&"removed");
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);
     values.extend([
@@ -449,6 +457,7 @@ fn commit_values(
         ("set_aside", optional(&facts.set_aside)),
         ("sent", sent),
         ("forgets_removed", Value::from(forgets_removed)),
+        ("supersedes", Value::from(supersedes)),
         ("had_rejections", Value::from(facts.had_rejections)),
         ("had_doubts", Value::from(facts.had_doubts)),
         ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
@@ -456,6 +465,8 @@ fn commit_values(
         ("keep_set_aside", Value::from(facts.keep_set_aside && facts.set_aside.is_some())),
         ("reset", Value::from(facts.reset)),
         ("due_before", Value::from(facts.due_before)),
+        ("lease_seconds", Value::from(facts.lease_seconds)),
+        ("rehearsed", Value::from(facts.rehearsed)),
     ]);
     Ok(values)
 }
@@ -481,6 +492,7 @@ fn scope_values(scope: &SyncScope<'_>, dialect: Dialect) -> Vec<(&'static str, V
         ("keys", columns_value(&scope.shape.keys, dialect)),
         ("columns", columns_value(&scope.shape.columns, dialect)),
         ("all", all_columns(scope.shape, dialect)),
+        ("matching", columns_value(&scope.shape.matching, dialect)),
     ]
 }
 

@@ -40,6 +40,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             column("json".to_owned(), "json", LogicalType::Json),
             column("list".to_owned(), "integer[]", LogicalType::Json),
         ],
+        matching: vec![column(text.to_owned(), "bigint", LogicalType::Integer)],
     };
     let model = ModelSql::table(Some(ident(text)?), ident(text)?);
     let scope = SyncScope { tables: &tables, shape: &shape, model: &model };
@@ -83,6 +84,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         previous: &shape.columns,
         after: Some(1),
         limit: Some(2),
+        waits: Some(&tables),
     };
     let (changed, removed, odd) = (deliver("changed"), deliver("removed"), deliver(text));
     let audit = AuditFacts {

@@ -501,3 +501,42 @@ async fn terminate_ends_exactly_the_session_it_is_given() {
     warehouse.terminate(&id).await.unwrap();
     assert_eq!(number(&mut *other, "select 1").await, 1);
 }
+
+/// A diff's rows are read without sorting them: as they were written, whatever the server may do in parallel.
+#[tokio::test]
+async fn rows_come_as_they_were_written() {
+    let url = PostgresServer::start().fresh_database();
+    tests::postgres::run(
+        &url,
+        "do $$ begin execute format('alter database %I set min_parallel_table_scan_size = 0', current_database()); \
+           execute format('alter database %I set parallel_setup_cost = 0', current_database()); \
+           execute format('alter database %I set parallel_tuple_cost = 0', current_database()); \
+           execute format('alter database %I set max_parallel_workers_per_gather = 4', current_database()); end $$",
+    );
+    let warehouse = at(&url);
+    let mut session = open(warehouse.as_ref()).await;
+    let write = script(
+        Atomicity::Transaction,
+        &[
+            (
+                "create table made as select i as x, repeat('x', 100) as y from generate_series(1, 200000) i",
+                Expect::Any,
+            ),
+            ("alter table made set (parallel_workers = 4)", Expect::Any),
+        ],
+    );
+    session.execute(&write).await.unwrap();
+    // The server would read it in parallel, if it was let.
+    let plan = tests::postgres::texts(&url, "explain select x from made");
+    assert!(plan.iter().flatten().any(|line| line.contains("Gather")), "{plan:?}");
+    let batches: Vec<RecordBatch> =
+        session.query(&sql("select x from made")).await.unwrap().try_collect().await.unwrap();
+    let mut expected = 1;
+    for batch in &batches {
+        for x in batch.column(0).as_primitive::<Int32Type>().values() {
+            assert_eq!(*x, expected, "rows came in another order");
+            expected += 1;
+        }
+    }
+    assert_eq!(expected, 200_001);
+}

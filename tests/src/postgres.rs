@@ -172,6 +172,44 @@ pub fn texts(url: &str, select: &str) -> Vec<Option<String>> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
+/// A connection that stays open, with the locks that its statements took, until it is dropped.
+#[derive(Debug)]
+pub struct OpenConnection {
+    client: tokio_postgres::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl OpenConnection {
+    /// Connects without TLS and runs statements.
+    ///
+    /// # Panics
+    /// When one of them fails.
+    pub fn after(url: &str, statements: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let client = runtime.block_on(async {
+            let (client, connection) =
+                tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("a connection");
+            tokio::spawn(connection);
+            client.batch_execute(statements).await.unwrap_or_else(|e| panic!("{statements}: {e}"));
+            client
+        });
+        Self { client, runtime }
+    }
+
+    /// Runs statements.
+    ///
+    /// # Panics
+    /// When one of them fails.
+    pub fn run(&self, statements: &str) {
+        let done = self.runtime.block_on(self.client.batch_execute(statements));
+        done.unwrap_or_else(|e| panic!("{statements}: {e}"));
+    }
+}
+
 /// Does something with a connection of its own.
 fn connected<T: Send>(
     url: &str,

@@ -90,7 +90,8 @@ pub trait Session: Send {
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError>;
 
     /// Streams a result in Arrow, in the forms that `change.rs` lists, with memory bounded by a
-    /// few batches. Dropping the stream stops the query.
+    /// few batches. Dropping the stream stops the query. Rows of one table that are asked for without
+    /// an order come as they were written wherever the dialect relies on that (`in_sequence`).
     async fn query(&mut self, select: &Sql) -> Result<BatchStream<'_>, WarehouseError>;
 
     /// Appends rows to an existing table; columns are matched by name, values by the table's

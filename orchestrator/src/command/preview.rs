@@ -34,7 +34,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let tag = Tag { sync: format!("preview {}", spec.slug), run: None, stage: "preview" };
     let mut session = spec.source.session(&tag).await?;
     let columns = describe_model(session.as_mut(), spec, &model, dialect).await?;
-    let shape = Shape { keys: Vec::new(), columns };
+    let shape = Shape { keys: Vec::new(), columns, matching: Vec::new() };
     let look = script(
         dialect,
         Atomicity::Rehearsal,

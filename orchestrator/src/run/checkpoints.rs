@@ -9,7 +9,7 @@ use super::deliver::Checkpoint;
 use super::differences::Diff;
 use super::ledger::Ledger;
 use super::state::State;
-use super::{Run, Start, commit, prune};
+use super::{Run, Start, commit, lease, prune};
 use crate::error::Error;
 use crate::store::NotedException;
 
@@ -48,6 +48,7 @@ impl<'a> FinalFacts<'a> {
             had_rejections: state.rejections > 0,
             had_doubts: state.doubts > 0,
             keeps_snapshot: self.keeps_snapshot,
+            lease_seconds: Some(lease::seconds(run.lease_length())),
             ..CommitFacts::new(self.diff.table.clone(), self.diff.shape, commits.generation, run.id)
         }
     }

@@ -43,12 +43,15 @@ impl Course {
                 .of(operation)
                 .saturating_sub(delivered.successful.of(operation) + delivered.failed.of(operation));
         }
+        // Only removals give way to other rows.
+        aborted.removed_count = aborted.removed_count.saturating_sub(delivered.superseded);
         let skipped = if run.sync.not_found == OnNotFound::Skip { delivered.not_found } else { 0 };
         let set_aside = self.counts.map_or(0, |c| c.duplicate_keys + c.null_keys);
         let status = match &error {
             Some(e) if e.code == ErrorCode::Cancelled => Status::Cancelled,
             Some(_) => Status::Failed,
             None if cancelled && aborted.total() > 0 => Status::Cancelled,
+            None if aborted.total() > 0 => Status::Failed,
             None if delivered.failed.total() > skipped || set_aside > 0 => Status::Warning,
             None => Status::Success,
         };
@@ -73,7 +76,7 @@ impl Course {
             unchanged_count: self.counts.map(|c| c.unchanged),
             duplicate_key_count: self.counts.map(|c| c.duplicate_keys),
             null_key_count: self.counts.map(|c| c.null_keys),
-            superseded_count: 0,
+            superseded_count: delivered.superseded,
             parked_count: 0,
             in_doubt_count: delivered.in_doubt,
             not_sent: self.not_sent,

@@ -15,6 +15,9 @@ pub struct Definition {
     pub keys: Vec<Column>,
     /// The tracked columns.
     pub columns: Vec<Column>,
+    /// Names of the columns by which the destination knows a record; empty when that is the key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matching: Vec<String>,
 }
 
 /// What is known of a key that is in a snapshot.
@@ -50,7 +53,12 @@ impl Meaning {
 impl Definition {
     /// The columns of the snapshot.
     pub fn shape(&self) -> Shape {
-        Shape { keys: self.keys.clone(), columns: self.columns.clone() }
+        let matching = self
+            .matching
+            .iter()
+            .filter_map(|name| self.keys.iter().chain(&self.columns).find(|c| &c.name == name).cloned())
+            .collect();
+        Shape { keys: self.keys.clone(), columns: self.columns.clone(), matching }
     }
 
     /// The text that the state holds.
@@ -184,6 +192,7 @@ mod tests {
             meaning: Meaning::Values,
             keys: vec![column("id", "integer", LogicalType::Integer)],
             columns,
+            matching: Vec::new(),
         }
     }
 

@@ -23,7 +23,7 @@ use super::model::Described;
 use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
 use crate::fields;
-use crate::mapping::Mapper;
+use crate::mapping::{Mapped, Mapper};
 use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
 
 /// What has been delivered so far, and what of it is not committed yet.
@@ -35,7 +35,9 @@ pub struct Delivered {
     pub successful: OperationCounts,
     /// Rows that were rejected or are in doubt.
     pub failed: OperationCounts,
-    /// Rows among them that may have been applied.
+    /// Removals that gave way to another row with the same matching value.
+    pub superseded: u64,
+    /// Failed rows that may have been applied.
     pub in_doubt: u64,
     /// Rows that were rejected as `NOT_FOUND`.
     pub not_found: u64,
@@ -47,6 +49,14 @@ pub struct Delivered {
     pub stop: Option<Error>,
     /// How a batch ended is not known to this process; its note is still open.
     pub broken_off: bool,
+}
+
+impl Delivered {
+    /// Rows that came to an end of their own: the destination, or the mapping, said yes or no, or the
+    /// answer is lost.
+    pub fn ended(&self) -> u64 {
+        self.successful.total() + self.failed.total() + self.superseded
+    }
 }
 
 /// What the run commits in the middle of a long delivery.
@@ -81,6 +91,13 @@ pub struct Shipment<'a> {
     pub sent: &'a [Operation],
     /// Rows that were refused before this run, and come again.
     pub known_rejections: i64,
+}
+
+impl Shipment<'_> {
+    /// Rows are kept apart by another field than the key.
+    fn claims(&self) -> bool {
+        !self.described.definition.matching.is_empty()
+    }
 }
 
 /// Sends every row of the diff that the mode sends. Trouble of the destination ends up in
@@ -161,6 +178,8 @@ struct Ended {
     keys: Vec<String>,
     /// Rows that the mapping refused.
     unmapped: Vec<(i64, String, Rejection)>,
+    /// Removals that gave way to another row.
+    superseded: Vec<i64>,
     settled: Settled,
 }
 
@@ -180,6 +199,12 @@ impl Dispatch<'_, '_> {
             if self.is_stopped() {
                 break;
             }
+            // Whoever claims a value that was given up, or moved to another one, goes only once the removal
+            // is known to have been accepted: the snapshot says so.
+            if operation == Operation::Removed && shipment.claims() && !self.delivered.ledger.is_empty() {
+                checkpoint.commit(&self.delivered.ledger).await?;
+                self.delivered.ledger = Ledger::default();
+            }
         }
         Ok(())
     }
@@ -197,7 +222,7 @@ impl Dispatch<'_, '_> {
         let run = self.run;
         let limits = run.sync.destination.destination.batch_limits(shipment.spec, operation);
         let mut cutter = Cutter::new(limits);
-        let mut position_in_operation = 0;
+        let mut place = Place::default();
         let shape = shipment.described.definition.shape();
         let facts = DeliverFacts {
             diff: shipment.diff.table.clone(),
@@ -206,6 +231,11 @@ impl Dispatch<'_, '_> {
             previous: if operation == Operation::Changed { &shipment.described.needed.previous } else { &[] },
             after: None,
             limit: None,
+            waits: (shipment.claims()
+                && operation != Operation::Removed
+                && shipment.diff.shape == DiffShape::Full)
+                .then_some(&run.tables)
+                .filter(|_| shipment.sent.contains(&Operation::Removed)),
         };
         let full = shipment.diff.shape == DiffShape::Full;
         let page = run.warehouse().page_rows();
@@ -225,8 +255,7 @@ impl Dispatch<'_, '_> {
                     rows_of_page += rows.num_rows() as u64;
                     after = last_sequence(rows)?.or(after);
                     for piece in cutter.push(rows.clone())? {
-                        self.send(operation, full, &piece, &mut position_in_operation, shipment, checkpoint)
-                            .await?;
+                        self.send(operation, full, &piece, &mut place, shipment, checkpoint).await?;
                         if self.is_stopped() {
                             break 'pages;
                         }
@@ -242,7 +271,7 @@ impl Dispatch<'_, '_> {
                     operation,
                     full,
                     &mut cutter,
-                    &mut position_in_operation,
+                    &mut place,
                     shipment,
                     checkpoint,
                 )
@@ -253,7 +282,13 @@ impl Dispatch<'_, '_> {
         if !self.is_stopped()
             && let Some(piece) = cutter.rest()?
         {
-            self.send(operation, full, &piece, &mut position_in_operation, shipment, checkpoint).await?;
+            self.send(operation, full, &piece, &mut place, shipment, checkpoint).await?;
+        }
+        let planned = shipment.facts.planned.get(&operation).copied().unwrap_or_default();
+        if !self.is_stopped() && place.rows.unsigned_abs() != planned {
+            let message =
+                format!("{} {} rows were read, {planned} were counted", place.rows, operation.name());
+            return Err(Error::new(ErrorCode::Internal, message));
         }
         Ok(())
     }
@@ -266,14 +301,14 @@ impl Dispatch<'_, '_> {
         operation: Operation,
         full: bool,
         cutter: &mut Cutter,
-        position_in_operation: &mut i64,
+        place: &mut Place,
         shipment: &mut Shipment<'_>,
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
         let mut rows = session.query(select).await?;
         while let Some(batch) = rows.try_next().await? {
             for piece in cutter.push(batch)? {
-                self.send(operation, full, &piece, position_in_operation, shipment, checkpoint).await?;
+                self.send(operation, full, &piece, place, shipment, checkpoint).await?;
                 if self.is_stopped() {
                     return Ok(());
                 }
@@ -288,22 +323,11 @@ impl Dispatch<'_, '_> {
         operation: Operation,
         full: bool,
         piece: &RecordBatch,
-        position_in_operation: &mut i64,
+        place: &mut Place,
         shipment: &mut Shipment<'_>,
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
-        let length = piece.num_rows() as i64;
-        let (Some(first), Some(last)) = (first_sequence(piece)?, last_sequence(piece)?) else {
-            return Ok(());
-        };
-        let rows = NotedRows {
-            operation: position(operation),
-            start: *position_in_operation,
-            end: *position_in_operation + length,
-            first,
-            last,
-        };
-        *position_in_operation += length;
+        let Some(rows) = place.advance(operation, piece)? else { return Ok(()) };
         let mapped = shipment.mapper.map(operation, full, piece)?;
         let most = self.run.sync.destination.destination.concurrency().max(1);
         while self.tasks.len() >= most {
@@ -338,7 +362,8 @@ impl Dispatch<'_, '_> {
                     .await
             };
             fail::fail_point!("deliver.after_answer");
-            Ended { batch, rows, sequences, keys, unmapped: mapped.rejected, settled }
+            let Mapped { rejected: unmapped, superseded, .. } = mapped;
+            Ended { batch, rows, sequences, keys, unmapped, superseded, settled }
         });
         Ok(())
     }
@@ -373,6 +398,8 @@ impl Dispatch<'_, '_> {
             }
         }
         exceptions.extend(ended.unmapped.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
+        exceptions.extend(ended.superseded.iter().map(|sequence| unsent(*sequence)));
+        self.delivered.superseded += ended.superseded.len() as u64;
         self.count(operation, accepted, &exceptions);
         let kept = self.keep_exchanges(&ended).await;
         self.delivered.calls += ended.settled.calls;
@@ -495,7 +522,13 @@ impl Dispatch<'_, '_> {
                         self.delivered.broken_off = true;
                         return Ok(());
                     }
-                    _ => {
+                    (true, Some(_)) => {
+                        self.undo(&waiting, NotedOutcome::NotSent);
+                        let message = "the destination took nothing of what was written to it";
+                        self.delivered.stop = Some(Error::new(ErrorCode::DestinationUnavailable, message));
+                        return Ok(());
+                    }
+                    (false, _) => {
                         self.undo(&waiting, NotedOutcome::NotSent);
                         return Ok(());
                     }
@@ -595,25 +628,38 @@ fn texts(batch: &ChangeBatch) -> Vec<String> {
     batch.keys.iter().map(|k| k.unwrap_or_default().to_owned()).collect()
 }
 
-fn first_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
-    Ok(sequences(rows)?.first().copied())
+fn sequences(rows: &RecordBatch) -> Result<&[i64], Error> {
+    let column = rows.column(0).as_primitive_opt::<Int64Type>();
+    let unnamed = || Error::new(ErrorCode::Internal, "a diff's rows came without their sequence");
+    column.map(|column| &column.values()[..]).ok_or_else(unnamed)
 }
 
 fn last_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
     Ok(sequences(rows)?.last().copied())
 }
 
-/// The sequences of a batch, which must grow: ranges of them stand for the rows between.
-fn sequences(rows: &RecordBatch) -> Result<&[i64], Error> {
-    let values = rows
-        .column(0)
-        .as_primitive_opt::<Int64Type>()
-        .ok_or_else(|| Error::new(ErrorCode::Internal, "a diff's rows came without their sequence"))?
-        .values();
-    if values.is_sorted() {
-        Ok(values)
-    } else {
-        Err(Error::new(ErrorCode::Internal, "a diff's rows came in another order than they were written"))
+/// How far the rows of one operation have been read.
+#[derive(Debug, Default)]
+struct Place {
+    /// So many rows.
+    rows: i64,
+    /// Up to this sequence.
+    last: i64,
+}
+
+impl Place {
+    /// Names the next batch. The sequences of an operation must grow from its first row to its last:
+    /// a range of them stands for every row of the operation that lies between.
+    fn advance(&mut self, operation: Operation, batch: &RecordBatch) -> Result<Option<NotedRows>, Error> {
+        let sequences = sequences(batch)?;
+        let (Some(&first), Some(&last)) = (sequences.first(), sequences.last()) else { return Ok(None) };
+        if first <= self.last || !sequences.is_sorted_by(|a, b| a < b) {
+            let message = "a diff's rows came in another order than they were written";
+            return Err(Error::new(ErrorCode::Internal, message));
+        }
+        let start = self.rows;
+        *self = Self { rows: start + sequences.len() as i64, last };
+        Ok(Some(NotedRows { operation: position(operation), start, end: self.rows, first, last }))
     }
 }
 

@@ -164,7 +164,7 @@ impl Lease {
         self.state.generation
     }
 
-    /// Whether another holder took over.
+    /// Whether another holder took over, or may have.
     pub fn is_lost(&self) -> bool {
         self.state.lost.load(Ordering::SeqCst)
     }
@@ -230,7 +230,8 @@ impl Gate for LeaseGate {
     }
 }
 
-/// Renews a lease three times within its length until it is lost.
+/// Renews a lease three times within its length until it is lost: until someone else has it, or until
+/// the warehouse could not be asked for a whole length beyond its end.
 async fn renew(
     state: Arc<LeaseState>,
     warehouse: Arc<dyn Warehouse>,
@@ -246,8 +247,9 @@ async fn renew(
     };
     let Ok(renewal) = script(warehouse.dialect(), Atomicity::Transaction, &[renewal]) else { return };
     let mut session = None;
+    let mut pause = length / 3;
     loop {
-        tokio::time::sleep(length / 3).await;
+        tokio::time::sleep(pause).await;
         let asked_at = now();
         let outcome: Result<(), Error> = async {
             let mut open = match session.take() {
@@ -264,13 +266,23 @@ async fn renew(
             Ok(())
         }
         .await;
+        pause = length / 3;
         match outcome {
-            Ok(()) => state.deadline.store(asked_at + millis(length), Ordering::SeqCst),
-            Err(error) => tracing::warn!(error = %error, "cannot renew the lease"),
-        }
-        // A holder that could not renew in time may have been replaced: it must not send any more.
-        if now() >= state.deadline.load(Ordering::SeqCst) {
-            state.lost.store(true, Ordering::SeqCst);
+            Ok(()) => {
+                state.deadline.store(asked_at + millis(length), Ordering::SeqCst);
+                // The row was locked for longer than the lease: the generation says that nobody took
+                // over meanwhile, but from when the lease now counts is too long ago to send on.
+                if now() >= asked_at + millis(length) {
+                    pause = Duration::ZERO;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot renew the lease");
+                // Nothing is sent meanwhile: the gate waits for a deadline that lies ahead.
+                if now() >= state.deadline.load(Ordering::SeqCst) + millis(length) {
+                    state.lost.store(true, Ordering::SeqCst);
+                }
+            }
         }
         state.changed.notify_waiters();
         if state.lost.load(Ordering::SeqCst) {

@@ -33,7 +33,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::Operation;
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
-use sql_templates::{Atomicity, Dialect, Statement, SyncScope, SyncTables};
+use sql_templates::{Atomicity, CommitFacts, Dialect, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
@@ -281,12 +281,14 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
         clock.ended(Stage::Prune, "");
     }
     match outcome {
-        Err(_) if lease.is_lost() => Err(Error::new(
-            ErrorCode::LeaseLost,
-            format!("another run of sync `{}` took over", run.sync.slug),
-        )),
+        Err(_) if lease.is_lost() => Err(lease_lost(run)),
         other => other,
     }
+}
+
+fn lease_lost(run: &Run<'_>) -> Error {
+    let message = format!("the lease of sync `{}` was lost before every row was sent", run.sync.slug);
+    Error::new(ErrorCode::LeaseLost, message)
 }
 
 async fn execute_with_lease<'a>(
@@ -423,7 +425,8 @@ async fn execute_with_lease<'a>(
             Ok(())
         };
         let ledger = std::mem::take(&mut course.delivered.ledger);
-        let complete = result.is_ok() && course.delivered.stop.is_none() && !run.cancel.is_cancelled();
+        // Counted, not inferred from the absence of trouble.
+        let complete = result.is_ok() && course.delivered.ended() == course.planned.total();
         // What broke off is settled from its note, which a last commit would make superfluous.
         if !course.delivered.broken_off
             && needs_commit(run, &diff, state, &ledger, course.planned.total() > 0)
@@ -431,6 +434,9 @@ async fn execute_with_lease<'a>(
             finish(run, session, scope, &facts, state, &mut commits, ledger, complete, &mut drop_later)
                 .await?;
             clock.ended(Stage::Commit, &summary::committed(&course.delivered));
+        }
+        if lease.is_lost() && !complete {
+            return result.and(Err(lease_lost(run)));
         }
         result
     }
@@ -525,7 +531,10 @@ async fn settle(
     loop {
         let (piece, rest) = left.split_at(left.len().min(commit::MOST_RANGES));
         left = rest;
-        let facts = unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty());
+        let facts = CommitFacts {
+            lease_seconds: Some(lease::seconds(run.lease_length())),
+            ..unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty())
+        };
         let script = commit::commit_script(run, unfinished.scope(run), &facts, &[], Atomicity::Transaction)?;
         commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
         commits.checkpoint += 1;

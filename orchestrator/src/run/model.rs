@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use connectors::change::Mode;
 use connectors::warehouse::{ErrorKind, Session, WarehouseError};
 use sql_templates::{Atomicity, Column, Dialect, ModelSql, NotOneSelect, Statement, SyncTables, script};
 
@@ -99,9 +100,10 @@ pub async fn look_at_model(
 pub fn define(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<(Definition, Needed), Error> {
     let model = &sync.model;
     let needed = needed(sync, &model.primary_key, &returned.columns)?;
+    let matching = matching(sync, dialect, returned)?;
     let tracked = returned.keys.len() + needed.tracked.len();
     if let Some(most) = dialect.facts().max_columns
-        && tracked + MANAGED_COLUMNS > most
+        && tracked + MANAGED_COLUMNS + matching.len() > most
     {
         return Err(Error::new(
             ErrorCode::TooManyColumns,
@@ -116,8 +118,37 @@ pub fn define(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<
         meaning: Meaning::of(sync.mode),
         keys: returned.keys.clone(),
         columns: needed.tracked.clone(),
+        matching,
     };
     Ok((definition, needed))
+}
+
+/// The columns by which the destination knows a record, when that is not the key: their values must be
+/// kept apart. Where a run's rows stand beside those of other runs (files), nothing is overwritten.
+fn matching(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<Vec<String>, Error> {
+    let names: Vec<String> = sync.matching.iter().map(|m| m.from.clone()).collect();
+    let is_key = names.len() == returned.keys.len() && returned.keys.iter().all(|k| names.contains(&k.name));
+    let overwrites = !sync.destination.connector.deferred
+        && matches!(sync.mode, Mode::Insert | Mode::Update | Mode::Upsert | Mode::Mirror | Mode::All);
+    if names.is_empty() || is_key || !overwrites {
+        return Ok(Vec::new());
+    }
+    for column in returned.columns.iter().filter(|c| names.contains(&c.name)) {
+        if !dialect.type_fact(&column.engine_type).is_some_and(|fact| fact.key) {
+            return Err(Error::new(
+                ErrorCode::KeyTypeUnsupported,
+                format!(
+                    "sync `{}` matches by `{}`, which is of type {}; {} cannot compare that reliably",
+                    sync.slug,
+                    column.name,
+                    column.engine_type,
+                    dialect.name()
+                ),
+            )
+            .at(sync.file.clone(), 1));
+        }
+    }
+    Ok(names)
 }
 
 /// Looks at the model of a run.
@@ -142,7 +173,7 @@ pub async fn describe(session: &mut dyn Session, run: &Run<'_>) -> Result<Descri
 }
 
 /// Columns of a full diff's table beside key and tracked ones, the most of any managed table.
-const MANAGED_COLUMNS: usize = 5;
+const MANAGED_COLUMNS: usize = 6;
 
 /// The columns that a model returns.
 pub async fn describe_model(

@@ -12,7 +12,7 @@ use connectors::json::{JsonOptions, NonFinite, RowEncoder};
 use connectors::warehouse::{Effect, Session};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sql_templates::{Atomicity, Column, DeliverFacts, DiffShape, Statement, SyncScope};
+use sql_templates::{Atomicity, Column, CommitFacts, DeliverFacts, DiffShape, Statement, SyncScope};
 
 use super::definition::{Change, Meaning};
 use super::diff::{DiffQuestion, diff_script, failed, longest_key};
@@ -154,27 +154,21 @@ impl Rehearsal<'_> {
         let run = self.run;
         let shape = self.described.definition.shape();
         let scope = SyncScope { tables: &run.tables, shape: &shape, model: &self.described.model };
-        let definition = self.described.definition.text();
         // A word of its own, so that no run's tables are touched, not even in a transaction that is undone.
         let of = format!("plan_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let question = self.question(&of);
         let unfinished = Unfinished::find(run, session, self.state, &of).await?;
         let mut before = prepare::create_schemas(session, run).await?;
         let settling = unfinished.as_ref().zip(self.state).map(|(unfinished, state)| {
-            unfinished.facts(state, state.generation, state.checkpoint, unfinished.ranges(), true)
+            let facts =
+                unfinished.facts(state, state.generation, state.checkpoint, unfinished.ranges(), true);
+            CommitFacts { rehearsed: true, ..facts }
         });
         if let (Some(unfinished), Some(facts)) = (&unfinished, &settling) {
             before.push(Statement::Commit { scope: unfinished.scope(run), facts });
         }
         if let Change::Reshape(reshape) = self.change {
             before.extend(reshape::statements(scope, reshape));
-            before.push(Statement::Define {
-                tables: &run.tables,
-                generation: self.generation - 1,
-                definition: &definition,
-                target: self.target,
-                due_before: 0,
-            });
         }
         let full = !question.first;
         let diff_table = run.tables.diff(&of);
@@ -188,6 +182,7 @@ impl Rehearsal<'_> {
                 previous: if *operation == Operation::Changed { previous } else { &[] },
                 after: Some(0),
                 limit: Some(SAMPLES),
+                waits: None,
             })
             .collect();
         let mut careful = false;

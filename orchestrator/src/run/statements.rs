@@ -118,6 +118,9 @@ pub async fn statements_of(
                         },
                         after: run.warehouse().page_rows().map(|_| 0),
                         limit: run.warehouse().page_rows(),
+                        waits: (!shape.matching.is_empty() && !first && *operation != Operation::Removed)
+                            .then_some(&run.tables)
+                            .filter(|_| sent.contains(&Operation::Removed)),
                     })
                     .collect();
                 let mut statements = vec![Statement::BeginDelivery {

@@ -39,13 +39,17 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
             column("O\"Brien's ltv", decimal_type(dialect), LogicalType::Decimal),
             column("profile", json_type(dialect), LogicalType::Json),
         ],
+        matching: Vec::new(),
     };
+    let matched = Shape { matching: vec![shape.columns[0].clone()], ..shape.clone() };
     let composite = Shape {
         keys: vec![column("tenant", "text", LogicalType::Text), column("id", "bigint", LogicalType::Integer)],
         columns: vec![column("email", "text", LogicalType::Text)],
+        matching: Vec::new(),
     };
     let model = ModelSql::query("select * from customers -- all of them;", dialect).unwrap();
     let scope = SyncScope { tables: &tables, shape: &shape, model: &model };
+    let matched_scope = SyncScope { tables: &tables, shape: &matched, model: &model };
     let composite_scope = SyncScope { tables: &tables, shape: &composite, model: &model };
     let plain = DiffFacts {
         of: "7",
@@ -80,8 +84,14 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ranges: &[ended("changed", 1, 100), ended("added", 201, 353)],
         ..commit.clone()
     };
-    let checkpoint =
-        CommitFacts { last: false, complete: false, checkpoint: 3, had_rejections: true, ..commit.clone() };
+    let checkpoint = CommitFacts {
+        last: false,
+        complete: false,
+        checkpoint: 3,
+        had_rejections: true,
+        lease_seconds: Some(60),
+        ..commit.clone()
+    };
     let adopted = CommitFacts {
         diff_shape: DiffShape::First,
         adopt: true,
@@ -115,7 +125,9 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         previous: &shape.columns[..1],
         after: None,
         limit: None,
+        waits: None,
     };
+    let waiting = DeliverFacts { waits: Some(&tables), ..deliver.clone() };
     let removals = DeliverFacts {
         operation: "removed",
         previous: &[],
@@ -206,6 +218,9 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("diff_full", Statement::Diff { scope, facts: &plain }),
         ("diff_full.staged", Statement::Diff { scope: composite_scope, facts: &staged }),
         ("diff_full.in_doubt", Statement::Diff { scope, facts: &doubtful }),
+        ("diff_first.matching", Statement::DiffFirst { scope: matched_scope, facts: &plain }),
+        ("diff_full.matching", Statement::Diff { scope: matched_scope, facts: &plain }),
+        ("diff_full.matching_in_doubt", Statement::Diff { scope: matched_scope, facts: &doubtful }),
         ("diff_full.keys_only", Statement::Diff { scope, facts: &keys_only }),
         ("changed_columns", Statement::ChangedColumns { shape: &shape, diff: tables.diff("7") }),
         ("samples", Statement::Samples { shape: &shape, facts: &removals }),
@@ -228,6 +243,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
             },
         ),
         ("deliver.changed", Statement::Deliver { shape: &shape, facts: &deliver }),
+        ("deliver.matching", Statement::Deliver { shape: &matched, facts: &waiting }),
         ("deliver.removed_page", Statement::Deliver { shape: &shape, facts: &removals }),
         ("deliver.first", Statement::Deliver { shape: &shape, facts: &first }),
         ("create_outcomes", Statement::CreateOutcomes { outcomes: tables.outcomes("7_0") }),
@@ -240,6 +256,9 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("commit.with_exceptions", Statement::Commit { scope: composite_scope, facts: &exceptional }),
         ("commit.checkpoint", Statement::Commit { scope, facts: &checkpoint }),
         ("commit.adopted", Statement::Commit { scope, facts: &adopted }),
+        ("commit.matching", Statement::Commit { scope: matched_scope, facts: &exceptional }),
+        ("commit.matching_adopted", Statement::Commit { scope: matched_scope, facts: &adopted }),
+        ("doubt.matching", Statement::Doubt { scope: matched_scope, facts: &exceptional, among: None }),
         ("commit.reset", Statement::Commit { scope: composite_scope, facts: &reset }),
         ("open_rejections", Statement::Rejections { tables: &tables, keys: &composite.keys, limit: 100 }),
         ("prune", Statement::Prune { drop: &drop }),

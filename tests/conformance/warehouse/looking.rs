@@ -52,6 +52,7 @@ async fn plans_count_columns_and_show_samples(bench: Bench) {
             previous: &shape.columns,
             after: None,
             limit: Some(2),
+            waits: None,
         };
         let effect = trial.run(&[Statement::Samples { shape: &shape, facts: &facts }]).await.unwrap();
         let rows: usize = effect.result(step).iter().map(|b| b.num_rows()).sum();

@@ -164,7 +164,7 @@ impl Trial {
             tables,
             model: ModelSql::query(model, dialect).expect("a model"),
             keys: keys.iter().map(|k| (*k).to_owned()).collect(),
-            shape: Shape { keys: Vec::new(), columns: Vec::new() },
+            shape: Shape { keys: Vec::new(), columns: Vec::new(), matching: Vec::new() },
             generation: 0,
             checkpoint: 0,
         };
@@ -199,6 +199,7 @@ impl Trial {
         self.shape = Shape {
             keys: self.keys.iter().map(key).collect(),
             columns: columns.iter().filter(|c| !self.keys.contains(&c.name)).cloned().collect(),
+            matching: Vec::new(),
         };
     }
 
@@ -357,6 +358,7 @@ impl Trial {
             previous: &previous,
             after,
             limit,
+            waits: None,
         };
         let select =
             Statement::Deliver { shape: &self.shape, facts: &facts }.sql(self.dialect).expect("rendered");

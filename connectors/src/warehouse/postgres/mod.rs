@@ -152,6 +152,12 @@ impl Warehouse for PostgresWarehouse {
     }
 }
 
+/// How a script begins. A select on its own gives a table's rows as they were written, so sessions have
+/// no parallel workers; scripts may have as many as the server grants.
+const TRANSACTION: &str = "begin; set local max_parallel_workers_per_gather to default";
+const SNAPSHOT: &str =
+    "begin isolation level repeatable read; set local max_parallel_workers_per_gather to default";
+
 /// The beginning of a backend, in digits.
 const BACKEND_START: &str = "to_char(backend_start at time zone 'UTC', 'YYYYMMDDHH24MISSUS')";
 
@@ -163,7 +169,7 @@ impl Server {
         // which poolers refuse.
         let mut setup = String::from(
             "set intervalstyle = 'iso_8601'; set timezone = 'UTC'; set datestyle = 'ISO'; \
-             set synchronize_seqscans = off; set jit = off; \
+             set synchronize_seqscans = off; set max_parallel_workers_per_gather = 0; set jit = off; \
              set standard_conforming_strings = on; ",
         );
         if let Some(timeout) = self.statement_timeout {
@@ -270,9 +276,9 @@ impl Session for PostgresSession {
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError> {
         let client = self.begin().await?;
         let (opening, closing) = match script.atomicity {
-            Atomicity::Snapshot => (Some("begin isolation level repeatable read"), Some("commit")),
-            Atomicity::Transaction => (Some("begin"), Some("commit")),
-            Atomicity::Rehearsal => (Some("begin isolation level repeatable read"), Some("rollback")),
+            Atomicity::Snapshot => (Some(SNAPSHOT), Some("commit")),
+            Atomicity::Transaction => (Some(TRANSACTION), Some("commit")),
+            Atomicity::Rehearsal => (Some(SNAPSHOT), Some("rollback")),
             Atomicity::Separate => (None, None),
         };
         let result = execute(client, script, opening, closing).await;

@@ -6,5 +6,6 @@ select d._levin_sequence, d._levin_changed, d._levin_version
   , cast(d."profile" as text) as c2
   , d._levin_previous."email" as p0
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as d
-where d._levin_operation = 'changed';
+where d._levin_operation = 'changed'
+order by d._levin_sequence;
 

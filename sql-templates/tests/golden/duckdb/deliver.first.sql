@@ -4,5 +4,6 @@ select d._levin_sequence
   , d."email" as c0
   , cast(d."O""Brien's ltv" as text) as c1
   , cast(d."profile" as text) as c2
-from "levin_planner"."p6f0c2a9e_s1_diff_7" as d;
+from "levin_planner"."p6f0c2a9e_s1_diff_7" as d
+order by d._levin_sequence;
 

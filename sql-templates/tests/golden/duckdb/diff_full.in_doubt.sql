@@ -40,9 +40,9 @@ select
       then k._levin_version
   end as _levin_version,
   coalesce(m."id", k."id") as "id",
-  m."email",
-  m."O""Brien's ltv",
-  m."profile",
+m."email",
+m."O""Brien's ltv",
+m."profile",
   struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous, row_number() over () as _levin_sequence
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
@@ -70,7 +70,7 @@ where m."id" is null
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
-  s.known - r.removed + r.new_keys as expected,
+  s.known - r.gone + r.new_keys as expected,
   (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates,
   0 as longest_key
 from (
@@ -87,6 +87,7 @@ cross join (
     cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as bigint) as added,
     cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as bigint) as new_keys,
     cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as bigint) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as bigint) as gone,
     cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as bigint) as removed
   from "levin_planner"."p6f0c2a9e_s1_diff_7"
 ) as r

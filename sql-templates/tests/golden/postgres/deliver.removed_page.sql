@@ -7,6 +7,6 @@ select d._levin_sequence, d._levin_changed, d._levin_version
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as d
 where d._levin_operation = 'removed'
   and d._levin_sequence > 50000
-order by d._levin_sequence
+
 limit 50000;
 

@@ -30,7 +30,7 @@ select
   cast(null as text) as _levin_version,
   coalesce(m."tenant", k."tenant") as "tenant",
   coalesce(m."id", k."id") as "id",
-  m."email",
+m."email",
   row(k."tenant", k."id", k."email", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
@@ -50,7 +50,7 @@ offset 0
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
-  s.known - r.removed + r.new_keys as expected,
+  s.known - r.gone + r.new_keys as expected,
   (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "tenant", "id" having count(*) > 1) as r) as own_duplicates,
   (select coalesce(max(pg_column_size("tenant") + pg_column_size("id")), 0) from "levin_planner"."p6f0c2a9e_s1_diff_7" where _levin_operation = 'added') as longest_key
 from (
@@ -67,6 +67,7 @@ cross join (
     cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as bigint) as added,
     cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as bigint) as new_keys,
     cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as bigint) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as bigint) as gone,
     cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as bigint) as removed
   from "levin_planner"."p6f0c2a9e_s1_diff_7"
 ) as r
