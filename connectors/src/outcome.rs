@@ -17,6 +17,16 @@ pub enum RowOutcome {
     Deferred,
 }
 
+impl RowOutcome {
+    /// Why the row was refused, if it was.
+    pub fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection),
+            _ => None,
+        }
+    }
+}
+
 /// Why a row was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {

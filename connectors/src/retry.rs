@@ -75,6 +75,11 @@ pub enum StopReason {
         /// What happened last.
         message: String,
     },
+    /// The destination answers, and takes none of the rows. Only [`StopRules`] say so.
+    Refused {
+        /// How many rows or batches, and the last refusal.
+        message: String,
+    },
     /// The gate did not admit a further attempt.
     Stopped,
 }
@@ -329,13 +334,15 @@ impl Driver<'_> {
 pub struct StopRules {
     limit: u32,
     fruitless: u32,
+    /// Of the fruitless batches in a row, so many were refused row by row.
+    refused: u32,
     accepted: bool,
 }
 
 impl StopRules {
     /// Gives up after so many consecutive batches without one success.
     pub fn new(consecutive_batches: u32) -> Self {
-        Self { limit: consecutive_batches.max(1), fruitless: 0, accepted: false }
+        Self { limit: consecutive_batches.max(1), fruitless: 0, refused: 0, accepted: false }
     }
 
     /// Takes note of a batch that ended. `batch_number` counts a run's batches from 0 in the order
@@ -345,6 +352,7 @@ impl StopRules {
         if accepted {
             self.accepted = true;
             self.fruitless = 0;
+            self.refused = 0;
             return None;
         }
         let met: Vec<&RowOutcome> = outcomes.iter().filter(|o| met_destination(o)).collect();
@@ -352,18 +360,24 @@ impl StopRules {
             return None;
         }
         self.fruitless += 1;
-        let refused = met.iter().filter(|o| matches!(o, RowOutcome::Rejected(_))).count();
+        let rejections: Vec<&Rejection> = met.iter().filter_map(|o| o.rejection()).collect();
+        let all_rejected = rejections.len() == met.len();
+        // An error of the destination's own is no refusal, although it ends a row like one.
+        let all_refused = all_rejected && rejections.iter().all(|r| r.code != Rejection::DESTINATION_ERROR);
+        self.refused += u32::from(all_refused);
+        let said = rejections.first().map_or_else(String::new, |r| format!(": {}", r.reason));
         // A single row may be to blame itself; several of them hardly all are.
-        if batch_number == 0 && !self.accepted && refused > 1 && refused == met.len() {
-            return Some(StopReason::Unavailable {
-                message: format!(
-                    "the destination refused each of the {refused} rows of the first batch; \
-                     see the first rejected row for its reason"
-                ),
-            });
-        }
-        (self.fruitless >= self.limit).then(|| StopReason::Unavailable {
-            message: format!("{} batches in a row passed without one accepted row", self.fruitless),
+        let message = if batch_number == 0 && !self.accepted && all_rejected && rejections.len() > 1 {
+            format!("the destination took none of the {} rows of the first batch{said}", rejections.len())
+        } else if self.fruitless >= self.limit {
+            format!("{} batches in a row passed without one accepted row{said}", self.fruitless)
+        } else {
+            return None;
+        };
+        Some(if self.refused == self.fruitless {
+            StopReason::Refused { message }
+        } else {
+            StopReason::Unavailable { message }
         })
     }
 }

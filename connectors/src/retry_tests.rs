@@ -409,11 +409,22 @@ proptest! {
 
 #[test]
 fn stop_rules() {
-    let reject = |code| RowOutcome::Rejected(Rejection::new(code, "r"));
+    let reject = |code| RowOutcome::Rejected(Rejection::new(code, "no thanks"));
     let bad = vec![reject(Rejection::REFUSED); 3];
 
     let mut rules = StopRules::new(3);
-    assert!(matches!(rules.observe(0, &bad), Some(StopReason::Unavailable { .. })));
+    let stop = rules.observe(0, &bad);
+    assert!(matches!(stop, Some(StopReason::Refused { message }) if message.contains("no thanks")));
+
+    let mut rules = StopRules::new(3);
+    let broken = vec![reject(Rejection::DESTINATION_ERROR); 3];
+    assert!(matches!(rules.observe(0, &broken), Some(StopReason::Unavailable { .. })), "no refusal");
+
+    let mut rules = StopRules::new(3);
+    assert_eq!((rules.observe(1, &bad), rules.observe(2, &bad)), (None, None));
+    assert!(
+        matches!(rules.observe(3, &bad), Some(StopReason::Refused { message }) if message.contains("3 batches"))
+    );
 
     let mut rules = StopRules::new(3);
     assert_eq!(rules.observe(0, &bad[..1]), None, "one row may be to blame itself");

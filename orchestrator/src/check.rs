@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::fields;
 use crate::grants;
 use crate::mapping::{Mapper, RunValues};
-use crate::project::{DestinationSpec, Engine, ModelSpec, Project, SourceSpec, SyncSpec};
+use crate::project::{DestinationSpec, ModelSpec, Project, SourceSpec, SyncSpec};
 use crate::run::{Returned, define, delivery_spec, look_at_model, model_trouble, result_rows, tables_of};
 
 /// What is wrong with a part of the project.
@@ -79,10 +79,10 @@ struct Answers<'a> {
 async fn look_at_source<'a>(project: &'a Project, source: &SourceSpec) -> Answers<'a> {
     let mut answers = Answers::default();
     let tag = Tag { sync: "check".to_owned(), run: None, stage: "check" };
-    let mut session = match source.warehouse.session(&tag).await {
+    let mut session = match source.session(&tag).await {
         Ok(session) => session,
         Err(error) => {
-            answers.troubles.push(Trouble::new("source", &source.slug, error.into()));
+            answers.troubles.push(Trouble::new("source", &source.slug, error));
             return answers;
         }
     };
@@ -97,9 +97,7 @@ async fn look_at_source<'a>(project: &'a Project, source: &SourceSpec) -> Answer
             Err(error) => answers.troubles_of_models.push(Trouble::new("model", &model.slug, error)),
         }
     }
-    if source.engine == Engine::Lightning
-        && let Err(error) = rehearse_writing(project, source, session.as_mut()).await
-    {
+    if let Err(error) = rehearse_writing(project, source, session.as_mut()).await {
         answers.troubles.push(Trouble::new("source", &source.slug, error));
     }
     answers
@@ -154,7 +152,7 @@ async fn rehearse_writing(
         statements.push(Statement::CreateSchemas { tables: &tables });
     }
     statements.extend([
-        Statement::CreateState { tables: &tables, project: &id, sync_id: 0, slug: "check" },
+        Statement::CreateState { tables: &tables, project: &id, sync_id: 0, slug: "check", generation: 0 },
         Statement::CreateAudit { tables: &tables },
         Statement::AuditRun { tables: &tables, facts: &audit },
     ]);

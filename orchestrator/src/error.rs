@@ -188,7 +188,7 @@ error_codes! {
     ProjectNotFound       "PROJECT_NOT_FOUND"         Usage    "go to the folder that holds `levin.yml`, name it with `--project DIR`, or make one with `levin init`"
     LockFileInvalid       "LOCK_FILE_INVALID"         Usage    "take `levin.lock.yml` back from version control; never write ids by hand"
     SecretMissing         "SECRET_MISSING"            Usage    "set the environment variable or create the file; `levin check --offline` does without"
-    SourceUnreachable     "SOURCE_UNREACHABLE"        Failed   "check address, port, network and that the warehouse is running"
+    SourceUnreachable     "SOURCE_UNREACHABLE"        Failed   "check the address or path in `sources/`, the network, and that the warehouse is running"
     SourceAuthentication  "SOURCE_AUTHENTICATION"     Failed   "check user, password, key or token of the source"
     SourceBusy            "SOURCE_BUSY"               Failed   "wait until the other process is done, or run again with `--wait 5m`"
     SourceFailed          "SOURCE_FAILED"             Failed   "read the warehouse's message; `levin sql SYNC` shows the statement"
@@ -231,6 +231,7 @@ error_codes! {
     Cancelled             "CANCELLED"                 Failed   "run again to go on; rows not sent are still differences"
     Interrupted           "INTERRUPTED"               Failed   "run again; the unfinished run is settled first"
     SnapshotExpired       "SNAPSHOT_EXPIRED"          Failed   "`--full-resync` sends every row again; `--reset-cdc` takes today's rows as accepted"
+    SnapshotMissing       "SNAPSHOT_MISSING"          Failed   "restore the tables from a backup; or `--full-resync` sends every row again, and `--reset-cdc` takes today's rows as accepted"
     Internal              "INTERNAL"                  Failed   "this is a fault of levin: report it with the output of the same command with `-vv`"
 }
 

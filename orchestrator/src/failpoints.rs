@@ -17,6 +17,7 @@ pub const NAMES: &[&str] = &[
     "deliver.before_establish",
     "deliver.after_establish",
     "deliver.before_begin",
+    "store.begin_notes",
     "deliver.after_begin",
     "deliver.before_start_note",
     "store.start",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use connectors::catalogue::{DestinationConnector, SourceConnector};
 use connectors::change::{Mode, OnRemoved};
 use connectors::destination::Destination;
-use connectors::warehouse::Warehouse;
+use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse, WarehouseError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -100,6 +100,24 @@ pub struct SourceSpec {
     pub snapshot_retention: Option<Duration>,
     /// The warehouse itself.
     pub warehouse: Arc<dyn Warehouse>,
+}
+
+impl SourceSpec {
+    /// A session, or what a person should know when there is none.
+    pub async fn session(&self, tag: &Tag) -> Result<Box<dyn Session>, Error> {
+        self.warehouse.session(tag).await.map_err(|error| self.unopened(error))
+    }
+
+    /// Why no session could be opened. What is not found then is the database: no statement was run.
+    pub fn unopened(&self, error: WarehouseError) -> Error {
+        let unknown = error.kind == ErrorKind::NotFound;
+        let error = Error::from(error);
+        if !unknown {
+            return error;
+        }
+        let hint = format!("create the database, or correct its name in {}", self.file.display());
+        Error { code: ErrorCode::SourceUnreachable, ..error }.hint(hint)
+    }
 }
 
 /// Where differences are computed.

@@ -16,6 +16,8 @@ use sqlx::{AnyConnection, AnyPool, Connection, Row};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorCode};
+use crate::project::Project;
+use crate::run::Holder;
 
 /// The store, open. Clones share it.
 #[derive(Debug, Clone)]
@@ -95,6 +97,8 @@ pub struct RunRecord {
     pub finished_at: Option<String>,
     /// The report, as `run --json` prints it.
     pub report: Option<serde_json::Value>,
+    /// The process that runs it, while it says `running`.
+    pub holder: Option<Holder>,
 }
 
 /// The last request and response of a rejected row.
@@ -123,6 +127,11 @@ const MIGRATIONS: &[&str] = &[
     "create index if not exists levin_runs_by_sync on levin_runs (sync_id, id)",
     "create table if not exists levin_deliveries (
        run bigint not null, batch bigint not null, rows text not null, ended text, primary key (run, batch))",
+    "create table if not exists levin_notes_of (
+       run bigint not null primary key, generation bigint not null, diff text not null)",
+    "create table if not exists levin_holders (run bigint not null primary key, holder text not null)",
+    "create table if not exists levin_generations (
+       sync_id bigint not null primary key, generation bigint not null)",
     "create table if not exists levin_exchanges (
        sync_id bigint not null, key text not null, run bigint not null, request text not null, response text not null,
        primary key (sync_id, key))",
@@ -135,7 +144,42 @@ const PATH_IN_ADDRESS: &AsciiSet =
 /// The most exchanges that are kept of one sync.
 const EXCHANGES_KEPT: i64 = 1_000;
 
+/// How long a store may take to let somebody in.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 impl Store {
+    /// Opens the store of a project.
+    ///
+    /// # Errors
+    /// `LOCK_FILE_INVALID` when the store remembers the runs of another project: with another uuid every
+    /// sync would begin anew, and send every row.
+    pub async fn of(project: &Project) -> Result<Self, Error> {
+        let store = Self::open(&project.store_url, &project.root).await?;
+        let uuid = project.uuid.to_string();
+        sqlx::query(
+            "insert into levin_store (name, value) values ('project', $1) on conflict (name) do nothing",
+        )
+        .bind(&uuid)
+        .execute(&store.pool)
+        .await
+        .map_err(failed)?;
+        let owner: String = sqlx::query("select value from levin_store where name = 'project'")
+            .fetch_one(&store.pool)
+            .await
+            .map_err(failed)?
+            .get(0);
+        if owner == uuid {
+            return Ok(store);
+        }
+        Err(Error::new(
+            ErrorCode::LockFileInvalid,
+            format!(
+                "`levin.lock.yml` says that this is project {uuid}, and the store remembers the runs of project {owner}; as another project every sync would send every row again"
+            ),
+        )
+        .hint("take `levin.lock.yml` back from version control; a project of its own needs a `store:` of its own in `levin.yml`"))
+    }
+
     /// Opens the store, making and migrating it as needed. `sqlite://PATH` is relative to `root`.
     pub async fn open(url: &str, root: &Path) -> Result<Self, Error> {
         sqlx::any::install_default_drivers();
@@ -159,15 +203,17 @@ impl Store {
         };
         let options = AnyConnectOptions::from_str(&url).map_err(failed)?;
         let durable = sqlite.is_some();
+        // A pool goes on trying for as long as it may wait, and then does not say why.
+        let first = tokio::time::timeout(PATIENCE, AnyConnection::connect_with(&options)).await;
+        let silence = |_| Error::new(ErrorCode::StoreFailed, "the store does not answer");
+        let mut first = first.map_err(silence)?.map_err(failed)?;
         if durable {
-            // A pool goes on trying for as long as it may wait; what is no store is one at once.
-            let mut first = AnyConnection::connect_with(&options).await.map_err(failed)?;
             sqlx::query("pragma journal_mode = wal").execute(&mut first).await.map_err(failed)?;
-            first.close().await.map_err(failed)?;
         }
+        first.close().await.map_err(failed)?;
         let pool = AnyPoolOptions::new()
             .max_connections(4)
-            .acquire_timeout(Duration::from_secs(30))
+            .acquire_timeout(PATIENCE)
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if durable {
@@ -211,10 +257,16 @@ impl Store {
         &self.id
     }
 
-    /// A new run's number.
-    pub async fn begin_run(&self, sync_id: i64, sync: &str, started_at: &str) -> Result<i64, Error> {
+    /// A new run's number. `holder` is the process that runs it.
+    pub async fn begin_run(
+        &self,
+        sync_id: i64,
+        sync: &str,
+        started_at: &str,
+        holder: &Holder,
+    ) -> Result<i64, Error> {
         fail::fail_point!("store.begin_run");
-        loop {
+        let run: i64 = loop {
             let begun = sqlx::query(
                 "insert into levin_runs (id, sync_id, sync, status, started_at)
                  select coalesce(max(id), 0) + 1, $1, $2, 'running', $3 from levin_runs returning id",
@@ -227,9 +279,20 @@ impl Store {
             match begun {
                 // Another replica took the number; the next one is free.
                 Err(sqlx::Error::Database(e)) if e.is_unique_violation() => {}
-                begun => return begun.map(|row| row.get(0)).map_err(failed),
+                begun => break begun.map(|row| row.get(0)).map_err(failed)?,
             }
-        }
+        };
+        let holder = serde_json::to_string(holder).unwrap_or_default();
+        sqlx::query(
+            "insert into levin_holders (run, holder) values ($1, $2)
+             on conflict (run) do update set holder = excluded.holder",
+        )
+        .bind(run)
+        .bind(holder)
+        .execute(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(run)
     }
 
     /// How a run ended.
@@ -241,6 +304,11 @@ impl Store {
         report: &str,
     ) -> Result<(), Error> {
         fail::fail_point!("store.end_run");
+        sqlx::query("delete from levin_holders where run = $1")
+            .bind(run)
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
         sqlx::query("update levin_runs set status = $1, finished_at = $2, report = $3 where id = $4")
             .bind(status)
             .bind(finished_at)
@@ -270,22 +338,24 @@ impl Store {
     /// Drops the notes of every other run of a sync, whose lease the run now holds: what they proved is
     /// committed, and a run that ended between its commit and forgetting left them behind.
     pub async fn forget_others(&self, sync_id: i64, but: i64) -> Result<(), Error> {
-        sqlx::query(
+        for delete in [
             "delete from levin_deliveries where run <> $2
              and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
-        )
-        .bind(sync_id)
-        .bind(but)
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(failed)
+            "delete from levin_notes_of where run <> $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+            "delete from levin_holders where run < $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+        ] {
+            sqlx::query(delete).bind(sync_id).bind(but).execute(&self.pool).await.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The newest runs, of one sync or of all.
     pub async fn runs(&self, sync_id: Option<i64>, limit: i64) -> Result<Vec<RunRecord>, Error> {
         let rows = sqlx::query(
-            "select id, sync, status, started_at, finished_at, report from levin_runs
+            "select id, sync, status, started_at, finished_at, report, holder
+             from levin_runs left join levin_holders on run = id
              where sync_id = $1 or $1 < 0 order by id desc limit $2",
         )
         .bind(sync_id.unwrap_or(-1))
@@ -302,6 +372,7 @@ impl Store {
                 started_at: row.get(3),
                 finished_at: row.get(4),
                 report: row.get::<Option<String>, _>(5).and_then(|text| serde_json::from_str(&text).ok()),
+                holder: row.get::<Option<String>, _>(6).and_then(|text| serde_json::from_str(&text).ok()),
             })
             .collect())
     }
@@ -355,10 +426,53 @@ impl Store {
             .collect()
     }
 
-    /// Whether this store knows the run at all.
-    pub async fn knows_run(&self, run: i64) -> Result<bool, Error> {
-        sqlx::query("select 1 from levin_runs where id = $1")
+    /// Remembers the newest generation of a sync, for the day that the warehouse forgets it.
+    pub async fn took_generation(&self, sync_id: i64, generation: i64) -> Result<(), Error> {
+        sqlx::query(
+            "insert into levin_generations (sync_id, generation) values ($1, $2)
+             on conflict (sync_id) do update set generation = excluded.generation",
+        )
+        .bind(sync_id)
+        .bind(generation)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
+    /// The newest generation of a sync that this store knows of; 0 when it knows of none.
+    pub async fn last_generation(&self, sync_id: i64) -> Result<i64, Error> {
+        sqlx::query("select generation from levin_generations where sync_id = $1")
+            .bind(sync_id)
+            .fetch_optional(&self.pool)
+            .await
+            .map(|row| row.map_or(0, |row| row.get(0)))
+            .map_err(failed)
+    }
+
+    /// Says durably whose notes those of a run will be: of the delivery of this diff under this
+    /// generation. A run's number alone does not tell: a store that comes from a backup gives it again.
+    pub async fn begin_notes(&self, run: i64, generation: i64, diff: &str) -> Result<(), Error> {
+        fail::fail_point!("store.begin_notes");
+        sqlx::query(
+            "insert into levin_notes_of (run, generation, diff) values ($1, $2, $3)
+             on conflict (run) do update set generation = excluded.generation, diff = excluded.diff",
+        )
+        .bind(run)
+        .bind(generation)
+        .bind(diff)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
+    /// Whether this store holds the notes of that delivery; without them nothing is known of it.
+    pub async fn holds_notes(&self, run: i64, generation: i64, diff: &str) -> Result<bool, Error> {
+        sqlx::query("select 1 from levin_notes_of where run = $1 and generation = $2 and diff = $3")
             .bind(run)
+            .bind(generation)
+            .bind(diff)
             .fetch_optional(&self.pool)
             .await
             .map(|row| row.is_some())
@@ -371,11 +485,12 @@ impl Store {
         let mut transaction = self.pool.begin().await.map_err(failed)?;
         match batches {
             None => {
-                sqlx::query("delete from levin_deliveries where run = $1")
-                    .bind(run)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
+                for delete in [
+                    "delete from levin_deliveries where run = $1",
+                    "delete from levin_notes_of where run = $1",
+                ] {
+                    sqlx::query(delete).bind(run).execute(&mut *transaction).await.map_err(failed)?;
+                }
             }
             Some(batches) => {
                 for batch in batches {

@@ -60,7 +60,7 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {{ step("fence", "one row") }}
 update {{ state }}
 set checkpoint = checkpoint + 1{% if last %},
-    delivering = null, delivering_table = null, delivering_shape = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
+    delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
     due_before = {{ due_before }}{% endif +%}
 where generation = {{ generation }} and checkpoint = {{ checkpoint }}
 {% endif %}
@@ -94,7 +94,8 @@ delete from {{ doubts }}
 {{ step("count what is left") }}
 update {{ state }}
 set doubts = (select count(*) from {{ doubts }}),
-    rejections = (select count(*) from {{ rejections }}){% if lease_seconds %},
+    rejections = (select count(*) from {{ rejections }}),
+    refused = (select count(*) from {{ rejections }} where _levin_attempts > 0){% if lease_seconds %},
     lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}{% endif +%}
 where generation = {{ generation }}
 {% endif %}
@@ -106,12 +107,18 @@ where generation = {{ generation }}
 {% for key in keys %}coalesce({{ d.text(col(left, key.name)) }}, '') = coalesce({{ d.text(col(right, key.name)) }}, '') and ({{ col(left, key.name) }} is null) = ({{ col(right, key.name) }} is null){% if not loop.last %} and {% endif %}{% endfor %}
 {% endmacro %}
 
+{# By name: a primary key may list its columns in another order than when the table was made. #}
+{% macro rejection_columns() %}
+({% for key in keys %}{{ key.name }}, {% endfor %}_levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
+{% endmacro %}
+
+{# Several commits may hear of one delivery: it is one attempt. #}
 {% macro record_rejections() %}
 {{ step("record the rejections") }}
-insert into {{ rejections }}
+insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.code, o.reason,
-  1 + coalesce(r._levin_attempts, 0), 1, {{ run }}, f._levin_sequence,
+  coalesce(r._levin_attempts, 0) + case when r._levin_run = {{ run }} and r._levin_sequence = f._levin_sequence then 0 else 1 end, 1, {{ run }}, f._levin_sequence,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ outcomes }} as o
 join {{ diff }} as f on f._levin_sequence = o.sequence
@@ -128,7 +135,7 @@ where o.outcome = 'rejected'
 
 {% macro record_set_aside() %}
 {{ step("record the keys set aside") }}
-insert into {{ rejections }}
+insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("a", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   'added', a._levin_code, 'rows with this key: ' || {{ d.text("a._levin_rows" | sql) }},
   0, a._levin_rows, {{ run }}, 0,
@@ -149,7 +156,8 @@ where (t._levin_generation < {{ generation }} or t._levin_checkpoint < {{ checkp
   )
 {% endmacro %}
 
-{# A rejection closes when its row was accepted, or is no longer in the diff. #}
+{# A rejection closes when its row was accepted, or is no longer in the diff. Which keys are still set
+   aside only the run knows that looked, not one that settles what another left. #}
 {% macro close_rejections() %}
 {{ step("close rejections") }}
 delete from {{ rejections }} as t
@@ -157,7 +165,7 @@ where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ c
   and ({% if last %}not exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }}
-  )
+  ){% if generation != diff_generation %} and t._levin_attempts > 0{% endif +%}
   or {% endif %}exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }} and {{ d.accepted("f") }}

@@ -6,6 +6,8 @@ update {{ state }}
 set delivering = {{ generation }},
     delivering_table = {{ diff_name }},
     delivering_shape = {{ delivering_shape }},
+    delivering_sent = {{ delivering_sent }},
+    ran_at = {{ d.now() }},
     delivering_store = {{ store }},
     delivering_run = {{ run }},
     due_before = {{ due_before }}

@@ -102,7 +102,8 @@ cross join (select count(*) as added from {{ diff }}) as r
 {% macro longest_key() %}0{% endmacro %}
 
 {# Model against snapshot: one statement reads both and writes only what differs. `k` is what is
-   known: the snapshot, and every key in doubt with what was last sent of it. #}
+   known: the snapshot, and every key in doubt with what was last sent of it. Whether a key whose
+   removal is in doubt is still there nobody knows: when it returns, it is added. #}
 {% macro diff_full() %}
 {{ d.stage_model() }}
 {{ d.join_hint(sorted) }}
@@ -143,7 +144,7 @@ select
 {% else %}
     when m.{{ keys[0].name }} is null then 'removed'
 {% endif %}
-    when k.{{ keys[0].name }} is null{% if in_doubt %} or not k._levin_accepted{% endif %}{% if resync %} or k._levin_generation < {{ due_before }}{% endif %}{% if matching %} or {{ d.moved() }}{% endif %} then 'added'
+    when k.{{ keys[0].name }} is null{% if in_doubt %} or not k._levin_accepted or k._levin_sent <> 'changed'{% endif %}{% if resync %} or k._levin_generation < {{ due_before }}{% endif %}{% if matching %} or {{ d.moved() }}{% endif %} then 'added'
     else 'changed'
   end as _levin_operation,
   case
@@ -166,7 +167,8 @@ select
     when p.part > 1 then case when k._levin_sent = 'removed' and (p.part = 3 or not {{ d.strays() }}) then k._levin_version end
 {% endif %}
     when m.{{ keys[0].name }} is null and k._levin_sent = 'removed' then k._levin_version
-    when m.{{ keys[0].name }} is not null and k._levin_sent = case when k._levin_accepted{% if resync %} and k._levin_generation >= {{ due_before }}{% endif %}{% if matching %} and not {{ d.moved() }}{% endif %} then 'changed' else 'added' end
+    when m.{{ keys[0].name }} is not null
+      and (k._levin_sent = 'added' or (k._levin_sent = 'changed' and k._levin_accepted{% if resync %} and k._levin_generation >= {{ due_before }}{% endif %}{% if matching %} and not {{ d.moved() }}{% endif %}))
 {% for c in columns %}
       and not ({{ d.differs(c, col("m", c.name), d.unpack("k._levin_doubt" | sql, c)) }})
 {% endfor %}

@@ -28,17 +28,19 @@ create table if not exists {{ state }} (
   delivering_store {{ d.type_text() }},
   delivering_run {{ d.type_bigint() }},
   delivering_shape {{ d.type_text() }},
+  delivering_sent {{ d.type_text() }},
   due_before {{ d.type_bigint() }},
   target {{ d.type_text() }},
   definition {{ d.type_text() }},
   queried {{ d.type_bigint() }},
   doubts {{ d.type_bigint() }},
   rejections {{ d.type_bigint() }},
-  snapshot_rows {{ d.type_bigint() }}
+  refused {{ d.type_bigint() }},
+  ran_at {{ d.type_instant() }}
 )
 {{ step("first state") }}
 insert into {{ state }}
-select {{ project }}, {{ sync_id }}, {{ sync_slug }}, 0, 0, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0
+select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null
 where not exists (select 1 from {{ state }})
 {% endmacro %}
 
@@ -47,8 +49,9 @@ where not exists (select 1 from {{ state }})
 select
   project, sync_id, sync_slug, generation, checkpoint, holder,
   {{ d.seconds_until("lease_until" | sql) }} as lease_seconds,
-  delivering, delivering_table, delivering_store, delivering_run, delivering_shape,
-  due_before, target, definition, queried, doubts, rejections, snapshot_rows
+  delivering, delivering_table, delivering_store, delivering_run, delivering_shape, delivering_sent,
+  due_before, target, definition, queried, doubts, rejections, refused,
+  -{{ d.seconds_until("ran_at" | sql) }} as idle_seconds
 from {{ state }}
 {% endmacro %}
 
@@ -76,7 +79,7 @@ where generation = {{ generation }}
 {% macro release_lease() %}
 {{ step("release the lease", "one row") }}
 update {{ state }}
-set lease_until = null, holder = null{% if queried is not none %}, queried = {{ queried }}{% endif +%}
+set lease_until = null, holder = null{% if queried is not none %}, queried = {{ queried }}{% endif %}{% if ran %}, ran_at = {{ d.now() }}{% endif +%}
 where generation = {{ generation }}
 {% endmacro %}
 

@@ -191,7 +191,7 @@ pub struct AuditFacts<'a> {
     pub model_name: &'a str,
     /// The run's error.
     pub error: Option<&'a str>,
-    /// `succeeded` or `failed`.
+    /// `succeeded`, `failed` or `cancelled`.
     pub status: &'a str,
     /// When it began.
     pub started_at: &'a str,

@@ -23,8 +23,8 @@ pub enum Statement<'a> {
     FindSchemas { tables: &'a SyncTables },
     /// Both managed schemas, if missing.
     CreateSchemas { tables: &'a SyncTables },
-    /// The state's table and its one row, if missing.
-    CreateState { tables: &'a SyncTables, project: &'a str, sync_id: i64, slug: &'a str },
+    /// The state's table and its one row, if missing; `generation` is the last one that was ever taken.
+    CreateState { tables: &'a SyncTables, project: &'a str, sync_id: i64, slug: &'a str, generation: i64 },
     /// The state's row.
     ReadState { tables: &'a SyncTables },
     /// A new generation, if nobody holds the lease (or the holder is known to be gone).
@@ -38,8 +38,8 @@ pub enum Statement<'a> {
     },
     /// The lease, longer.
     RenewLease { tables: &'a SyncTables, generation: i64, lease_seconds: i64 },
-    /// The lease, given up.
-    ReleaseLease { tables: &'a SyncTables, generation: i64, queried: Option<i64> },
+    /// The lease, given up; `ran` says that the model was compared with the snapshot.
+    ReleaseLease { tables: &'a SyncTables, generation: i64, queried: Option<i64>, ran: bool },
     /// What kind of relation a name stands for.
     RelationKind { schema: Option<&'a str>, name: &'a str },
     /// Empty snapshot, doubts and rejections in the model's shape, in place of any older ones.
@@ -66,6 +66,7 @@ pub enum Statement<'a> {
         generation: i64,
         diff: &'a TableRef,
         diff_shape: DiffShape,
+        sent: &'a [&'a str],
         store: &'a str,
         run: i64,
         due_before: i64,
@@ -182,7 +183,8 @@ impl Statement<'_> {
                 ("planner_schema", ident(tables.planner_schema())),
                 ("audit_schema", ident(tables.audit_schema())),
             ],
-            Self::CreateState { tables, project, sync_id, slug } => vec![
+            Self::CreateState { tables, project, sync_id, slug, generation } => vec![
+                ("generation", Value::from(*generation)),
                 ("state", table(&tables.state())),
                 ("project", text(project)?),
                 ("sync_id", Value::from(*sync_id)),
@@ -202,7 +204,8 @@ impl Statement<'_> {
                 ("generation", Value::from(*generation)),
                 ("lease_seconds", Value::from(*lease_seconds)),
             ],
-            Self::ReleaseLease { tables, generation, queried } => vec![
+            Self::ReleaseLease { tables, generation, queried, ran } => vec![
+                ("ran", Value::from(*ran)),
                 ("state", table(&tables.state())),
                 ("generation", Value::from(*generation)),
                 ("queried", Value::from(*queried)),
@@ -294,15 +297,18 @@ impl Statement<'_> {
                 ("model", model_value(model)),
                 ("limit", Value::from(*limit)),
             ],
-            Self::BeginDelivery { tables, generation, diff, diff_shape, store, run, due_before } => vec![
-                ("state", table(&tables.state())),
-                ("generation", Value::from(*generation)),
-                ("diff_name", text(diff.name.name())?),
-                ("delivering_shape", text(diff_shape.name())?),
-                ("store", text(store)?),
-                ("run", Value::from(*run)),
-                ("due_before", Value::from(*due_before)),
-            ],
+            Self::BeginDelivery { tables, generation, diff, diff_shape, sent, store, run, due_before } => {
+                vec![
+                    ("delivering_sent", text(&sent.join(","))?),
+                    ("state", table(&tables.state())),
+                    ("generation", Value::from(*generation)),
+                    ("diff_name", text(diff.name.name())?),
+                    ("delivering_shape", text(diff_shape.name())?),
+                    ("store", text(store)?),
+                    ("run", Value::from(*run)),
+                    ("due_before", Value::from(*due_before)),
+                ]
+            }
             Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
             Self::Doubt { scope, facts, among } => {
                 let mut values = commit_values(scope, facts, dialect)?;

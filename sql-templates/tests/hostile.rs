@@ -110,7 +110,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
     let statements = [
         Statement::Model { model: &model },
         Statement::CreateSchemas { tables: &tables },
-        Statement::CreateState { tables: &tables, project: text, sync_id: 1, slug: text },
+        Statement::CreateState { tables: &tables, project: text, sync_id: 1, slug: text, generation: 0 },
         Statement::ReadState { tables: &tables },
         Statement::TakeLease {
             tables: &tables,
@@ -121,7 +121,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             replace_holder: false,
         },
         Statement::RenewLease { tables: &tables, generation: 2, lease_seconds: 60 },
-        Statement::ReleaseLease { tables: &tables, generation: 2, queried: None },
+        Statement::ReleaseLease { tables: &tables, generation: 2, queried: None, ran: true },
         Statement::RelationKind { schema: Some(text), name: text },
         Statement::CreateTables { scope },
         reshape(SnapshotPart::Snapshot),
@@ -138,6 +138,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             generation: 1,
             diff: &table,
             diff_shape: DiffShape::Full,
+            sent: &["removed", "added"],
             store: text,
             run: 1,
             due_before: 0,

@@ -108,9 +108,18 @@ fn too_many_connections_are_busy_and_no_full_disk() {
 fn a_database_that_is_not_there_is_named() {
     let mut case = Case::small(Engine::Postgres);
     case.project.set_variable("WAREHOUSE_URL", &PostgresServer::start().url("no_such_database"));
-    let run = case.run();
-    assert_eq!((run.code, run.status()), (2, "failed"), "{run:#?}");
-    says(run.message(), &["no_such_database", "does not exist"]);
+    case.fails("SOURCE_UNREACHABLE", &["no_such_database", "does not exist", "sources/wh.yml"]);
+    case.check_finds("SOURCE_UNREACHABLE", 2, &["no_such_database", "sources/wh.yml"]);
+}
+
+#[test]
+fn a_store_that_does_not_answer_says_why_and_at_once() {
+    let case = Case::small(Engine::DuckDb);
+    case.project.write("levin.yml", "name: small\nstore: postgres://levin:s3cret@127.0.0.1:1/levin\n");
+    let ended = case.project.levin(&["run", SYNC]);
+    assert_eq!((ended.code, case.receiver.count()), (2, 0), "{ended:#?}");
+    says(&ended.stderr, &["error[STORE_FAILED]", "refused", "store:"]);
+    assert!(!ended.stderr.contains("s3cret") && !ended.stderr.contains("timed out"), "{ended:#?}");
 }
 
 #[test]
@@ -150,7 +159,7 @@ fn a_warehouse_file_that_is_missing_comes_back_as_it_was() {
     let file = case.project.warehouse().to_owned();
     let away = format!("{file}.away");
     std::fs::rename(&file, &away).expect("move the file away");
-    case.fails("SOURCE_UNREACHABLE", &["warehouse.duckdb", "no such file"]);
+    case.fails("SOURCE_UNREACHABLE", &["warehouse.duckdb", "no such file", "path in `sources/`"]);
     case.check_finds("SOURCE_UNREACHABLE", 2, &["no such file"]);
     assert!(!std::path::Path::new(&file).exists(), "an empty warehouse was made in its place");
     std::fs::rename(&away, &file).expect("move it back");

@@ -10,12 +10,14 @@ use super::{Crm, SYNC, on_both_warehouses};
 on_both_warehouses!(
     a_plan_is_not_what_the_run_does,
     a_plan_changes_something,
+    a_run_under_way_or_gone_looks_like_none,
     a_preview_or_the_history_is_wrong,
     the_sql_that_is_shown_does_not_run,
     gc_drops_what_is_in_use,
     the_second_signal_is_not_heard,
     what_is_not_known_is_said_to_be_nothing,
     a_person_is_told_nothing,
+    removals_that_wait_are_said_to_be_lost,
     cleared_fields_keep_their_values,
     the_line_of_a_run_lacks_what_scripts_read,
     logs_stand_between_the_data,
@@ -335,4 +337,54 @@ fn cleared_fields_keep_their_values(engine: Engine) {
     project.sql("insert into customers values (2, 'back', null)");
     assert_eq!(project.run("people").successful(), [1, 0, 0]);
     assert_eq!(postgres::texts(&database, "select name from people where id = 2"), [Some("back".to_owned())]);
+}
+
+fn a_run_under_way_or_gone_looks_like_none(engine: Engine) {
+    let crm = Crm::new(engine, 20, "mode: mirror");
+    let hold = Hold::default();
+    let held = hold.clone();
+    crm.receiver.behave(move |_| Reply::accept().held(&held));
+    let running = crm.project.spawn(SYNC, &[]);
+    crm.receiver.wait_for(1);
+    assert_eq!(crm.project.plan(SYNC, &[]).1["runUnderWay"], json!(true));
+    let plan = crm.project.levin(&["plan", SYNC]);
+    assert!(plan.code == 0 && plan.stderr.contains("under way"), "{plan:?}");
+    let runs = crm.project.levin(&["runs"]);
+    assert!(runs.stdout.contains("running") && !runs.stdout.contains("gone"), "{runs:?}");
+    assert!(crm.project.history()[0].get("processIsGone").is_none());
+
+    running.kill();
+    hold.release();
+    crm.receiver.accept();
+    let runs = crm.project.levin(&["runs"]);
+    assert!(runs.stdout.contains("its process is gone; the next run settles it"), "{runs:?}");
+    let run = crm.project.history().remove(0);
+    assert_eq!((&run["status"], &run["processIsGone"]), (&json!("running"), &json!(true)));
+    assert_eq!(crm.project.plan(SYNC, &[]).1["runUnderWay"], json!(false));
+    crm.run();
+    let runs = crm.project.levin(&["runs"]);
+    assert!(runs.stdout.contains("interrupted") && !runs.stdout.contains("gone"), "{runs:?}");
+    crm.assert_same();
+    crm.assert_quiet();
+}
+
+fn removals_that_wait_are_said_to_be_lost(engine: Engine) {
+    let crm = Crm::new(engine, 5, "mode: mirror");
+    crm.run_sends([5, 0, 0]);
+    crm.sql("delete from customers where id <= 2");
+    let plan = crm.project.levin(&["plan", SYNC, "--full-resync"]);
+    assert!(
+        plan.stdout.contains("left to the next run") && !plan.stdout.contains("by this mode"),
+        "{plan:?}"
+    );
+    let run = crm.project.levin(&["run", SYNC, "--full-resync"]);
+    assert!(run.stderr.contains("2 removed, left to the next run"), "{run:?}");
+    let run = crm.project.levin(&["run", SYNC]);
+    assert!(run.code == 0 && !run.stderr.contains("left to"), "{run:?}");
+    crm.assert_same();
+    // A mode that never removes says so.
+    crm.sync("mode: upsert");
+    crm.sql("delete from customers where id = 3");
+    let run = crm.project.levin(&["run", SYNC]);
+    assert!(run.stderr.contains("1 removed and not sent by this mode"), "{run:?}");
 }

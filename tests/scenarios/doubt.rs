@@ -13,6 +13,7 @@ on_both_warehouses!(
     a_lost_answer_leaves_the_old_value_behind,
     a_lost_answer_leaves_a_row_that_the_model_no_longer_has,
     a_lost_removal_leaves_the_row_behind,
+    a_lost_removal_of_a_row_that_returns_is_forgotten_by_insert,
     a_request_that_never_was_applied_is_forgotten,
     a_repeat_cannot_be_recognised,
     a_retry_within_a_run_looks_like_another_request,
@@ -162,6 +163,33 @@ fn a_retry_within_a_run_looks_like_another_request(engine: Engine) {
     crm.run_sends([0, 1, 0]);
     let requests = crm.receiver.requests();
     assert_ne!(requests[3].headers["idempotency-key"], requests[2].headers["idempotency-key"]);
+    crm.assert_same();
+    crm.assert_quiet();
+}
+
+fn a_lost_removal_of_a_row_that_returns_is_forgotten_by_insert(engine: Engine) {
+    let crm = Crm::new(engine, 4, "mode: insert\non_removed: delete");
+    crm.run_sends([4, 0, 0]);
+    crm.sql("delete from customers where id in (2, 3)");
+    crm.receiver.behave(|_| Reply::applied_but_cut());
+    let run = crm.run();
+    assert_eq!((run.failed(), run.number("inDoubtCount")), ([0, 0, 2], 2), "{run:#?}");
+    assert_eq!(crm.receiver.keys(), ["1", "4"]);
+    // Both come back; the destination may have lost either, and this mode sends nothing but additions.
+    crm.insert(2..=3);
+    let (code, plan) = crm.project.plan(super::SYNC, &[]);
+    assert_eq!((code, &plan["plannedRows"]["addedCount"]), (0, &json!(2)), "{plan:#}");
+    // The first answer is lost again: the second doubt is about an addition.
+    let run = crm.run();
+    assert_eq!((run.failed(), run.number("inDoubtCount")), ([2, 0, 0], 2), "{run:#?}");
+    let versions: Vec<_> = crm.receiver.requests().iter().map(|r| row(r, "2")["version"].clone()).collect();
+    assert_ne!(versions[1], versions[2], "another operation is another delivery");
+    crm.receiver.accept();
+    let before = crm.receiver.count();
+    crm.run_sends([2, 0, 0]);
+    let requests = crm.receiver.since(before);
+    assert_eq!(sent(&requests), [request("added", &["2", "3"])]);
+    assert_eq!(row(&requests[0], "2")["version"], versions[2], "the repeat of a delivery is recognisable");
     crm.assert_same();
     crm.assert_quiet();
 }

@@ -12,6 +12,10 @@ on_both_warehouses!(
     a_lost_store_makes_everything_go_again,
     a_store_lost_in_mid_run_loses_rows,
     a_store_lost_in_mid_run_leaves_old_values,
+    a_store_from_a_backup_is_trusted,
+    another_mode_settles_by_its_own_rules,
+    a_crash_makes_keys_set_aside_look_new,
+    versions_are_minted_again_when_the_state_is_lost,
     a_crash_repeats_more_than_was_under_way,
     a_crash_in_the_first_run_forgets_what_was_accepted,
     a_cancelled_run_loses_or_repeats_rows,
@@ -163,6 +167,8 @@ fn a_cancelled_run_loses_or_repeats_rows(engine: Engine) {
         "{run:#?}"
     );
     assert_eq!(crm.receiver.count(), 3, "no request begins after the signal");
+    let audited = crm.project.texts("select status from levin_audit.sync_runs");
+    assert_eq!(audited, [Some("cancelled".to_owned())]);
     let sent: BTreeSet<String> = keys_since(&crm, 0).into_iter().collect();
     let run = crm.run_sends([20, 0, 0]);
     assert_eq!(run.number("unchangedCount"), 30);
@@ -213,4 +219,83 @@ fn another_machine_loses_or_repeats_rows(engine: Engine) {
     crm.run_sends([0, 1, 0]);
     elsewhere.assert_quiet(SYNC, &crm.receiver);
     crm.assert_same();
+}
+
+/// Copies the files of a folder into another, which is emptied first.
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::create_dir_all(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+fn a_store_from_a_backup_is_trusted(engine: Engine) {
+    let crm = Crm::new(engine, 5, "mode: mirror");
+    crm.run_sends([5, 0, 0]);
+    let (store, backup) = (crm.project.path().join(".levin"), crm.project.path().join("backup"));
+    copy_folder(&store, &backup);
+    crm.insert(6..=45);
+    kill_after(&crm, 3, &[]);
+    assert_eq!(crm.receiver.keys().len(), 45);
+    // The store knows nothing of the run that was killed, and gives its number to the next one.
+    copy_folder(&backup, &store);
+    crm.sql("delete from customers where id > 5");
+    let run = crm.run();
+    assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
+    assert_eq!(run.report["settled"]["notesLost"], json!(true), "{run:#?}");
+    assert_eq!((run.number("id"), run.successful()), (2, [0, 0, 40]), "{run:#?}");
+    crm.assert_same();
+    crm.assert_quiet();
+}
+
+fn another_mode_settles_by_its_own_rules(engine: Engine) {
+    let crm = Crm::new(engine, 30, "mode: mirror");
+    crm.run_sends([30, 0, 0]);
+    crm.sql("delete from customers where id <= 10");
+    kill_after(&crm, 0, &[]);
+    assert_eq!(crm.receiver.keys().len(), 20, "the removal was applied, and never answered");
+    // The notes are lost, and the mode of today sends no removals.
+    crm.project.lose_store();
+    crm.sync("mode: upsert");
+    crm.insert(1..=10);
+    let run = crm.run();
+    assert_eq!((run.code, run.successful()), (0, [10, 0, 0]), "{run:#?}");
+    crm.assert_same();
+    crm.assert_quiet();
+}
+
+fn a_crash_makes_keys_set_aside_look_new(engine: Engine) {
+    let crm = Crm::new(engine, 30, "mode: mirror\nguards: {max_set_aside: {percent: 90}}");
+    crm.sql("insert into customers values (5, 'other', 'x')");
+    assert_eq!(crm.run().code, 1);
+    let first = crm.project.rejected(SYNC);
+    crm.sql("update customers set name = 'x' where id > 10");
+    kill_after(&crm, 1, &[]);
+    let run = crm.run();
+    assert!(run.code == 1 && run.report["settled"].is_object(), "{run:#?}");
+    let again = crm.project.rejected(SYNC);
+    assert_eq!((again.len(), &again[0]["code"]), (1, &json!("DUPLICATE_PRIMARY_KEY")), "{again:#?}");
+    assert_eq!(again[0]["firstAt"], first[0]["firstAt"]);
+    assert_ne!(again[0]["lastAt"], first[0]["lastAt"]);
+    crm.sql("delete from customers where name = 'other'");
+    crm.run_sends([1, 0, 0]);
+    assert!(crm.project.rejected(SYNC).is_empty());
+    crm.assert_same();
+}
+
+fn versions_are_minted_again_when_the_state_is_lost(engine: Engine) {
+    let crm = Crm::new(engine, 3, "mode: upsert");
+    crm.run_sends([3, 0, 0]);
+    let sent = |number: usize| {
+        let request = crm.receiver.requests().remove(number);
+        let versions: BTreeSet<String> = request.rows().iter().map(|r| r["version"].to_string()).collect();
+        (request.generation(), versions)
+    };
+    crm.sql("drop schema levin_planner cascade; update customers set name = 'another'");
+    crm.run_sends([3, 0, 0]);
+    let ((before, old), (after, new)) = (sent(0), sent(1));
+    assert!(after > before, "generations only grow: {before}, {after}");
+    assert!(old.is_disjoint(&new), "two deliveries never share a version");
+    crm.assert_quiet();
 }

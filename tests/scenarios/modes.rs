@@ -13,6 +13,7 @@ use super::{Crm, on_both_warehouses, request, sent};
 on_both_warehouses!(
     insert_sends_changes_or_misses_what_returns,
     all_sends_only_some,
+    a_run_that_failed_counts_as_the_one_before,
     a_table_drifts_from_the_model,
     one_bad_row_destroys_a_table,
     rows_that_a_table_does_not_have_are_never_tried_again,
@@ -377,4 +378,19 @@ fn a_lost_store_overwrites_a_file(engine: Engine) {
     assert_eq!(export.lines(&files[0]), first, "a file that is there stays as it is");
     assert_eq!(delivered.len(), 1, "{delivered:?}");
     assert_eq!(export.lines(&delivered[0]), [json!({"_operation": "changed", "id": 1, "name": "x"})]);
+}
+
+fn a_run_that_failed_counts_as_the_one_before(engine: Engine) {
+    let crm = Crm::new(engine, 15, "mode: all");
+    crm.receiver.behave(|_| Reply::status(422));
+    assert_eq!(crm.run().status(), "failed");
+    // Guards compare with the last run that was committed, and there was none.
+    crm.sql("delete from customers");
+    crm.run_sends([0, 0, 0]);
+    crm.receiver.accept();
+    crm.insert(1..=15);
+    crm.run_sends([15, 0, 0]);
+    crm.sql("delete from customers");
+    let run = crm.run();
+    assert_eq!((run.code, run.error()), (3, "GUARD_TRIPPED"), "{run:#?}");
 }

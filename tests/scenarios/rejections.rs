@@ -23,6 +23,7 @@ on_both_warehouses!(
     wrong_credentials_lose_rows,
     a_dead_destination_keeps_the_run_alive,
     a_misconfigured_destination_gets_every_row,
+    a_key_set_aside_disarms_the_stop_rules,
 );
 
 fn texts<'a>(rows: &'a [Value], field: &str) -> Vec<&'a str> {
@@ -259,10 +260,31 @@ fn a_misconfigured_destination_gets_every_row(engine: Engine) {
     assert_eq!((run.code, run.status()), (2, "failed"), "{run:#?}");
     assert_eq!((run.failed(), run.aborted()), ([10, 0, 0], [190, 0, 0]));
     assert!(run.number("destinationCalls") <= 20, "{run:#?}");
+    assert_eq!(run.error(), "DESTINATION_REFUSED", "it is well, and says no: {run:#?}");
+    assert!(run.message().contains("unknown field"), "{run:#?}");
     assert!(texts(&crm.project.rejected(SYNC), "reason")[0].contains("unknown field"));
     crm.receiver.accept();
     crm.run_sends([200, 0, 0]);
     assert!(crm.project.rejected(SYNC).is_empty());
     crm.assert_same();
     crm.assert_quiet();
+}
+
+fn a_key_set_aside_disarms_the_stop_rules(engine: Engine) {
+    let crm = Crm::new(engine, 10, "mode: upsert\nguards: {max_set_aside: {percent: 100}}");
+    crm.sql("insert into customers values (null, 'nobody', 'x')");
+    let run = crm.run();
+    assert_eq!((run.code, run.number("nullKeyCount")), (1, 1), "{run:#?}");
+    assert_eq!(crm.project.rejected(SYNC).len(), 1);
+    crm.insert(11..=210);
+    crm.receiver.behave(|_| Reply::status(422).saying("unknown field `name`"));
+    let before = crm.receiver.count();
+    let run = crm.run();
+    assert_eq!((run.code, run.status()), (2, "failed"), "{run:#?}");
+    assert_eq!((run.failed(), run.aborted()), ([10, 0, 0], [190, 0, 0]), "the first batch says it all");
+    assert!(crm.receiver.count() - before <= 20, "{run:#?}");
+    assert_eq!(run.error(), "DESTINATION_REFUSED", "{run:#?}");
+    crm.receiver.accept();
+    let run = crm.run();
+    assert_eq!((run.code, run.successful()), (1, [200, 0, 0]), "{run:#?}");
 }

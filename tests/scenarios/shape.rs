@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tests::project::Engine;
+use tests::receiver::Reply;
 
 use super::{Crm, SYNC, on_both_warehouses, row};
 
@@ -9,6 +10,7 @@ on_both_warehouses!(
     another_key_is_compared_with_the_old_one,
     the_type_of_a_key_sends_everything_again,
     keys_that_fall_together_overwrite_each_other,
+    keys_in_another_order_stop_the_sync,
     a_wider_column_sends_everything_again,
     a_value_with_another_form_on_the_wire_is_not_sent,
     a_new_column_sends_everything_again,
@@ -246,4 +248,45 @@ fn another_mode_is_taken_for_the_same_snapshot(engine: Engine) {
     crm.run_sends([0, 1, 1]);
     crm.assert_same();
     crm.assert_quiet();
+}
+
+fn keys_in_another_order_stop_the_sync(engine: Engine) {
+    for (first, then) in [("[name, id]", "[id, name]"), ("[name, email]", "[email, name]")] {
+        let crm = Crm::new(engine, 12, "mode: mirror\nguards: {max_set_aside: {percent: 90}}");
+        crm.sql("insert into customers values (5, 'name 5', '5@example.com')");
+        crm.model(first, "select id, name, email from customers");
+        crm.receiver.behave(|r| {
+            let bad = r.rows().iter().filter(|row| row["fields"]["name"] == "name 3");
+            let bad: Vec<&str> = bad.filter_map(|row| row["key"].as_str()).collect();
+            Reply::reject(&bad, "no")
+        });
+        let run = crm.run();
+        assert_eq!((run.code, run.successful(), run.failed()), (1, [10, 0, 0], [1, 0, 0]), "{run:#?}");
+        assert_eq!(run.number("duplicateKeyCount"), 2);
+        let keys = |rejected: &[serde_json::Value]| -> Vec<String> {
+            rejected.iter().map(|r| r["key"].as_str().unwrap().to_owned()).collect()
+        };
+        let before = keys(&crm.project.rejected(SYNC));
+        assert_eq!(before.len(), 2);
+
+        crm.model(then, "select id, name, email from customers");
+        for attempts in 2..=3 {
+            let run = crm.run();
+            assert_eq!((run.code, run.planned(), run.failed()), (1, [1, 0, 0], [1, 0, 0]), "{run:#?}");
+            let rejected = crm.project.rejected(SYNC);
+            assert_eq!(rejected.len(), 2, "{rejected:#?}");
+            let refused = rejected.iter().find(|r| r["code"] == "REFUSED").unwrap();
+            assert_eq!(refused["attempts"], attempts, "{rejected:#?}");
+            let key = refused["key"].as_str().unwrap();
+            let second = if then == "[id, name]" { "3" } else { "3@example.com" };
+            assert!(key.find(second).unwrap() < key.find("name 3").unwrap(), "{key}");
+            assert!(!before.contains(&key.to_owned()), "{key}");
+        }
+        crm.receiver.accept();
+        crm.sql("delete from customers where id = 5; update customers set email = email where id = 3");
+        let run = crm.run();
+        assert_eq!((run.code, run.successful()), (0, [1, 0, 0]), "{run:#?}");
+        assert!(crm.project.rejected(SYNC).is_empty());
+        crm.assert_quiet();
+    }
 }

@@ -223,6 +223,8 @@ impl Destination for HttpDestination {
         let answer = self.client.send(&request).await.map_err(|failure| failure.error)?;
         let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         match classify(&answer, self.client.redactor()) {
+            // Whoever takes only POST may say so with 501: it is there, and well.
+            Some(_) if answer.status == StatusCode::NOT_IMPLEMENTED => Ok(()),
             Some((error, _)) if refused || answer.status.is_server_error() => Err(error),
             _ => Ok(()),
         }

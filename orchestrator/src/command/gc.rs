@@ -32,7 +32,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let mut found = 0;
     for source in &project.sources {
         let tag = Tag { sync: format!("gc {}", source.slug), run: None, stage: "gc" };
-        let mut session = source.warehouse.session(&tag).await?;
+        let mut session = source.session(&tag).await?;
         let dialect = source.warehouse.dialect();
         let tables = SyncTables::new(&source.planner_schema, &source.audit_schema, &uuid, 0)
             .map_err(|e| Error::new(ErrorCode::ProjectInvalid, e.to_string()))?;

@@ -41,7 +41,7 @@ pub struct Args {
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
-    let store = Store::open(&project.store_url, &project.root).await?;
+    let store = Store::of(&project).await?;
     let start = match (args.full_resync, args.reset_cdc) {
         (true, _) => Start::FullResync { keep_removals: args.keep_removals },
         (_, true) => Start::ResetCdc,
@@ -67,8 +67,14 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
 
 fn print(plan: &PlanReport, context: &Context) {
     let report = &context.report;
+    if plan.run_under_way {
+        let what = "a run of this sync is under way: what it has not committed yet is planned too";
+        report.warning(what);
+    }
+    let resync = plan.reason == "full_resync";
+    let kept_back = if resync { "left to the next run" } else { "not sent by this mode" };
     report.data(&format!("{} ({}), {}\n", plan.sync_slug, plan.plan_id, plan.reason));
-    let mut table = Table::new(&["operation", "to send", "not sent by this mode"]).numbers_in(&[1, 2]);
+    let mut table = Table::new(&["operation", "to send", kept_back]).numbers_in(&[1, 2]);
     for (name, send, keep) in [
         ("added", plan.planned_rows.added_count, plan.not_sent.added_count),
         ("changed", plan.planned_rows.changed_count, plan.not_sent.changed_count),

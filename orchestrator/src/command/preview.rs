@@ -29,11 +29,10 @@ pub struct Args {
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
     let spec = project.model(&args.model)?;
-    let warehouse = &spec.source.warehouse;
-    let dialect = warehouse.dialect();
+    let dialect = spec.source.warehouse.dialect();
     let model = model_sql(spec, dialect)?;
     let tag = Tag { sync: format!("preview {}", spec.slug), run: None, stage: "preview" };
-    let mut session = warehouse.session(&tag).await?;
+    let mut session = spec.source.session(&tag).await?;
     let columns = describe_model(session.as_mut(), spec, &model, dialect).await?;
     let shape = Shape { keys: Vec::new(), columns, matching: Vec::new() };
     let look = script(

@@ -42,7 +42,7 @@ const HEADINGS: [&str; 8] = ["key", "operation", "code", "reason", "attempts", "
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
     let sync = project.sync(&args.sync)?;
-    let store = Store::open(&project.store_url, &project.root).await?;
+    let store = Store::of(&project).await?;
     let mut rows = open_rejections(&project, sync, &store, args.limit).await?;
     if let Some(key) = &args.key {
         rows.retain(|row| &row.key == key);

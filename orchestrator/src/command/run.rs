@@ -71,7 +71,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     if syncs.is_empty() {
         return Err(Error::new(ErrorCode::Usage, "the project has no sync").hint("write one in `syncs/`"));
     }
-    let store = Store::open(&project.store_url, &project.root).await?;
+    let store = Store::of(&project).await?;
     let start = match (args.full_resync, args.reset_cdc) {
         (true, _) => Start::FullResync { keep_removals: args.keep_removals },
         (_, true) => Start::ResetCdc,
@@ -98,7 +98,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
                 .map_err(|e| Error::new(ErrorCode::Internal, format!("cannot print the report: {e}")))?;
             context.report.json_line(&line);
         } else {
-            progress.print(|| print(&report, context));
+            progress.print(|| print(&report, start, context));
         }
     }
     Ok(worst.into())
@@ -123,7 +123,10 @@ async fn cancel_on_signal(cancel: Cancel, report: Report) {
     }
 }
 
-fn print(report: &RunReport, context: &Context) {
+fn print(report: &RunReport, start: Start, context: &Context) {
+    let resync = matches!(start, Start::FullResync { .. });
+    let kept_back =
+        if resync { "removed, left to the next run" } else { "removed and not sent by this mode" };
     let mut text = format!("{}: run {}, ", report.sync_slug, report.id);
     text.push_str(match report.status {
         Status::Success => "success",
@@ -139,7 +142,7 @@ fn print(report: &RunReport, context: &Context) {
         (report.aborted_rows.total(), "not sent"),
         (report.duplicate_key_count.unwrap_or(0), "with a duplicate key"),
         (report.null_key_count.unwrap_or(0), "without a key"),
-        (report.not_sent.removed_count, "removed and not sent by this mode"),
+        (report.not_sent.removed_count, kept_back),
     ] {
         if count > 0 {
             text.push_str(&format!(" · {} {what}", thousands(count)));

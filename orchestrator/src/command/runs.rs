@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use super::Context;
 use crate::error::{Error, Exit};
 use crate::report::{Table, thousands};
+use crate::run::Holder;
 use crate::store::Store;
 
 /// Show the latest runs
@@ -29,13 +30,14 @@ pub struct Args {
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
     let sync = args.sync.as_deref().map(|slug| project.sync(slug)).transpose()?;
-    let store = Store::open(&project.store_url, &project.root).await?;
+    let store = Store::of(&project).await?;
     let runs = store.runs(sync.map(|s| s.id), args.limit.into()).await?;
     let mut table =
         Table::new(&["run", "sync", "status", "started", "accepted", "rejected", "not sent", "error"])
             .numbers_in(&[0, 4, 5, 6]);
     for run in &runs {
         let report = run.report.clone().unwrap_or_default();
+        let gone = run.status == "running" && run.holder.as_ref().is_some_and(Holder::is_gone);
         if args.json {
             let mut line = report;
             if !line.is_object() {
@@ -44,6 +46,9 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
                 });
             }
             line["status"] = run.status.clone().into();
+            if gone {
+                line["processIsGone"] = true.into();
+            }
             context.report.json_line(&line);
             continue;
         }
@@ -57,7 +62,11 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         table.row([
             run.id.to_string(),
             run.sync.clone(),
-            run.status.clone(),
+            if gone {
+                "running (its process is gone; the next run settles it)".to_owned()
+            } else {
+                run.status.clone()
+            },
             run.started_at.clone(),
             total("successfulRows"),
             total("failedRows"),

@@ -28,7 +28,7 @@ pub struct Args {
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
     let sync = project.sync(&args.sync)?;
-    let store = Store::open(&project.store_url, &project.root).await?;
+    let store = Store::of(&project).await?;
     let only = args.stage.and_then(|name| Stage::ALL.into_iter().find(|s| s.name() == name));
     for (stage, script) in statements_of(&project, sync, &store, only).await? {
         context.report.data(&format!("-- {}\n\n", stage.name()));

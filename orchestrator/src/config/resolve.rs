@@ -21,8 +21,8 @@ use super::secrets::reason;
 use super::yaml::Step;
 use crate::catalogue::Catalogue;
 use crate::project::{
-    DestinationSpec, Guards, Limit, MatchField, ModelQuery, ModelSpec, Project, Schedule, SequenceSpec,
-    SourceSpec, SyncSpec,
+    DestinationSpec, Engine, Guards, Limit, MatchField, ModelQuery, ModelSpec, Project, Schedule,
+    SequenceSpec, SourceSpec, SyncSpec,
 };
 use crate::redact::Redactor;
 use crate::run::model_sql;
@@ -213,6 +213,12 @@ impl Resolver<'_> {
             Some(text) => Some(self.duration(file, "snapshot_retention", text)?),
             None => None,
         };
+        if written.engine == Engine::Basic {
+            let message = "`engine: basic` is not built yet: levin computes differences inside the warehouse";
+            self.findings.mistake(&file.path, file.node.line_of("engine"), message).hint(
+                "leave `engine` out, and let levin write its two managed schemas: `levin grants SOURCE` prints how",
+            );
+        }
         if written.planner_schema == written.audit_schema {
             let line = file.node.line_of(if file.node.entry("audit_schema").is_some() {
                 "audit_schema"

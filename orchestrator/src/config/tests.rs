@@ -317,6 +317,7 @@ fn all_mistakes_of_all_files_come_at_once_each_with_its_line() {
         .with("levin.yml", "name: ''\nstroe: x\nlease: soon\n")
         .with("sources/wh.yml", "type: lake\nurl: ${WAREHOUSE_URL}\npool: 0\n")
         .with("sources/lake2.yml", "type: laek\nanything: goes\n")
+        .with("sources/lake3.yml", "type: lake\nurl: ${WAREHOUSE_URL}\nengine: basic\n")
         .with("models/customers.yml", "source: hw\nprimary_key: [id, id]\nsql: select 1\ntable: t\n")
         .with("models/none.yml", "source: wh\nprimary_key: id\n")
         .with("models/file.yml", "source: wh\nprimary_key: id\nsql_file: nowhere.sql\n")
@@ -384,6 +385,8 @@ schedule: {every: 15x}
         "sequences/s.yml:2: `* * * *` has 4 instead of 5 fields \
          (minute, hour, day of the month, month, day of the week)",
         "sources/lake2.yml:1: there is no source of type `laek` (did you mean `lake`?)",
+        "sources/lake3.yml:3: `engine: basic` is not built yet: levin computes differences inside the warehouse \
+         (leave `engine` out, and let levin write its two managed schemas: `levin grants SOURCE` prints how)",
         "sources/wh.yml:3: `pool`: needs at least 1",
         "syncs/a.yml:1: `mode` is missing, and `folder` has no mode `upsert` (modes of `folder`: `diff`, `snapshot`)",
         "syncs/b.yml:4: mode `diff` writes removed rows with their operation: `on_removed` has no meaning with it \
@@ -416,7 +419,7 @@ schedule: {every: 15x}
     }
     assert_eq!(found.len(), expected.len(), "{}", found.join("\n"));
     let error = verdict(&loaded.findings).unwrap();
-    assert_eq!((error.code, error.message.as_str()), (ErrorCode::ProjectInvalid, "38 mistakes in 18 files"));
+    assert_eq!((error.code, error.message.as_str()), (ErrorCode::ProjectInvalid, "39 mistakes in 19 files"));
     assert!(!folder.0.path().join("levin.lock.yml").exists(), "a project with mistakes gets no numbers");
 }
 

@@ -111,7 +111,16 @@ pub(super) async fn audit(run: &Run<'_>, session: &mut dyn Session, course: &Cou
     if course.planned.total() == 0 && error.is_none() {
         return;
     }
-    let error_text = error.or(delivered.stop.as_ref()).map(|e| format!("{}: {}", e.code, e.message));
+    let error = error.or(delivered.stop.as_ref());
+    let ended = delivered.successful.total() + delivered.failed.total() == course.planned.total();
+    let status = match error {
+        Some(e) if e.code == ErrorCode::Cancelled => "cancelled",
+        Some(_) => "failed",
+        None if ended => "succeeded",
+        None if run.cancel.is_cancelled() => "cancelled",
+        None => "failed",
+    };
+    let error_text = error.map(|e| format!("{}: {}", e.code, e.message));
     let (started, finished) = (run.started_text(), text_of(Utc::now()));
     let key = run.sync.model.primary_key.join(",");
     let facts = AuditFacts {
@@ -121,7 +130,7 @@ pub(super) async fn audit(run: &Run<'_>, session: &mut dyn Session, course: &Cou
         destination: run.sync.destination.connector.name,
         model_name: &run.sync.model.slug,
         error: error_text.as_deref(),
-        status: if error_text.is_some() { "failed" } else { "succeeded" },
+        status,
         started_at: &started,
         finished_at: &finished,
         numbers,

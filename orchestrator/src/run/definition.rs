@@ -96,8 +96,8 @@ pub struct Reshape {
     pub reasons: Vec<String>,
 }
 
-/// Compares what the snapshot stands for with what the sync says. The two agree on key names and
-/// meaning; whoever calls has dealt with those.
+/// Compares what the snapshot stands for with what the sync says. The two agree on key names;
+/// whoever calls has dealt with those, and with another meaning.
 pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
     let mut columns = Vec::new();
     let mut due = Vec::new();

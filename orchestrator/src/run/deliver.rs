@@ -89,7 +89,7 @@ pub struct Shipment<'a> {
     pub facts: &'a RunFacts,
     /// Operations to send, in order.
     pub sent: &'a [Operation],
-    /// Rejections that were open before this run.
+    /// Rows that were refused before this run, and come again.
     pub known_rejections: i64,
 }
 
@@ -451,8 +451,7 @@ impl Dispatch<'_, '_> {
             Some(StopReason::Unavailable { .. } | StopReason::Unauthorized { .. }) => {
                 ended.settled.stop.clone()
             }
-            Some(StopReason::Stopped) => None,
-            None => None,
+            Some(StopReason::Refused { .. } | StopReason::Stopped) | None => None,
         }
         .or_else(|| {
             // What comes last can stop nothing any more.
@@ -468,6 +467,7 @@ impl Dispatch<'_, '_> {
                 StopReason::Unavailable { message } => {
                     Some(Error::new(ErrorCode::DestinationUnavailable, message))
                 }
+                StopReason::Refused { message } => Some(Error::new(ErrorCode::DestinationRefused, message)),
                 StopReason::Stopped => None,
             };
             self.lease.close_gate();

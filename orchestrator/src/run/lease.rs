@@ -295,9 +295,10 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4)
 }
 
-/// Whole seconds, at least one.
+/// Whole seconds, at least one and never fewer than asked: the warehouse must not give a lease to
+/// another holder while this one believes in it.
 pub fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).max(1)
+    i64::try_from(duration.as_millis().div_ceil(1_000)).unwrap_or(i64::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -317,6 +318,13 @@ mod tests {
             "another boot cannot be judged"
         );
         assert!(!Holder { namespace: "pid:[1]".to_owned(), started: 0, ..this }.is_gone());
+    }
+
+    #[test]
+    fn the_warehouse_never_ends_a_lease_before_its_holder_does() {
+        for (millis, whole) in [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (59_500, 60), (60_000, 60)] {
+            assert_eq!(seconds(Duration::from_millis(millis)), whole, "{millis} ms");
+        }
     }
 
     #[tokio::test(start_paused = true)]

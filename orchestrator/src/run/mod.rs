@@ -10,6 +10,7 @@ mod differences;
 mod lease;
 mod ledger;
 mod model;
+mod outset;
 mod plan;
 mod prepare;
 mod prune;
@@ -32,10 +33,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::Operation;
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
-use sql_templates::{Atomicity, CommitFacts, Dialect, Statement, SyncScope, SyncTables, script};
+use sql_templates::{Atomicity, CommitFacts, Dialect, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
-pub use lease::Cancel;
+pub use lease::{Cancel, Holder};
 pub use model::{Returned, define, describe_model, look_at_model, model_sql, model_trouble, tables_of};
 pub use plan::Verdict;
 pub use rehearsal::{PlanReport, Sample, rehearse};
@@ -53,9 +54,9 @@ use checkpoints::{Checkpoints, Commits, FinalFacts, finish, needs_commit};
 use course::Course;
 use deliver::Shipment;
 use diff::DiffQuestion;
-use differences::Diff;
 use lease::Lease;
 use model::Described;
+use outset::{begin, establish, redefine};
 use settle::Unfinished;
 use state::State;
 
@@ -172,7 +173,7 @@ impl<'a> Run<'a> {
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
                 Err(error) => {
-                    let error = Error::from(error);
+                    let error = self.sync.model.source.unopened(error);
                     let message = format!("source `{}`: {}", self.sync.model.source.slug, error.message);
                     return Err(Error { message, ..error });
                 }
@@ -232,7 +233,7 @@ pub async fn run(
     cancel: Cancel,
 ) -> Result<RunReport, Error> {
     let mut run = Run::new(project, sync, store, request, progress, cancel)?;
-    run.id = store.begin_run(sync.id, &sync.slug, &run.started_text()).await?;
+    run.id = store.begin_run(sync.id, &sync.slug, &run.started_text(), &Holder::this(None)).await?;
     let mut course = Course::default();
     let mut clock = Clock::new(&run);
     let outcome = execute(&run, &mut course, &mut clock).await;
@@ -254,7 +255,9 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
     fail::fail_point!("prepare.after_lease");
     let outcome = execute_with_lease(run, course, clock, &mut session, &lease, &mut state).await;
     // The lease is given up whatever happened; if that fails it runs out by itself.
-    let queried = course.counts.filter(|_| outcome.is_ok()).and_then(|c| i64::try_from(c.queried).ok());
+    let ran = outcome.is_ok();
+    let complete = ran && course.delivered.stop.is_none() && !run.cancel.is_cancelled();
+    let queried = course.counts.filter(|_| complete).and_then(|c| i64::try_from(c.queried).ok());
     let tidy = if outcome.is_err() || lease.is_lost() || course.untidy {
         tidy(run, lease.generation()).await
     } else {
@@ -264,11 +267,11 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
         // Whoever finds the lease held looks for leftovers, so it stays until it runs out.
         tracing::warn!(error = %error, "what the run leaves could not be dropped; the next run tries again");
     } else if !lease.is_lost() {
-        let released = match prune::release(session.as_mut(), run, lease.generation(), queried).await {
+        let released = match prune::release(session.as_mut(), run, lease.generation(), queried, ran).await {
             Ok(()) => Ok(()),
             // The session may be gone with what went wrong.
             Err(_) => match run.session("prune").await {
-                Ok(mut fresh) => prune::release(fresh.as_mut(), run, lease.generation(), queried).await,
+                Ok(mut fresh) => prune::release(fresh.as_mut(), run, lease.generation(), queried, ran).await,
                 Err(error) => Err(error),
             },
         };
@@ -299,6 +302,8 @@ async fn execute_with_lease<'a>(
     run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
     let mut commits = Commits { generation: lease.generation(), checkpoint: 0 };
     let unclean = state.holder.is_some();
+    let known = state.definition.is_some();
+    prepare::start_over_without_tables(session.as_mut(), run, state).await?;
     if state.delivering.is_some() {
         course.settled = settle(run, session, state, &mut commits).await?;
     }
@@ -325,7 +330,9 @@ async fn execute_with_lease<'a>(
     if reshape.as_ref().is_some_and(|reshape| !reshape.due.is_empty()) {
         state.due_before = state.due_before.max(1);
     }
-    let definition = described.definition.text();
+    // What the snapshot's rows mean changes only after the guards have passed.
+    let meaning = state.definition.as_ref().map_or(described.definition.meaning, |was| was.meaning);
+    let definition = Definition { meaning, ..described.definition.clone() }.text();
     let before = reshape.as_ref().map_or_else(Vec::new, |reshape| {
         let mut statements = reshape::statements(scope, reshape);
         statements.push(Statement::Define {
@@ -338,7 +345,7 @@ async fn execute_with_lease<'a>(
         statements
     });
     let fresh = change == Change::Fresh;
-    clock.ended(Stage::Prepare, &summary::prepared(&change, course.settled));
+    clock.ended(Stage::Prepare, &summary::prepared(&change, known, course.settled));
 
     let resync = matches!(run.request.start, Start::FullResync { .. });
     let of = lease.generation().to_string();
@@ -389,12 +396,16 @@ async fn execute_with_lease<'a>(
             establish(run, session.as_mut(), scope, &described, &target, lease.generation()).await?;
             state.doubts = 0;
             state.rejections = 0;
+            state.refused = 0;
         }
         let due = if resync && !fresh { lease.generation() } else { state.due_before };
+        if !fresh && meaning != described.definition.meaning {
+            redefine(run, session.as_mut(), &described, &target, lease.generation(), due).await?;
+        }
         let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
         let facts = FinalFacts { diff: &diff, keeps_snapshot, fresh, sent: &words, due };
         let result = if course.planned.total() > 0 {
-            begin(run, session.as_mut(), &diff, lease.generation(), due).await?;
+            begin(run, session.as_mut(), &diff, &words, lease.generation(), due).await?;
             let shipment = Shipment {
                 diff: &diff,
                 described: &described,
@@ -402,7 +413,7 @@ async fn execute_with_lease<'a>(
                 spec: &spec,
                 facts: &run_facts(run, lease.generation(), &course.planned),
                 sent: &sent,
-                known_rejections: state.rejections,
+                known_rejections: state.refused,
             };
             let mut checkpoints =
                 Checkpoints { run, scope, facts: &facts, state, commits: &mut commits, last: Instant::now() };
@@ -537,61 +548,4 @@ async fn settle(
         *state = State { holder: state.holder.clone(), ..settled };
     }
     Ok(Some(unfinished.settled()))
-}
-
-/// Empty tables, and what they will stand for: the beginning of a snapshot.
-async fn establish(
-    run: &Run<'_>,
-    session: &mut dyn Session,
-    scope: SyncScope<'_>,
-    described: &Described,
-    target: &str,
-    generation: i64,
-) -> Result<(), Error> {
-    fail::fail_point!("deliver.before_establish");
-    let definition = described.definition.text();
-    let create = script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[
-            Statement::Define {
-                tables: &run.tables,
-                generation,
-                definition: &definition,
-                target,
-                due_before: 0,
-            },
-            Statement::CreateTables { scope },
-        ],
-    )?;
-    session.execute(&create).await?;
-    fail::fail_point!("deliver.after_establish");
-    Ok(())
-}
-
-/// The durable word before the first request.
-async fn begin(
-    run: &Run<'_>,
-    session: &mut dyn Session,
-    diff: &Diff,
-    generation: i64,
-    due: i64,
-) -> Result<(), Error> {
-    fail::fail_point!("deliver.before_begin");
-    let begin = script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[Statement::BeginDelivery {
-            tables: &run.tables,
-            generation,
-            diff: &diff.table,
-            diff_shape: diff.shape,
-            store: run.store.id(),
-            run: run.id,
-            due_before: due,
-        }],
-    )?;
-    session.execute(&begin).await?;
-    fail::fail_point!("deliver.after_begin");
-    Ok(())
 }

@@ -10,12 +10,13 @@ use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Limit, OnDuplicateKey};
 
-/// The operations that a mode sends.
+/// The operations that a mode sends; none of them when the model's rows are declared accepted.
 pub fn sent_operations(mode: Mode, on_removed: OnRemoved, start: Start) -> Vec<Operation> {
     let sends_removed = on_removed != OnRemoved::Nothing || mode == Mode::Diff;
     let kept_back = matches!(start, Start::FullResync { keep_removals: false });
     Operation::ALL
         .into_iter()
+        .filter(|_| start != Start::ResetCdc)
         .filter(|operation| match operation {
             Operation::Added => true,
             Operation::Changed => matches!(mode, Mode::Update | Mode::Upsert | Mode::Mirror | Mode::Diff),

@@ -31,6 +31,8 @@ pub async fn create_schemas<'a>(
 /// moment and this attempt was undone.
 async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<bool, Error> {
     let project = run.project.uuid.to_string();
+    // A state that was dropped begins where it ended: row versions are never minted twice.
+    let generation = run.store.last_generation(run.sync.id).await?;
     let mut statements = create_schemas(session, run).await?;
     statements.extend([
         Statement::CreateState {
@@ -38,6 +40,7 @@ async fn create_state(session: &mut dyn Session, run: &Run<'_>) -> Result<bool, 
             project: &project,
             sync_id: run.sync.id,
             slug: &run.sync.slug,
+            generation,
         },
         Statement::CreateAudit { tables: &run.tables },
     ]);
@@ -106,6 +109,7 @@ pub async fn take_lease(session: &mut dyn Session, run: &Run<'_>) -> Result<(Lea
                     replace_holder: gone,
                 }],
             )?;
+            run.store.took_generation(run.sync.id, generation).await?;
             match session.execute(&take).await {
                 Ok(_) => {
                     let lease = Lease::hold(
@@ -178,7 +182,27 @@ pub fn change_of_snapshot(
             ),
         );
     }
-    if was.meaning != is.meaning {
+    let retention = run.sync.model.source.snapshot_retention;
+    if let (Some(kept), Some(idle), false) = (retention, state.idle_seconds, starts_over)
+        && was.meaning.keeps_snapshot()
+        && idle > kept.as_secs_f64()
+    {
+        return Err(Error::new(
+            ErrorCode::SnapshotExpired,
+            format!(
+                "sync `{}` last ran {} ago, and source `{}` keeps snapshots for {} (`snapshot_retention`)",
+                run.sync.slug,
+                span(idle),
+                run.sync.model.source.slug,
+                span(kept.as_secs_f64()),
+            ),
+        ));
+    }
+    // Keys are keys in both, so a full resync can go on from those that are known: it sends every row
+    // whatever was accepted, and what is still to be removed stays known.
+    let resync = matches!(run.request.start, Start::FullResync { .. });
+    let both_keep = was.meaning.keeps_snapshot() && is.meaning.keeps_snapshot();
+    if was.meaning != is.meaning && !(resync && both_keep) {
         return refuse(
             ErrorCode::ModeChanged,
             format!(
@@ -191,13 +215,15 @@ pub fn change_of_snapshot(
     compare(was, is)
 }
 
-/// Tables that runs of this sync left behind, of one generation or of all, but one to keep.
-pub async fn leftovers(
-    session: &mut dyn Session,
-    run: &Run<'_>,
-    generation: Option<i64>,
-    keep: Option<&str>,
-) -> Result<Vec<sql_templates::TableRef>, Error> {
+/// A span of time in the largest unit of which it has at least two.
+fn span(seconds: f64) -> String {
+    let units = [(86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")];
+    let (length, unit) = units.into_iter().find(|(l, _)| seconds >= 2.0 * l).unwrap_or((1.0, "seconds"));
+    format!("{:.0} {unit}", (seconds / length).floor())
+}
+
+/// The names of the sync's tables that are there.
+async fn tables_there(session: &mut dyn Session, run: &Run<'_>) -> Result<Vec<String>, Error> {
     let prefix = format!("{}_s{}", project_prefix(&run.project.uuid.to_string()), run.sync.id);
     let list = script(
         run.dialect(),
@@ -205,9 +231,63 @@ pub async fn leftovers(
         &[Statement::ManagedTables { schema: run.tables.planner_schema(), prefix: &prefix }],
     )?;
     let effect = session.execute(&list).await?;
+    let names = result_rows(effect.result("list the managed tables")).map(|row| row.text("table_name"));
+    names.filter_map(Result::transpose).collect()
+}
+
+/// Looks whether all that the state speaks of is there. What somebody dropped is an error; a run that
+/// starts over begins with an empty snapshot instead.
+pub async fn start_over_without_tables(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    state: &mut State,
+) -> Result<(), Error> {
+    if state.definition.is_none() {
+        return Ok(());
+    }
+    let there = tables_there(session, run).await?;
+    let of_the_sync = [run.tables.snapshot(), run.tables.doubts(), run.tables.rejections()];
+    let mut wanted: Vec<&str> = of_the_sync.iter().map(|table| table.name.name()).collect();
+    // A run that is under way may drop the table of its diff at any moment.
+    let unfinished = state.delivering.as_ref().filter(|_| !state.is_under_way());
+    wanted.extend(unfinished.map(|delivering| delivering.table.as_str()));
+    let missing: Vec<&str> = wanted.into_iter().filter(|name| !there.iter().any(|t| t == name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if run.request.start == Start::Incremental {
+        return Err(Error::new(
+            ErrorCode::SnapshotMissing,
+            format!(
+                "what sync `{}` knows of its destination was dropped from the schema `{}`: {}",
+                run.sync.slug,
+                run.tables.planner_schema().name(),
+                missing.join(", ")
+            ),
+        ));
+    }
+    *state = State {
+        delivering: None,
+        due_before: 0,
+        target: None,
+        definition: None,
+        doubts: 0,
+        rejections: 0,
+        refused: 0,
+        ..state.clone()
+    };
+    Ok(())
+}
+
+/// Tables that runs of this sync left behind, of one generation or of all, but one to keep.
+pub async fn leftovers(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    generation: Option<i64>,
+    keep: Option<&str>,
+) -> Result<Vec<sql_templates::TableRef>, Error> {
     let mut tables = Vec::new();
-    for row in result_rows(effect.result("list the managed tables")) {
-        let Some(name) = row.text("table_name")? else { continue };
+    for name in tables_there(session, run).await? {
         let asked = generation.is_none() || run.tables.generation_of(&name) == generation;
         if asked && run.tables.is_leftover(&name) && keep != Some(name.as_str()) {
             tables.push(

@@ -21,18 +21,19 @@ pub async fn prune(session: &mut dyn Session, run: &Run<'_>, tables: &[TableRef]
     Ok(true)
 }
 
-/// Gives the lease up, noting how many rows the model had.
+/// Gives the lease up, noting how many rows the model had, and whether it was compared at all.
 pub async fn release(
     session: &mut dyn Session,
     run: &Run<'_>,
     generation: i64,
     queried: Option<i64>,
+    ran: bool,
 ) -> Result<(), Error> {
     fail::fail_point!("prune.before_release");
     let release = script(
         run.dialect(),
         Atomicity::Transaction,
-        &[Statement::ReleaseLease { tables: &run.tables, generation, queried }],
+        &[Statement::ReleaseLease { tables: &run.tables, generation, queried, ran }],
     )?;
     session.execute(&release).await?;
     Ok(())

@@ -62,6 +62,8 @@ pub struct PlanReport {
     pub guards: Vec<Verdict>,
     /// A few rows of each operation.
     pub samples: Vec<Sample>,
+    /// A run of the sync is under way: what it has not committed yet is planned too.
+    pub run_under_way: bool,
     /// What the warehouse says that this costs; `null` when it cannot say.
     pub estimated_cost: Option<f64>,
 }
@@ -96,7 +98,11 @@ pub async fn rehearse(
     let silent = Silent;
     let run = Run::new(project, sync, store, request, &silent, Cancel::default())?;
     let mut session = run.session(Stage::Plan.name()).await?;
-    let state = read_state(session.as_mut(), &run).await?;
+    let mut state = read_state(session.as_mut(), &run).await?;
+    if let Some(state) = &mut state {
+        prepare::start_over_without_tables(session.as_mut(), &run, state).await?;
+    }
+    let under_way = state.as_ref().is_some_and(State::is_under_way);
     let described = describe(session.as_mut(), &run).await?;
     let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
     let shape = described.definition.shape();
@@ -123,6 +129,7 @@ pub async fn rehearse(
         change: &change,
         target: &target,
         generation,
+        under_way,
     };
     rehearsal.report(session.as_mut(), mapper, previous).await
 }
@@ -134,6 +141,7 @@ struct Rehearsal<'a> {
     change: &'a Change,
     target: &'a str,
     generation: i64,
+    under_way: bool,
 }
 
 impl Rehearsal<'_> {
@@ -248,7 +256,8 @@ impl Rehearsal<'_> {
         let run = self.run;
         let shape = self.described.definition.shape();
         let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.request.start);
-        let (planned_rows, not_sent) = plan::split(&counts, &sent);
+        let reset = run.request.start == Start::ResetCdc;
+        let (planned_rows, not_sent) = if reset { Default::default() } else { plan::split(&counts, &sent) };
         let mut changed_columns = BTreeMap::new();
         if full && !shape.columns.is_empty() {
             let row = only_row(effect.result("count the changed columns"), "the count of changed columns")?;
@@ -260,7 +269,8 @@ impl Rehearsal<'_> {
             }
         }
         let mut samples = Vec::new();
-        for operation in [Operation::Added, Operation::Changed, Operation::Removed] {
+        let shown = [Operation::Added, Operation::Changed, Operation::Removed].into_iter().filter(|_| !reset);
+        for operation in shown {
             for batch in effect.result(&format!("sample {}", operation.name())) {
                 let previous = if operation == Operation::Changed { previous } else { &[] };
                 samples.extend(read_samples(&mut mapper, operation, full, batch, previous)?);
@@ -274,7 +284,10 @@ impl Rehearsal<'_> {
                 previous: None,
             });
         }
-        let guards = plan::verdicts(run, &counts, &sent, self.state.and_then(|s| s.queried));
+        let guards = match reset {
+            true => Vec::new(),
+            false => plan::verdicts(run, &counts, &sent, self.state.and_then(|s| s.queried)),
+        };
         let plan_id = self.plan_id(&counts, &changed_columns);
         Ok(PlanReport {
             plan_id,
@@ -290,6 +303,7 @@ impl Rehearsal<'_> {
             changed_columns,
             guards,
             samples,
+            run_under_way: self.under_way,
             estimated_cost: None,
         })
     }

@@ -6,7 +6,6 @@ use sql_templates::{CommitFacts, EndedRange, ModelSql, Shape, SyncScope, TableRe
 use super::Run;
 use super::commit;
 use super::ledger::Ledger;
-use super::plan::sent_operations;
 use super::report::Settled;
 use super::state::{Delivering, State};
 use crate::error::{Error, ErrorCode};
@@ -37,7 +36,8 @@ impl Unfinished {
         let (Some(delivering), Some(definition)) = (state.delivering.clone(), &state.definition) else {
             return Ok(None);
         };
-        let notes_lost = delivering.store != run.store.id() || !run.store.knows_run(delivering.run).await?;
+        let notes_lost = delivering.store != run.store.id()
+            || !run.store.holds_notes(delivering.run, delivering.generation, &delivering.table).await?;
         let notes = if notes_lost { Vec::new() } else { run.store.notes(delivering.run).await? };
         let (mut ended, mut open) = (Ledger::default(), Ledger::default());
         let (mut ended_batches, mut open_batches) = (0, 0);
@@ -54,7 +54,6 @@ impl Unfinished {
             .tables
             .recorded(&delivering.table)
             .map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?;
-        let start = super::Start::Incremental;
         let unfinished = Self {
             shape: definition.shape(),
             keeps_snapshot: definition.meaning.keeps_snapshot(),
@@ -62,10 +61,7 @@ impl Unfinished {
             diff,
             outcomes: run.tables.outcomes(of),
             ranges: ended.ranges(),
-            sent: sent_operations(run.sync.mode, run.sync.on_removed, start)
-                .iter()
-                .map(|o| o.name())
-                .collect(),
+            sent: delivering.sent.iter().map(|o| o.name()).collect(),
             settled: Settled { run: delivering.run, ended_batches, open_batches, notes_lost },
             delivering,
         };

@@ -1,5 +1,6 @@
 //! The state's row of one sync: lease, generation, the delivery in flight, what the snapshot stands for.
 
+use connectors::change::Operation;
 use connectors::warehouse::{ErrorKind, Session};
 use sql_templates::{Atomicity, DiffShape, Statement, script};
 
@@ -33,8 +34,19 @@ pub struct State {
     pub queried: Option<i64>,
     /// Keys in doubt.
     pub doubts: i64,
-    /// Open rejections.
+    /// Open rejections, with the keys set aside.
     pub rejections: i64,
+    /// Rows among them that were sent and refused.
+    pub refused: i64,
+    /// Seconds since the model was last compared with the snapshot.
+    pub idle_seconds: Option<f64>,
+}
+
+impl State {
+    /// Whether somebody runs the sync at this moment: the lease is held, and not by a process that is gone.
+    pub fn is_under_way(&self) -> bool {
+        self.lease_seconds.is_some_and(|s| s > 0.0) && !self.holder.as_ref().is_some_and(Holder::is_gone)
+    }
 }
 
 /// A delivery that began.
@@ -46,6 +58,8 @@ pub struct Delivering {
     pub table: String,
     /// That table's form.
     pub shape: DiffShape,
+    /// The operations that it sends.
+    pub sent: Vec<Operation>,
     /// The store that holds its notes.
     pub store: String,
     /// Its run.
@@ -84,6 +98,12 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
             shape: row.text("delivering_shape")?.and_then(|s| DiffShape::from_name(&s)).ok_or_else(|| {
                 Error::new(ErrorCode::Internal, "the state names a delivery of an unknown form")
             })?,
+            sent: row
+                .text("delivering_sent")?
+                .unwrap_or_default()
+                .split(',')
+                .filter_map(|word| Operation::ALL.into_iter().find(|o| o.name() == word))
+                .collect(),
             store: row.text("delivering_store")?.unwrap_or_default(),
             run: row.integer("delivering_run")?.unwrap_or_default(),
         }),
@@ -100,5 +120,7 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
         queried: row.integer("queried")?,
         doubts: row.count("doubts")?,
         rejections: row.count("rejections")?,
+        refused: row.count("refused")?,
+        idle_seconds: row.float("idle_seconds")?,
     }))
 }

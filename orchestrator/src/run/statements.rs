@@ -81,6 +81,7 @@ pub async fn statements_of(
                         project: &project_id,
                         sync_id: sync.id,
                         slug: &sync.slug,
+                        generation: 0,
                     });
                 }
                 statements.extend([
@@ -127,6 +128,7 @@ pub async fn statements_of(
                     generation,
                     diff: &diff,
                     diff_shape,
+                    sent: &words,
                     store: store.id(),
                     run: 0,
                     due_before: 0,
@@ -137,7 +139,7 @@ pub async fn statements_of(
             Stage::Commit => one(&[Statement::Commit { scope, facts: &commit }])?,
             Stage::Prune => one(&[
                 Statement::Prune { drop: std::slice::from_ref(&diff) },
-                Statement::ReleaseLease { tables: &run.tables, generation, queried: None },
+                Statement::ReleaseLease { tables: &run.tables, generation, queried: None, ran: true },
             ])?,
         };
         stages.push((stage, script));

@@ -6,13 +6,15 @@ use super::differences::Counts;
 use super::report::{OperationCounts, Settled};
 use crate::report::{counted, thousands};
 
-pub(super) fn prepared(change: &Change, settled: Option<Settled>) -> String {
+/// `known` says that there was a snapshot.
+pub(super) fn prepared(change: &Change, known: bool, settled: Option<Settled>) -> String {
     let mut parts = Vec::new();
     if let Some(settled) = settled {
         parts.push(format!("run {} was interrupted and is settled", settled.run));
     }
     match change {
         Change::None => parts.push("ready".to_owned()),
+        Change::Fresh if known => parts.push("begins with an empty snapshot".to_owned()),
         Change::Fresh => parts.push("first run".to_owned()),
         Change::Reshape(reshape) => parts.push(reshape.reasons.join(", ")),
     }

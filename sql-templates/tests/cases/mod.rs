@@ -162,6 +162,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
                 project: "6f0c2a9e",
                 sync_id: 1,
                 slug: "customers-to-crm",
+                generation: 0,
             },
         ),
         ("read_state", Statement::ReadState { tables: &tables }),
@@ -188,7 +189,10 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
             },
         ),
         ("renew_lease", Statement::RenewLease { tables: &tables, generation: 7, lease_seconds: 60 }),
-        ("release_lease", Statement::ReleaseLease { tables: &tables, generation: 7, queried: Some(1000) }),
+        (
+            "release_lease",
+            Statement::ReleaseLease { tables: &tables, generation: 7, queried: Some(1000), ran: true },
+        ),
         ("relation_kind", Statement::RelationKind { schema: Some("public"), name: "customers" }),
         ("create_tables", Statement::CreateTables { scope }),
         (
@@ -232,6 +236,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
                 generation: 7,
                 diff: &diff_table,
                 diff_shape: DiffShape::Full,
+                sent: &["removed", "added"],
                 store: "9a",
                 run: 12,
                 due_before: 0,

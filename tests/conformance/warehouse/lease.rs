@@ -29,7 +29,8 @@ async fn a_lease_belongs_to_one_generation(bench: Bench) {
         replace_holder,
     };
     let renew = |generation| Statement::RenewLease { tables: &tables, generation, lease_seconds: 60 };
-    let release = |generation| Statement::ReleaseLease { tables: &tables, generation, queried: Some(7) };
+    let release =
+        |generation| Statement::ReleaseLease { tables: &tables, generation, queried: Some(7), ran: true };
 
     // Generation 1 is held.
     assert_eq!(trial.run(&[take(2, 60, false)]).await.unwrap_err().kind, ErrorKind::Fenced);
@@ -76,6 +77,7 @@ async fn the_state_remembers_what_it_is_told(bench: Bench) {
                 generation: 1,
                 diff: &diff,
                 diff_shape: DiffShape::Full,
+                sent: &["removed", "added"],
                 store: "9a",
                 run: 12,
                 due_before: 4,
@@ -97,7 +99,13 @@ async fn the_state_remembers_what_it_is_told(bench: Bench) {
     trial
         .run(&[
             Statement::CreateSchemas { tables: &tables },
-            Statement::CreateState { tables: &tables, project: "another", sync_id: 9, slug: "x" },
+            Statement::CreateState {
+                tables: &tables,
+                project: "another",
+                sync_id: 9,
+                slug: "x",
+                generation: 0,
+            },
             Statement::CreateAudit { tables: &tables },
         ])
         .await

@@ -179,7 +179,10 @@ async fn checkpoints_commit_a_part(bench: Bench) {
     trial.commit(&found, open(part(4, 5), vec![])).await.unwrap();
     assert_eq!(trial.snapshot().await.len(), 4);
     assert_eq!(rejected(&mut trial).await.len(), 1, "a rejection of this run stays open");
-    trial.commit(&found, Ending { ranges: part(6, 6), ..Ending::default() }).await.unwrap();
+    let exceptions = vec![(2, Exception::Rejected)];
+    trial.commit(&found, Ending { ranges: part(6, 6), exceptions, ..Ending::default() }).await.unwrap();
+    let told = rejected(&mut trial).await;
+    assert_eq!(told[0][3].as_deref(), Some("1"), "said twice, it is one attempt: {told:?}");
     let state = trial.state().await;
     assert_eq!((state.checkpoint, state.rejections), (3, 1));
     assert_eq!(trial.snapshot().await.len(), 5);

@@ -173,7 +173,13 @@ impl Trial {
         trial
             .run(&[
                 Statement::CreateSchemas { tables: &tables },
-                Statement::CreateState { tables: &tables, project: PROJECT, sync_id, slug: "it's-a-sync" },
+                Statement::CreateState {
+                    tables: &tables,
+                    project: PROJECT,
+                    sync_id,
+                    slug: "it's-a-sync",
+                    generation: 0,
+                },
                 Statement::CreateAudit { tables: &tables },
             ])
             .await

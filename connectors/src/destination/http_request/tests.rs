@@ -384,9 +384,17 @@ async fn private_addresses_need_to_be_allowed() {
 
 #[tokio::test]
 async fn check_looks_and_changes_nothing() {
-    for (status, passes) in
-        [(200, true), (404, true), (405, true), (301, true), (401, false), (403, false), (500, false)]
-    {
+    for (status, passes) in [
+        (200, true),
+        (404, true),
+        (405, true),
+        (301, true),
+        (401, false),
+        (403, false),
+        (500, false),
+        (501, true),
+        (503, false),
+    ] {
         let server = Server::start([], move |_| {
             Reply::Answer(status, vec![("location", "/v1/".into())], String::new())
         })

@@ -1,7 +1,7 @@
 -- fence (exactly one row)
 update "levin_planner"."p6f0c2a9e_s1_state"
 set checkpoint = checkpoint + 1,
-    delivering = null, delivering_table = null, delivering_shape = null, delivering_store = null, delivering_run = null
+    delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
 -- forget rejections
@@ -11,7 +11,7 @@ delete from "levin_planner"."p6f0c2a9e_s1_rejections";
 delete from "levin_planner"."p6f0c2a9e_s1_doubts";
 
 -- record the keys set aside
-insert into "levin_planner"."p6f0c2a9e_s1_rejections"
+insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("tenant", "id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
 select a."tenant", a."id", 7, 1,
   'added', a._levin_code, 'rows with this key: ' || cast(a._levin_rows as text),
   0, a._levin_rows, 12, 0,
@@ -43,6 +43,7 @@ alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapsh
 -- count what is left
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
-    rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections")
+    rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_attempts > 0)
 where generation = 7;
 

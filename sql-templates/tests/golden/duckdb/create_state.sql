@@ -12,17 +12,19 @@ create table if not exists "levin_planner"."p6f0c2a9e_s1_state" (
   delivering_store text,
   delivering_run bigint,
   delivering_shape text,
+  delivering_sent text,
   due_before bigint,
   target text,
   definition text,
   queried bigint,
   doubts bigint,
   rejections bigint,
-  snapshot_rows bigint
+  refused bigint,
+  ran_at timestamp with time zone
 );
 
 -- first state
 insert into "levin_planner"."p6f0c2a9e_s1_state"
-select '6f0c2a9e', 1, 'customers-to-crm', 0, 0, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0
+select '6f0c2a9e', 1, 'customers-to-crm', 0, 0, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null
 where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_state");
 

@@ -19,7 +19,7 @@ create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
 select
   case
     when m."id" is null then 'removed'
-    when k."id" is null or not k._levin_accepted or k._levin_generation < 7 then 'added'
+    when k."id" is null or not k._levin_accepted or k._levin_sent <> 'changed' or k._levin_generation < 7 then 'added'
     else 'changed'
   end as _levin_operation,
   case
@@ -32,7 +32,8 @@ select
   end as _levin_changed,
   case
     when m."id" is null and k._levin_sent = 'removed' then k._levin_version
-    when m."id" is not null and k._levin_sent = case when k._levin_accepted and k._levin_generation >= 7 then 'changed' else 'added' end
+    when m."id" is not null
+      and (k._levin_sent = 'added' or (k._levin_sent = 'changed' and k._levin_accepted and k._levin_generation >= 7))
       and not (m."email" is distinct from k._levin_doubt."email")
       and not (m."O""Brien's ltv" is distinct from k._levin_doubt."O""Brien's ltv")
       and not (json(m."profile") is distinct from json(k._levin_doubt."profile"))

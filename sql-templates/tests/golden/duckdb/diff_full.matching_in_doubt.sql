@@ -19,7 +19,7 @@ with f as (
 select
   case
     when p.part > 1 then 'removed'
-    when k."id" is null or not k._levin_accepted or k._levin_generation < 7 or (m."id" is not null and k."id" is not null and not coalesce(m."email" = k."email", false)) then 'added'
+    when k."id" is null or not k._levin_accepted or k._levin_sent <> 'changed' or k._levin_generation < 7 or (m."id" is not null and k."id" is not null and not coalesce(m."email" = k."email", false)) then 'added'
     else 'changed'
   end as _levin_operation,
   case
@@ -37,7 +37,8 @@ select
     and not coalesce(k._levin_doubt."email" = k."email", true)
     and (m."id" is null or not coalesce(k._levin_doubt."email" = m."email", true)))) then k._levin_version end
     when m."id" is null and k._levin_sent = 'removed' then k._levin_version
-    when m."id" is not null and k._levin_sent = case when k._levin_accepted and k._levin_generation >= 7 and not (m."id" is not null and k."id" is not null and not coalesce(m."email" = k."email", false)) then 'changed' else 'added' end
+    when m."id" is not null
+      and (k._levin_sent = 'added' or (k._levin_sent = 'changed' and k._levin_accepted and k._levin_generation >= 7 and not (m."id" is not null and k."id" is not null and not coalesce(m."email" = k."email", false))))
       and not (m."email" is distinct from k._levin_doubt."email")
       and not (m."O""Brien's ltv" is distinct from k._levin_doubt."O""Brien's ltv")
       and not (json(m."profile") is distinct from json(k._levin_doubt."profile"))

@@ -20,7 +20,7 @@ from (
 select
   case
     when m."id" is null then 'removed'
-    when k."id" is null or not k._levin_accepted or k._levin_generation < 7 then 'added'
+    when k."id" is null or not k._levin_accepted or k._levin_sent <> 'changed' or k._levin_generation < 7 then 'added'
     else 'changed'
   end as _levin_operation,
   case
@@ -33,7 +33,8 @@ select
   end as _levin_changed,
   case
     when m."id" is null and k._levin_sent = 'removed' then k._levin_version
-    when m."id" is not null and k._levin_sent = case when k._levin_accepted and k._levin_generation >= 7 then 'changed' else 'added' end
+    when m."id" is not null
+      and (k._levin_sent = 'added' or (k._levin_sent = 'changed' and k._levin_accepted and k._levin_generation >= 7))
       and not (m."email" collate "C" is distinct from (k._levin_doubt)."email" collate "C")
       and not (m."O""Brien's ltv" is distinct from (k._levin_doubt)."O""Brien's ltv")
       and not (m."profile"::jsonb is distinct from (k._levin_doubt)."profile"::jsonb)

@@ -2,7 +2,8 @@
 select
   project, sync_id, sync_slug, generation, checkpoint, holder,
   cast(extract(epoch from (lease_until - clock_timestamp())) as double precision) as lease_seconds,
-  delivering, delivering_table, delivering_store, delivering_run, delivering_shape,
-  due_before, target, definition, queried, doubts, rejections, snapshot_rows
+  delivering, delivering_table, delivering_store, delivering_run, delivering_shape, delivering_sent,
+  due_before, target, definition, queried, doubts, rejections, refused,
+  -cast(extract(epoch from (ran_at - clock_timestamp())) as double precision) as idle_seconds
 from "levin_planner"."p6f0c2a9e_s1_state";
 

@@ -1,0 +1,90 @@
+//! What is said durably once the guards have passed, and before the first request.
+
+use connectors::warehouse::Session;
+use sql_templates::{Atomicity, Statement, SyncScope, script};
+
+use super::Run;
+use super::differences::Diff;
+use super::model::Described;
+use crate::error::Error;
+
+/// From here on the rows of the snapshot stand for something else, and all that are older than `due` are due.
+pub async fn redefine(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    described: &Described,
+    target: &str,
+    generation: i64,
+    due: i64,
+) -> Result<(), Error> {
+    let definition = described.definition.text();
+    let define = Statement::Define {
+        tables: &run.tables,
+        generation,
+        definition: &definition,
+        target,
+        due_before: due,
+    };
+    session.execute(&script(run.dialect(), Atomicity::Transaction, &[define])?).await?;
+    Ok(())
+}
+
+/// Empty tables, and what they will stand for: the beginning of a snapshot.
+pub async fn establish(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    scope: SyncScope<'_>,
+    described: &Described,
+    target: &str,
+    generation: i64,
+) -> Result<(), Error> {
+    fail::fail_point!("deliver.before_establish");
+    let definition = described.definition.text();
+    let create = script(
+        run.dialect(),
+        Atomicity::Transaction,
+        &[
+            Statement::Define {
+                tables: &run.tables,
+                generation,
+                definition: &definition,
+                target,
+                due_before: 0,
+            },
+            Statement::CreateTables { scope },
+        ],
+    )?;
+    session.execute(&create).await?;
+    fail::fail_point!("deliver.after_establish");
+    Ok(())
+}
+
+/// The durable word before the first request.
+pub async fn begin(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    diff: &Diff,
+    sent: &[&str],
+    generation: i64,
+    due: i64,
+) -> Result<(), Error> {
+    fail::fail_point!("deliver.before_begin");
+    run.store.begin_notes(run.id, generation, diff.table.name.name()).await?;
+    let begin = script(
+        run.dialect(),
+        Atomicity::Transaction,
+        &[Statement::BeginDelivery {
+            tables: &run.tables,
+            generation,
+            diff: &diff.table,
+            diff_shape: diff.shape,
+            sent,
+            store: run.store.id(),
+            run: run.id,
+            due_before: due,
+        }],
+    )?;
+    session.execute(&begin).await?;
+    fail::fail_point!("deliver.after_begin");
+    Ok(())
+}
