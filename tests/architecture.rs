@@ -293,7 +293,7 @@ fn a_stage_has_one_file_of_each_kind_and_imports_no_other_stage() {
         .filter_map(|path| path.strip_prefix("sql-templates/base/")?.strip_suffix(".sql").map(str::to_owned))
         .filter(|name| !STAGES.contains(&name.as_str()))
         .collect();
-    assert_eq!(templates, ["audit", "exprs"], "a template belongs to a stage");
+    assert_eq!(templates, ["audit", "exprs", "matching"], "a template belongs to a stage, or to several");
 }
 
 #[test]

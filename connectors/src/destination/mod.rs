@@ -1,7 +1,6 @@
 //! Destinations: where rows go.
 //!
-//! [`Destination`] and [`Delivery`] are the contract that every connector keeps and that
-//! `tests/conformance/destination` checks on each of them.
+//! [`Destination`] and [`Delivery`] are the contract that every connector keeps.
 
 pub mod files;
 pub mod http_request;
