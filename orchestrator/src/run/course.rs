@@ -112,7 +112,7 @@ pub(super) async fn audit(run: &Run<'_>, session: &mut dyn Session, course: &Cou
         return;
     }
     let error = error.or(delivered.stop.as_ref());
-    let ended = delivered.successful.total() + delivered.failed.total() == course.planned.total();
+    let ended = delivered.ended() == course.planned.total();
     let status = match error {
         Some(e) if e.code == ErrorCode::Cancelled => "cancelled",
         Some(_) => "failed",

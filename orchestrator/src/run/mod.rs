@@ -256,7 +256,7 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
     let outcome = execute_with_lease(run, course, clock, &mut session, &lease, &mut state).await;
     // The lease is given up whatever happened; if that fails it runs out by itself.
     let ran = outcome.is_ok();
-    let complete = ran && course.delivered.stop.is_none() && !run.cancel.is_cancelled();
+    let complete = ran && course.delivered.ended() == course.planned.total();
     let queried = course.counts.filter(|_| complete).and_then(|c| i64::try_from(c.queried).ok());
     let tidy = if outcome.is_err() || lease.is_lost() || course.untidy {
         tidy(run, lease.generation()).await
