@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::concat_batches;
-use arrow::datatypes::Int64Type;
+use arrow::array::RecordBatch;
 use connectors::change::{ChangeBatch, Operation};
-use connectors::destination::{BatchLimits, Delivery, DeliverySpec, RunFacts};
+use connectors::destination::{Delivery, DeliverySpec, RunFacts};
 use connectors::outcome::{DeliveryError, Exchange, Rejection, RowOutcome};
 use connectors::retry::{RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
 use connectors::warehouse::Session;
@@ -16,9 +14,10 @@ use sql_templates::{DeliverFacts, DiffShape, Statement};
 use tokio::task::JoinSet;
 
 use super::Run;
+use super::batches::{Cutter, Place, last_sequence};
 use super::differences::Diff;
 use super::lease::Lease;
-use super::ledger::{Ledger, position};
+use super::ledger::Ledger;
 use super::model::Described;
 use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
@@ -629,104 +628,4 @@ fn in_doubt(sequence: i64) -> NotedException {
 
 fn texts(batch: &ChangeBatch) -> Vec<String> {
     batch.keys.iter().map(|k| k.unwrap_or_default().to_owned()).collect()
-}
-
-fn sequences(rows: &RecordBatch) -> Result<&[i64], Error> {
-    let column = rows.column(0).as_primitive_opt::<Int64Type>();
-    let unnamed = || Error::new(ErrorCode::Internal, "a diff's rows came without their sequence");
-    column.map(|column| &column.values()[..]).ok_or_else(unnamed)
-}
-
-fn last_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
-    Ok(sequences(rows)?.last().copied())
-}
-
-/// How far the rows of one operation have been read.
-#[derive(Debug, Default)]
-struct Place {
-    /// So many rows.
-    rows: i64,
-    /// Up to this sequence.
-    last: i64,
-}
-
-impl Place {
-    /// Names the next batch. The sequences of an operation must grow from its first row to its last:
-    /// a range of them stands for every row of the operation that lies between.
-    fn advance(&mut self, operation: Operation, batch: &RecordBatch) -> Result<Option<NotedRows>, Error> {
-        let sequences = sequences(batch)?;
-        let (Some(&first), Some(&last)) = (sequences.first(), sequences.last()) else { return Ok(None) };
-        if first <= self.last || !sequences.is_sorted_by(|a, b| a < b) {
-            let message = "a diff's rows came in another order than they were written";
-            return Err(Error::new(ErrorCode::Internal, message));
-        }
-        let start = self.rows;
-        *self = Self { rows: start + sequences.len() as i64, last };
-        Ok(Some(NotedRows { operation: position(operation), start, end: self.rows, first, last }))
-    }
-}
-
-/// Cuts a stream of Arrow batches into batches that a destination takes.
-struct Cutter {
-    limits: BatchLimits,
-    pending: Vec<RecordBatch>,
-    rows: usize,
-    bytes: usize,
-}
-
-impl Cutter {
-    fn new(limits: BatchLimits) -> Self {
-        Self {
-            limits: BatchLimits { rows: limits.rows.max(1), bytes: limits.bytes.max(1) },
-            pending: Vec::new(),
-            rows: 0,
-            bytes: 0,
-        }
-    }
-
-    /// Takes a batch and gives those that are full.
-    fn push(&mut self, batch: RecordBatch) -> Result<Vec<RecordBatch>, Error> {
-        let mut full = Vec::new();
-        if batch.num_rows() == 0 {
-            return Ok(full);
-        }
-        // Text that is not valid UTF-8 changes a column's form: such a batch travels by itself.
-        if self.pending.first().is_some_and(|pending| pending.schema() != batch.schema()) {
-            full.extend(self.rest()?);
-        }
-        let width = (batch.get_array_memory_size() / batch.num_rows()).max(1);
-        let mut offset = 0;
-        while offset < batch.num_rows() {
-            let by_bytes =
-                (self.limits.bytes.saturating_sub(self.bytes) / width).max(usize::from(self.rows == 0));
-            let room = by_bytes.min(self.limits.rows - self.rows);
-            if room == 0 {
-                full.extend(self.rest()?);
-                continue;
-            }
-            let take = room.min(batch.num_rows() - offset);
-            self.pending.push(batch.slice(offset, take));
-            self.rows += take;
-            self.bytes += take * width;
-            offset += take;
-            if self.rows >= self.limits.rows || self.bytes >= self.limits.bytes {
-                full.extend(self.rest()?);
-            }
-        }
-        Ok(full)
-    }
-
-    /// What is left.
-    fn rest(&mut self) -> Result<Option<RecordBatch>, Error> {
-        let pending = std::mem::take(&mut self.pending);
-        self.rows = 0;
-        self.bytes = 0;
-        match pending.len() {
-            0 => Ok(None),
-            1 => Ok(pending.into_iter().next()),
-            _ => concat_batches(&pending[0].schema(), &pending)
-                .map(Some)
-                .map_err(|e| Error::new(ErrorCode::Internal, format!("batches do not fit together: {e}"))),
-        }
-    }
 }

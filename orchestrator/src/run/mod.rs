@@ -1,5 +1,6 @@
 //! One execution of a sync, stage by stage. This file owns the order; no stage knows another.
 
+mod batches;
 mod checkpoints;
 mod commit;
 mod course;
