@@ -154,7 +154,10 @@ impl Oracle {
                 },
                 (Some(now), known) => {
                     let due = known.is_some_and(|(_, generation)| *generation < self.due_before);
-                    let operation = if known.is_none() || (resync && due) { "added" } else { "changed" };
+                    // A key whose addition or removal is in doubt may not be there.
+                    let unsure = doubt.is_some_and(|d| d.operation != "changed");
+                    let operation =
+                        if known.is_none() || unsure || (resync && due) { "added" } else { "changed" };
                     let changed = match known {
                         None => doubt.and_then(|_| every()),
                         _ if doubt.is_some() || due => every(),
