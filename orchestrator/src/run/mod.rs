@@ -33,7 +33,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::Operation;
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
-use sql_templates::{Atomicity, CommitFacts, Dialect, Statement, SyncScope, SyncTables};
+use sql_templates::{CommitFacts, Dialect, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
@@ -535,7 +535,7 @@ async fn settle(
             lease_seconds: Some(lease::seconds(run.lease_length())),
             ..unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty())
         };
-        let script = commit::commit_script(run, unfinished.scope(run), &facts, &[], Atomicity::Transaction)?;
+        let script = commit::commit_script(run, unfinished.scope(run), &facts)?;
         commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
         commits.checkpoint += 1;
         if left.is_empty() {
