@@ -267,6 +267,7 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
         // Whoever finds the lease held looks for leftovers, so it stays until it runs out.
         tracing::warn!(error = %error, "what the run leaves could not be dropped; the next run tries again");
     } else if !lease.is_lost() {
+        lease.stop_renewing();
         let released = match prune::release(session.as_mut(), run, lease.generation(), queried, ran).await {
             Ok(()) => Ok(()),
             // The session may be gone with what went wrong.
