@@ -69,11 +69,12 @@ where generation = {{ generation - 1 }}
 {% endif %}
 {% endmacro %}
 
+{# A renewal that was under way when the lease was given up must not take it again. #}
 {% macro renew_lease() %}
 {{ step("renew the lease", "one row") }}
 update {{ state }}
 set lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}
-where generation = {{ generation }}
+where generation = {{ generation }} and holder is not null
 {% endmacro %}
 
 {% macro release_lease() %}

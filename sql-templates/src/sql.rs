@@ -67,8 +67,6 @@ pub enum Atomicity {
     Transaction,
     /// As `Snapshot`, and undone at the end whatever happened: for looking, not for doing.
     Rehearsal,
-    /// Each step on its own (statements that an engine refuses inside a transaction).
-    Separate,
 }
 
 /// A name that is quoted wherever it is printed.

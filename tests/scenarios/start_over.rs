@@ -316,8 +316,8 @@ fn a_lost_lock_file_sends_everything_again(engine: Engine) {
     crm.run_sends([5, 0, 0]);
     let lock = std::fs::read_to_string(crm.project.path().join("levin.lock.yml")).unwrap();
     crm.project.remove("levin.lock.yml");
-    for command in ["run", "plan"] {
-        let ended = crm.project.levin(&[command, SYNC]);
+    for command in [&["run", SYNC] as &[&str], &["plan", SYNC], &["gc"]] {
+        let ended = crm.project.levin(command);
         assert_eq!((ended.code, crm.receiver.count()), (64, 1), "{ended:?}");
         assert!(ended.stderr.contains("LOCK_FILE_INVALID"), "{ended:?}");
         assert!(ended.stderr.contains("version control") && ended.stderr.contains("store:"), "{ended:?}");

@@ -9,6 +9,7 @@ use super::Context;
 use crate::error::{Error, ErrorCode, Exit};
 use crate::report::counted;
 use crate::run::result_rows;
+use crate::store::Store;
 
 /// List managed tables that belong to no sync of the project
 ///
@@ -27,6 +28,8 @@ pub struct Args {
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
+    // Whose tables are whose is told by the project's uuid, and the store knows if it is the right one.
+    drop(Store::of(&project).await?);
     let uuid = project.uuid.to_string();
     let prefix = project_prefix(&uuid);
     let mut found = 0;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use connectors::warehouse::Session;
-use sql_templates::{Atomicity, CommitFacts, DiffShape, EndedRange, SyncScope, TableRef};
+use sql_templates::{CommitFacts, DiffShape, EndedRange, SyncScope, TableRef};
 
 use super::deliver::Checkpoint;
 use super::differences::Diff;
@@ -112,7 +112,7 @@ pub(super) async fn finish(
             due_before: still_due(facts, complete, &exceptions, reset),
             ..facts.commit(run, state, *commits, piece)
         };
-        let script = commit::commit_script(run, scope, &commit_facts, &[], Atomicity::Transaction)?;
+        let script = commit::commit_script(run, scope, &commit_facts)?;
         commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
         commits.checkpoint += 1;
         if last {
@@ -172,7 +172,7 @@ impl Checkpoint for Checkpoints<'_, '_> {
                 outcomes: outcomes.clone(),
                 ..self.facts.commit(run, self.state, *self.commits, piece)
             };
-            let script = commit::commit_script(run, self.scope, &facts, &[], Atomicity::Transaction)?;
+            let script = commit::commit_script(run, self.scope, &facts)?;
             commit::commit(&mut session, run, &script, self.commits.generation, self.commits.checkpoint)
                 .await?;
             self.commits.checkpoint += 1;

@@ -72,17 +72,9 @@ fn outcomes_batch(exceptions: &[NotedException]) -> Result<RecordBatch, Error> {
         .map_err(|e| Error::new(ErrorCode::Internal, format!("outcomes do not fit together: {e}")))
 }
 
-/// The commit's script. `before` and `after` take effect with it.
-pub fn commit_script(
-    run: &Run<'_>,
-    scope: SyncScope<'_>,
-    facts: &CommitFacts<'_>,
-    after: &[Statement<'_>],
-    atomicity: Atomicity,
-) -> Result<Script, Error> {
-    let mut statements = vec![Statement::Commit { scope, facts }];
-    statements.extend_from_slice(after);
-    Ok(script(run.dialect(), atomicity, &statements)?)
+/// The commit's script.
+pub fn commit_script(run: &Run<'_>, scope: SyncScope<'_>, facts: &CommitFacts<'_>) -> Result<Script, Error> {
+    Ok(script(run.dialect(), Atomicity::Transaction, &[Statement::Commit { scope, facts }])?)
 }
 
 /// Commits. A lost answer is resolved by reading what the state then says; a lock conflict or a lost

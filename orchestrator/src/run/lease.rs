@@ -174,6 +174,11 @@ impl Lease {
         Arc::new(LeaseGate(self.state.clone()))
     }
 
+    /// Renews no more: the lease is about to be given up.
+    pub fn stop_renewing(&self) {
+        self.heartbeat.abort();
+    }
+
     /// Admits no further request.
     pub fn close_gate(&self) {
         self.state.closed.store(true, Ordering::SeqCst);

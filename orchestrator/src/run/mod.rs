@@ -34,7 +34,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::Operation;
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
-use sql_templates::{Atomicity, CommitFacts, Dialect, Statement, SyncScope, SyncTables};
+use sql_templates::{CommitFacts, Dialect, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
@@ -268,6 +268,7 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
         // Whoever finds the lease held looks for leftovers, so it stays until it runs out.
         tracing::warn!(error = %error, "what the run leaves could not be dropped; the next run tries again");
     } else if !lease.is_lost() {
+        lease.stop_renewing();
         let released = match prune::release(session.as_mut(), run, lease.generation(), queried, ran).await {
             Ok(()) => Ok(()),
             // The session may be gone with what went wrong.
@@ -536,7 +537,7 @@ async fn settle(
             lease_seconds: Some(lease::seconds(run.lease_length())),
             ..unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty())
         };
-        let script = commit::commit_script(run, unfinished.scope(run), &facts, &[], Atomicity::Transaction)?;
+        let script = commit::commit_script(run, unfinished.scope(run), &facts)?;
         commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
         commits.checkpoint += 1;
         if left.is_empty() {

@@ -50,6 +50,7 @@ async fn a_lease_belongs_to_one_generation(bench: Bench) {
 
     // Given up, it can be taken by whoever comes.
     trial.run(&[release(2)]).await.unwrap();
+    assert_eq!(trial.run(&[renew(2)]).await.unwrap_err().kind, ErrorKind::Fenced, "a late heartbeat");
     let state = trial.state().await;
     assert_eq!((&state.texts["holder"], &state.texts["lease_seconds"]), (&None, &None));
     assert_eq!(state.texts["queried"].as_deref(), Some("7"));

@@ -154,10 +154,9 @@ impl Oracle {
                 },
                 (Some(now), known) => {
                     let due = known.is_some_and(|(_, generation)| *generation < self.due_before);
-                    // A key whose addition or removal is in doubt may not be there.
-                    let unsure = doubt.is_some_and(|d| d.operation != "changed");
-                    let operation =
-                        if known.is_none() || unsure || (resync && due) { "added" } else { "changed" };
+                    // What a lost removal or addition left there nobody knows.
+                    let unknown = known.is_none() || doubt.is_some_and(|d| d.operation != "changed");
+                    let operation = if unknown || (resync && due) { "added" } else { "changed" };
                     let changed = match known {
                         None => doubt.and_then(|_| every()),
                         _ if doubt.is_some() || due => every(),

@@ -280,14 +280,13 @@ impl Session for PostgresSession {
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError> {
         let client = self.begin().await?;
         let (opening, closing) = match script.atomicity {
-            Atomicity::Snapshot => (Some(SNAPSHOT), Some("commit")),
-            Atomicity::Transaction => (Some(TRANSACTION), Some("commit")),
-            Atomicity::Rehearsal => (Some(SNAPSHOT), Some("rollback")),
-            Atomicity::Separate => (None, None),
+            Atomicity::Snapshot => (SNAPSHOT, "commit"),
+            Atomicity::Transaction => (TRANSACTION, "commit"),
+            Atomicity::Rehearsal => (SNAPSHOT, "rollback"),
         };
         let result = execute(client, script, opening, closing).await;
         let lost = matches!(&result, Err(error) if error.kind == ErrorKind::ConnectionLost);
-        if result.is_err() && !lost && opening.is_some() && client.batch_execute("rollback").await.is_err() {
+        if result.is_err() && !lost && client.batch_execute("rollback").await.is_err() {
             // Not even undone: the next call gives this connection up, which undoes it.
             return result;
         }
@@ -355,19 +354,15 @@ async fn describe(client: &Client, select: &Sql) -> Result<Vec<Column>, Warehous
 async fn execute(
     client: &Client,
     script: &Script,
-    opening: Option<&str>,
-    closing: Option<&str>,
+    opening: &str,
+    closing: &str,
 ) -> Result<Effect, WarehouseError> {
-    if let Some(opening) = opening {
-        client.batch_execute(opening).await?;
-    }
+    client.batch_execute(opening).await?;
     let mut effect = Effect::default();
     for step in &script.steps {
         effect.steps.push(run_step(client, step).await.map_err(|e| e.in_step(&step.name))?);
     }
-    if let Some(closing) = closing {
-        client.batch_execute(closing).await?;
-    }
+    client.batch_execute(closing).await?;
     Ok(effect)
 }
 
