@@ -284,9 +284,10 @@ impl Rehearsal<'_> {
                 previous: None,
             });
         }
-        let guards = match reset {
-            true => Vec::new(),
-            false => plan::verdicts(run, &counts, &sent, self.state.and_then(|s| s.queried)),
+        let guards = if reset {
+            Vec::new()
+        } else {
+            plan::verdicts(run, &counts, &sent, self.state.and_then(|s| s.queried))
         };
         let plan_id = self.plan_id(&counts, &changed_columns);
         Ok(PlanReport {
