@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
 /// The role that must give a password; every other one is trusted.
 pub const PASSWORD_ROLE: &str = "levin_with_password";
 
@@ -170,6 +172,20 @@ pub fn run(url: &str, statements: &str) {
 pub fn texts(url: &str, select: &str) -> Vec<Option<String>> {
     let rows = connected(url, select, async |client| client.query(select, &[]).await);
     rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Rows of a SELECT, each column as text.
+///
+/// # Panics
+/// When the statement fails.
+pub fn query(url: &str, select: &str) -> Vec<Vec<Option<String>>> {
+    let messages = connected(url, select, async |client| client.simple_query(select).await);
+    let cells = |row: &SimpleQueryRow| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect();
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(cells(row)),
+        _ => None,
+    });
+    rows.collect()
 }
 
 /// Does something with a connection of its own.
