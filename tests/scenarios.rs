@@ -41,26 +41,9 @@ mod values;
 mod volatile;
 
 use serde_json::{Value, json};
+use tests::on_both_warehouses;
 use tests::project::{Engine, Project, Run};
 use tests::receiver::{Receiver, Request};
-
-/// Runs each scenario once per warehouse.
-macro_rules! on_both_warehouses {
-    ($($scenario:ident),* $(,)?) => {
-        $(mod $scenario {
-            #[test]
-            fn duckdb() {
-                super::$scenario(tests::project::Engine::DuckDb);
-            }
-
-            #[test]
-            fn postgres() {
-                super::$scenario(tests::project::Engine::Postgres);
-            }
-        })*
-    };
-}
-use on_both_warehouses;
 
 /// The sync of most scenarios.
 const SYNC: &str = "customers-to-crm";

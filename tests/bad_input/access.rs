@@ -3,10 +3,13 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use tests::on_both_warehouses;
 use tests::postgres::{PASSWORD_ROLE, PostgresServer, run as sql};
 use tests::project::{Engine, Project};
 
 use super::{Case, SYNC, as_role, says};
+
+on_both_warehouses!(nothing_answers_at_the_destinations_address);
 
 /// A role with a password, once per server.
 fn role_with_password() {
@@ -122,34 +125,31 @@ fn a_store_that_does_not_answer_says_why_and_at_once() {
     assert!(!ended.stderr.contains("s3cret") && !ended.stderr.contains("timed out"), "{ended:#?}");
 }
 
-#[test]
-fn nothing_answers_at_the_destinations_address() {
-    for engine in [Engine::DuckDb, Engine::Postgres] {
-        let mut case = Case::small(engine);
-        let url = case.receiver.url();
-        case.project.set_variable("CRM_URL", "http://127.0.0.1:1");
-        let run = case.fails("DESTINATION_UNAVAILABLE", &["127.0.0.1:1"]);
-        assert_eq!((run.planned(), run.aborted()), ([3, 0, 0], [3, 0, 0]), "{run:#?}");
-        case.project.set_variable("CRM_URL", "http://no-such-host.invalid");
-        let run = case.run();
-        assert_eq!((run.code, run.error()), (2, "TARGET_CHANGED"), "{run:#?}");
-        // Nothing was accepted under the other address, so starting afresh loses nothing.
-        case.project.set_variable("CRM_URL", &url);
-        let run = case.project.run_with(SYNC, &["--full-resync"]);
-        assert_eq!((run.code, run.successful()), (0, [3, 0, 0]), "{run:#?}");
-        case.quiet();
+fn nothing_answers_at_the_destinations_address(engine: Engine) {
+    let mut case = Case::small(engine);
+    let url = case.receiver.url();
+    case.project.set_variable("CRM_URL", "http://127.0.0.1:1");
+    let run = case.fails("DESTINATION_UNAVAILABLE", &["127.0.0.1:1"]);
+    assert_eq!((run.planned(), run.aborted()), ([3, 0, 0], [3, 0, 0]), "{run:#?}");
+    case.project.set_variable("CRM_URL", "http://no-such-host.invalid");
+    let run = case.run();
+    assert_eq!((run.code, run.error()), (2, "TARGET_CHANGED"), "{run:#?}");
+    // Nothing was accepted under the other address, so starting afresh loses nothing.
+    case.project.set_variable("CRM_URL", &url);
+    let run = case.project.run_with(SYNC, &["--full-resync"]);
+    assert_eq!((run.code, run.successful()), (0, [3, 0, 0]), "{run:#?}");
+    case.quiet();
 
-        let url = into_postgres(&mut case);
-        let run = case.project.run_with(SYNC, &["--full-resync"]);
-        assert_eq!((run.code, run.successful()), (0, [3, 0, 0]), "{run:#?}");
-        case.project.sql("update t set name = 'new' where id = 2");
-        sql(&url, "alter table t rename to gone");
-        let run = case.run();
-        assert_eq!((run.code, run.status()), (2, "failed"), "{run:#?}");
-        says(run.message(), &["public", "t"]);
-        sql(&url, "alter table gone rename to t");
-        case.sends([0, 1, 0]);
-    }
+    let url = into_postgres(&mut case);
+    let run = case.project.run_with(SYNC, &["--full-resync"]);
+    assert_eq!((run.code, run.successful()), (0, [3, 0, 0]), "{run:#?}");
+    case.project.sql("update t set name = 'new' where id = 2");
+    sql(&url, "alter table t rename to gone");
+    let run = case.run();
+    assert_eq!((run.code, run.status()), (2, "failed"), "{run:#?}");
+    says(run.message(), &["public", "t"]);
+    sql(&url, "alter table gone rename to t");
+    case.sends([0, 1, 0]);
 }
 
 #[test]

@@ -1,8 +1,15 @@
 //! Project files with mistakes, folders with odd names, and places that nobody can write.
 
+use tests::on_both_warehouses;
 use tests::project::{Engine, Project, levin_binary};
 
 use super::{Case, SYNC, failed, says};
+
+on_both_warehouses!(
+    a_store_that_cannot_be_written_is_said_before_anything_is_sent,
+    a_destination_folder_that_cannot_be_written_is_said,
+    a_destination_table_without_the_column_is_named_at_once
+);
 
 #[test]
 fn broken_files_are_shown_with_lines_all_at_once() {
@@ -125,85 +132,73 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-#[test]
-fn a_store_that_cannot_be_written_is_said_before_anything_is_sent() {
-    for engine in [Engine::DuckDb, Engine::Postgres] {
-        let case = Case::small(engine);
-        // Root may write every folder but those that are none.
-        for (place, word) in
-            [("sqlite:///proc/levin/store.db", "/proc/levin"), ("sqlite://levin.yml/store.db", "levin.yml")]
-        {
-            case.project.write("levin.yml", &format!("name: scenario\nstore: {place}\n"));
-            for command in ["run", "plan"] {
-                let ended = case.project.levin(&[command, SYNC]);
-                failed(&case.project, &ended, 2, "STORE_FAILED", &[word]);
-            }
+fn a_store_that_cannot_be_written_is_said_before_anything_is_sent(engine: Engine) {
+    let case = Case::small(engine);
+    // Root may write every folder but those that are none.
+    for (place, word) in
+        [("sqlite:///proc/levin/store.db", "/proc/levin"), ("sqlite://levin.yml/store.db", "levin.yml")]
+    {
+        case.project.write("levin.yml", &format!("name: scenario\nstore: {place}\n"));
+        for command in ["run", "plan"] {
+            let ended = case.project.levin(&[command, SYNC]);
+            failed(&case.project, &ended, 2, "STORE_FAILED", &[word]);
         }
-        std::fs::write(
-            case.project.path().join("garbage.db"),
-            "this is no database, and long enough to be none",
-        )
+    }
+    std::fs::write(case.project.path().join("garbage.db"), "this is no database, and long enough to be none")
         .expect("write");
-        case.project.write("levin.yml", "name: scenario\nstore: sqlite://garbage.db\n");
-        let ended = case.project.levin(&["run", SYNC]);
-        failed(&case.project, &ended, 2, "STORE_FAILED", &[]);
-        case.project.write("levin.yml", "name: scenario\nstore: mysql://localhost/x\n");
-        let ended = case.project.levin(&["run", SYNC]);
-        assert!([2, 64].contains(&ended.code), "{ended:#?}");
-        says(&ended.stderr, &["sqlite://", "postgres://"]);
-        assert_eq!(case.receiver.count(), 0);
-        case.project.write("levin.yml", "name: scenario\n");
-        case.sends([3, 0, 0]);
-        case.quiet();
-    }
+    case.project.write("levin.yml", "name: scenario\nstore: sqlite://garbage.db\n");
+    let ended = case.project.levin(&["run", SYNC]);
+    failed(&case.project, &ended, 2, "STORE_FAILED", &[]);
+    case.project.write("levin.yml", "name: scenario\nstore: mysql://localhost/x\n");
+    let ended = case.project.levin(&["run", SYNC]);
+    assert!([2, 64].contains(&ended.code), "{ended:#?}");
+    says(&ended.stderr, &["sqlite://", "postgres://"]);
+    assert_eq!(case.receiver.count(), 0);
+    case.project.write("levin.yml", "name: scenario\n");
+    case.sends([3, 0, 0]);
+    case.quiet();
 }
 
-#[test]
-fn a_destination_folder_that_cannot_be_written_is_said() {
-    for engine in [Engine::DuckDb, Engine::Postgres] {
-        let case = Case::small(engine);
-        case.project.write("destinations/crm.yml", "type: files\npath: /proc/levin-out\n");
-        case.project.write(
-            &format!("syncs/{SYNC}.yml"),
-            "model: rows\ndestination: crm\nmode: insert\nobject: \"rows-{{ run_id }}.jsonl\"\n",
-        );
-        case.fails("DESTINATION_UNUSABLE", &["/proc/levin-out"]);
-        case.project.write("destinations/crm.yml", "type: files\npath: levin.yml/out\n");
-        case.check_finds("DESTINATION_UNUSABLE", 2, &["destination crm:", "levin.yml/out"]);
-        let run = case.project.run_with(SYNC, &["--full-resync"]);
-        assert_eq!((run.code, run.error()), (2, "DESTINATION_UNUSABLE"), "{run:#?}");
-        case.project.write("destinations/crm.yml", "type: files\npath: out\n");
-        case.check_passes();
-        let run = case.project.run_with(SYNC, &["--full-resync"]);
-        assert_eq!((run.code, run.successful()), (0, [3, 0, 0]), "{run:#?}");
-    }
+fn a_destination_folder_that_cannot_be_written_is_said(engine: Engine) {
+    let case = Case::small(engine);
+    case.project.write("destinations/crm.yml", "type: files\npath: /proc/levin-out\n");
+    case.project.write(
+        &format!("syncs/{SYNC}.yml"),
+        "model: rows\ndestination: crm\nmode: insert\nobject: \"rows-{{ run_id }}.jsonl\"\n",
+    );
+    case.fails("DESTINATION_UNUSABLE", &["/proc/levin-out"]);
+    case.project.write("destinations/crm.yml", "type: files\npath: levin.yml/out\n");
+    case.check_finds("DESTINATION_UNUSABLE", 2, &["destination crm:", "levin.yml/out"]);
+    let run = case.project.run_with(SYNC, &["--full-resync"]);
+    assert_eq!((run.code, run.error()), (2, "DESTINATION_UNUSABLE"), "{run:#?}");
+    case.project.write("destinations/crm.yml", "type: files\npath: out\n");
+    case.check_passes();
+    let run = case.project.run_with(SYNC, &["--full-resync"]);
+    assert_eq!((run.code, run.successful()), (0, [3, 0, 0]), "{run:#?}");
 }
 
-#[test]
-fn a_destination_table_without_the_column_is_named_at_once() {
-    for engine in [Engine::DuckDb, Engine::Postgres] {
-        let case = Case::small(engine);
-        let url = tests::postgres::PostgresServer::start().fresh_database();
-        case.project.write("destinations/crm.yml", &format!("type: postgres\nurl: {url}\n"));
-        case.project.write(
-            &format!("syncs/{SYNC}.yml"),
-            "model: rows\ndestination: crm\nmode: mirror\nobject: public.people\n",
-        );
-        let none = case.run();
-        assert_eq!((none.code, none.successful()), (2, [0, 0, 0]), "{none:#?}");
-        says(none.message(), &["public", "people"]);
-        tests::postgres::run(&url, "create table people (id integer primary key, nam text)");
-        let run = case.run();
-        assert_eq!((run.code, run.error()), (2, "DESTINATION_FIELD_MISSING"), "{run:#?}");
-        says(run.message(), &["name", "people"]);
-        super::explained(&case.project, "DESTINATION_FIELD_MISSING");
-        case.check_finds("DESTINATION_FIELD_MISSING", 2, &["sync rows-to-crm:", "name"]);
-        tests::postgres::run(&url, "alter table people rename nam to name");
-        case.check_passes();
-        case.sends([3, 0, 0]);
-        let again = case.run();
-        assert_eq!((again.code, again.planned()), (0, [0, 0, 0]), "{again:#?}");
-    }
+fn a_destination_table_without_the_column_is_named_at_once(engine: Engine) {
+    let case = Case::small(engine);
+    let url = tests::postgres::PostgresServer::start().fresh_database();
+    case.project.write("destinations/crm.yml", &format!("type: postgres\nurl: {url}\n"));
+    case.project.write(
+        &format!("syncs/{SYNC}.yml"),
+        "model: rows\ndestination: crm\nmode: mirror\nobject: public.people\n",
+    );
+    let none = case.run();
+    assert_eq!((none.code, none.successful()), (2, [0, 0, 0]), "{none:#?}");
+    says(none.message(), &["public", "people"]);
+    tests::postgres::run(&url, "create table people (id integer primary key, nam text)");
+    let run = case.run();
+    assert_eq!((run.code, run.error()), (2, "DESTINATION_FIELD_MISSING"), "{run:#?}");
+    says(run.message(), &["name", "people"]);
+    super::explained(&case.project, "DESTINATION_FIELD_MISSING");
+    case.check_finds("DESTINATION_FIELD_MISSING", 2, &["sync rows-to-crm:", "name"]);
+    tests::postgres::run(&url, "alter table people rename nam to name");
+    case.check_passes();
+    case.sends([3, 0, 0]);
+    let again = case.run();
+    assert_eq!((again.code, again.planned()), (0, [0, 0, 0]), "{again:#?}");
 }
 
 #[test]

@@ -1,24 +1,17 @@
 //! A project on a real warehouse with a destination that the test can look into.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
 
+use orchestrator::store::{RunRecord, Store};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
+pub use tests::postgres::query;
 use tests::postgres::{self, PostgresServer};
+pub use tests::project::Engine;
+use tests::project::{Ended, Project, Running, levin_binary, levin_with_failpoints};
 
 use crate::receiver::{BAD, Receiver};
-
-/// The engine of the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    DuckDb,
-    Postgres,
-}
 
 /// The connector of the destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,19 +54,27 @@ pub struct Scene {
     /// What the model returns now.
     pub model: People,
     has_note: bool,
-    folder: tempfile::TempDir,
-    warehouse: String,
+    project: Project,
     copy: String,
     store: String,
 }
 
-/// How a process ended.
+const RUN: &[&str] = &["run", "people", "--json"];
+
+/// How a process ended: with a code or by a signal.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
     pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl From<Ended> for Ran {
+    fn from(ended: Ended) -> Self {
+        let Ended { code, stdout, stderr } = ended;
+        Self { code: (code >= 0).then_some(code), signal: (code < 0).then_some(-code), stdout, stderr }
+    }
 }
 
 impl Ran {
@@ -98,9 +99,6 @@ pub struct Trouble<'a> {
     pub points: Option<&'a str>,
 }
 
-/// The longest that one command may take; far beyond what any takes.
-const PATIENCE: Duration = Duration::from_secs(180);
-
 impl Scene {
     pub fn new(engine: Engine, target: Target) -> Self {
         Self::with(engine, target, "60s", "")
@@ -114,30 +112,18 @@ impl Scene {
 
     /// On a database of the caller's, or else on a DuckDB file.
     pub fn on(database: Option<String>, target: Target, lease: &str, destination: &str) -> Self {
-        let engine = if database.is_some() { Engine::Postgres } else { Engine::DuckDb };
-        let folder = tempfile::Builder::new().prefix("levin-crash-").tempdir().expect("a folder");
-        let receiver = Receiver::start();
-        let warehouse = database.unwrap_or_else(|| {
-            let path = folder.path().join("warehouse.duckdb");
-            duckdb::Connection::open(&path).expect("a new DuckDB file");
-            path.display().to_string()
-        });
+        let project = database.map_or_else(|| Project::new(Engine::DuckDb), Project::on_postgres);
         let copy =
             if target == Target::Postgres { PostgresServer::start().fresh_database() } else { String::new() };
         let scene = Self {
-            engine,
+            engine: project.engine(),
             target,
-            receiver,
+            receiver: Receiver::start(),
             model: People::new(),
             has_note: false,
-            folder,
-            warehouse,
+            project,
             copy,
             store: "sqlite://.levin/store.db".to_owned(),
-        };
-        let source = match engine {
-            Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n".to_owned(),
-            Engine::Postgres => format!("type: postgres\nurl: {}\n", scene.warehouse),
         };
         let (to, sync) = match target {
             Target::Http => (
@@ -168,7 +154,6 @@ impl Scene {
             }
         };
         scene.write("levin.yml", &format!("name: crash\nstore: {}\nlease: {lease}\n", scene.store));
-        scene.write("sources/wh.yml", &source);
         scene.write("models/people.yml", "source: wh\nprimary_key: id\nsql: select * from people\n");
         scene.write("destinations/to.yml", &to);
         scene.write("syncs/people.yml", &format!("model: people\ndestination: to\n{sync}"));
@@ -177,19 +162,17 @@ impl Scene {
     }
 
     pub fn path(&self, relative: &str) -> PathBuf {
-        self.folder.path().join(relative)
+        self.project.path().join(relative)
     }
 
     pub fn write(&self, relative: &str, content: &str) {
-        let path = self.path(relative);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
-        std::fs::write(path, content).expect("write a project file");
+        self.project.write(relative, content);
     }
 
     /// The address of the source's database, for a superuser.
     pub fn warehouse_url(&self) -> &str {
         assert_eq!(self.engine, Engine::Postgres);
-        &self.warehouse
+        self.project.warehouse()
     }
 
     /// The store lies there from now on, for whoever runs the project.
@@ -200,18 +183,11 @@ impl Scene {
 
     /// The DuckDB file lies elsewhere from now on.
     pub fn move_warehouse(&mut self, path: &Path) {
-        self.warehouse = path.display().to_string();
-        self.write("sources/wh.yml", &format!("type: duckdb\npath: {}\n", self.warehouse));
+        self.project.move_warehouse(path);
     }
 
     pub fn sql(&self, statements: &str) {
-        match self.engine {
-            Engine::Postgres => postgres::run(&self.warehouse, statements),
-            Engine::DuckDb => {
-                let connection = duckdb::Connection::open(&self.warehouse).expect("the DuckDB file");
-                connection.execute_batch(statements).unwrap_or_else(|e| panic!("{statements}: {e}"));
-            }
-        }
+        self.project.sql(statements);
     }
 
     /// Changes the model, here and in the warehouse.
@@ -297,27 +273,18 @@ impl Scene {
 
     /// The managed tables that are there.
     pub fn managed_tables(&self) -> Vec<String> {
-        let select = "select table_name from information_schema.tables where table_schema = 'levin_planner' order by 1";
-        match self.engine {
-            Engine::Postgres => {
-                query(&self.warehouse, select).into_iter().filter_map(|mut row| row.remove(0)).collect()
-            }
-            Engine::DuckDb => {
-                let connection = duckdb::Connection::open(&self.warehouse).expect("the DuckDB file");
-                let mut statement = connection.prepare(select).expect("a statement");
-                let names = statement.query_map([], |row| row.get(0)).expect("the tables");
-                names.collect::<Result<_, _>>().expect("their names")
-            }
-        }
+        let select = "select cast(table_name as text) from information_schema.tables
+            where table_schema = 'levin_planner' order by 1";
+        self.project.texts(select).into_iter().flatten().collect()
     }
 
     /// Runs the shipped binary.
     pub fn levin(&self, arguments: &[&str]) -> Ran {
-        self.start(&shipped(), arguments, &Trouble::default(), &[]).wait()
+        self.project.levin(arguments).into()
     }
 
     pub fn run(&self) -> Ran {
-        self.levin(&["run", "people", "--json"])
+        self.levin(RUN)
     }
 
     /// Runs the sync with the binary that has fail points.
@@ -325,74 +292,35 @@ impl Scene {
         self.start_run(trouble, more).wait()
     }
 
+    /// Starts the sync with the binary that has fail points.
     pub fn start_run(&self, trouble: &Trouble<'_>, more: &[&str]) -> Started {
-        self.start(&with_failpoints(), &["run", "people", "--json"], trouble, more)
+        let mut command = self.project.command_of(levin_with_failpoints(), &[], &[RUN, more].concat());
+        command.envs(trouble.kill_at.map(|point| ("LEVIN_KILL_AT", point)));
+        command.envs(trouble.points.map(|points| ("FAILPOINTS", points)));
+        Started(Running::start(command))
     }
 
-    pub fn start(&self, binary: &Path, arguments: &[&str], trouble: &Trouble<'_>, more: &[&str]) -> Started {
-        Self::start_in(self.folder.path(), binary, arguments, trouble, more)
-    }
-
-    /// The same project in another folder, as on another machine: it has a store of its own.
-    pub fn elsewhere(&self) -> tempfile::TempDir {
-        let there = tempfile::Builder::new().prefix("levin-elsewhere-").tempdir().expect("a folder");
-        for part in ["levin.yml", "levin.lock.yml", "sources", "models", "destinations", "syncs"] {
-            let copied = Command::new("cp").arg("-r").arg(self.path(part)).arg(there.path()).status();
-            assert!(copied.expect("run cp").success(), "{part}");
-        }
-        if self.engine == Engine::DuckDb {
-            let source = format!("type: duckdb\npath: {}\n", self.warehouse);
-            std::fs::write(there.path().join("sources/wh.yml"), source).expect("write the source");
-        }
-        there
-    }
-
-    /// Runs the shipped binary in another folder of the project.
-    pub fn start_in(
-        folder: &Path,
-        binary: &Path,
-        arguments: &[&str],
-        trouble: &Trouble<'_>,
-        more: &[&str],
-    ) -> Started {
-        let mut command = Command::new(binary);
-        command.arg("--project").arg(folder).args(arguments).args(more);
-        command.env_remove("LEVIN_KILL_AT").env_remove("FAILPOINTS");
-        if let Some(point) = trouble.kill_at {
-            command.env("LEVIN_KILL_AT", point);
-        }
-        if let Some(points) = trouble.points {
-            command.env("FAILPOINTS", points);
-        }
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}", binary.display()));
-        Started { child: Some(child) }
+    /// The same project on another machine: it has a store of its own.
+    pub fn elsewhere(&self) -> Project {
+        self.project.checkout()
     }
 
     /// The orchestrator's disk is gone, but not the project's files.
     pub fn lose_store(&self) {
-        std::fs::remove_dir_all(self.path(".levin")).expect("remove the store");
+        self.project.lose_store();
     }
 
     pub fn runs(&self) -> Vec<Value> {
-        let listed = self.levin(&["runs", "people", "--json"]);
-        assert_eq!(listed.code, Some(0), "{listed:?}");
-        listed.stdout.lines().map(|line| serde_json::from_str(line).expect("a run")).collect()
+        self.project.history()
     }
 
     /// Runs whose notes are still in the store.
     pub fn runs_with_notes(&self) -> Vec<i64> {
-        let runs: Vec<i64> = self.runs().iter().filter_map(|run| run["id"].as_i64()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let store =
-                orchestrator::store::Store::open(&self.store, self.folder.path()).await.expect("the store");
+            let store = Store::open(&self.store, self.project.path()).await.expect("the store");
             let mut noted = Vec::new();
-            for run in runs {
+            for RunRecord { id: run, .. } in store.runs(None, 10_000).await.expect("its runs") {
                 if !store.notes(run).await.expect("its notes").is_empty() {
                     noted.push(run);
                 }
@@ -402,83 +330,31 @@ impl Scene {
     }
 }
 
-/// A process under way; killed when dropped.
-pub struct Started {
-    child: Option<Child>,
+/// Starts the sync with the shipped binary, wherever the project lies.
+pub fn start_in(project: &Project, more: &[&str]) -> Started {
+    Started(Running::start(project.command_of(levin_binary(), &[], &[RUN, more].concat())))
 }
 
+/// A process under way; killed when dropped.
+pub struct Started(Running);
+
 impl Started {
-    pub fn pid(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(self.child.as_ref().expect("a process"))
+    pub fn pid(&self) -> Pid {
+        self.0.pid()
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.pid(), signal).expect("the process is there");
+    pub fn signal(&self, signal: Signal) {
+        self.0.signal(signal);
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().expect("its state").is_none())
+        self.0.is_running()
     }
 
     /// Waits for its end.
-    pub fn wait(mut self) -> Ran {
-        let mut child = self.child.take().expect("a process");
-        let pid = rustix::process::Pid::from_child(&child);
-        let reader = |mut from: Box<dyn Read + Send>| {
-            std::thread::spawn(move || {
-                let mut bytes = Vec::new();
-                from.read_to_end(&mut bytes).expect("its output");
-                String::from_utf8_lossy(&bytes).into_owned()
-            })
-        };
-        let stdout = reader(Box::new(child.stdout.take().expect("stdout")));
-        let stderr = reader(Box::new(child.stderr.take().expect("stderr")));
-        let (ended, end) = mpsc::channel();
-        std::thread::spawn(move || ended.send(child.wait()));
-        let Ok(status) = end.recv_timeout(PATIENCE) else {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            panic!("levin did not end within {PATIENCE:?}: {:?}", stderr.join());
-        };
-        let status = status.expect("its status");
-        Ran {
-            code: status.code(),
-            signal: status.signal(),
-            stdout: stdout.join().expect("stdout"),
-            stderr: stderr.join().expect("stderr"),
-        }
+    pub fn wait(self) -> Ran {
+        self.0.ended().into()
     }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Rows at an address, each column as text.
-pub fn query(url: &str, select: &str) -> Vec<Vec<Option<String>>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
-            .await
-            .unwrap_or_else(|e| panic!("{url}: {e}"));
-        let connection = tokio::spawn(connection);
-        let messages = client.simple_query(select).await.unwrap_or_else(|e| panic!("{select}: {e}"));
-        drop(client);
-        let _ = connection.await;
-        messages
-            .into_iter()
-            .filter_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => {
-                    Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
-                }
-                _ => None,
-            })
-            .collect()
-    })
 }
 
 fn number(text: &Option<String>) -> i64 {
@@ -489,31 +365,6 @@ pub fn without_nulls(fields: &mut Value) {
     if let Some(fields) = fields.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
-}
-
-pub fn shipped() -> PathBuf {
-    binary("LEVIN_BIN", "levin", "cargo build --workspace --bins")
-}
-
-pub fn with_failpoints() -> PathBuf {
-    binary(
-        "LEVIN_FAILPOINTS_BIN",
-        "failpoints/debug/levin",
-        "cargo build --workspace --bins --features orchestrator/failpoints --target-dir TARGET/failpoints",
-    )
-}
-
-/// The binary that a variable names, else the one beside this test's own folder.
-fn binary(variable: &str, fallback: &str, build: &str) -> PathBuf {
-    if let Some(path) = std::env::var_os(variable) {
-        return path.into();
-    }
-    let test = std::env::current_exe().expect("the test's own path");
-    let found =
-        test.ancestors().skip(1).take(4).map(|folder| folder.join(fallback)).find(|path| path.is_file());
-    found.unwrap_or_else(|| {
-        panic!("{variable} is not set and there is no {fallback}; `./test` builds it, or: {build}")
-    })
 }
 
 /// Whether the whole product of cases is asked for.

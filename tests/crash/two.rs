@@ -1,23 +1,17 @@
 //! Two orchestrators on one sync (I5): one runs, and whoever lost its lease sends and commits nothing.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tests::postgres::PostgresServer;
+use tests::project::Project;
 
 use crate::oracle;
 use crate::receiver::Answer;
 use crate::scene::{
-    BATCH, CONCURRENCY, Engine, Person, Ran, Scene, Started, Target, Trouble, query, shipped, with_failpoints,
+    BATCH, CONCURRENCY, Engine, Person, Ran, Scene, Started, Target, Trouble, query, start_in,
 };
-
-const RUN: &[&str] = &["run", "people", "--json"];
-
-fn run_there(folder: &Path, more: &[&str]) -> Started {
-    Scene::start_in(folder, &shipped(), RUN, &Trouble::default(), more)
-}
 
 /// A sync whose lease is as short as its requests allow, with one run behind it and much to send.
 fn with_a_short_lease() -> Scene {
@@ -50,8 +44,8 @@ fn lost_its_lease(ran: &Ran) {
     oracle::counts_add_up(&ran.report());
 }
 
-fn ends_well(scene: &Scene, folder: &Path) {
-    let again = run_there(folder, &[]).wait();
+fn ends_well(scene: &Scene, folder: &Project) {
+    let again = start_in(folder, &[]).wait();
     assert_eq!(oracle::planned(&oracle::succeeded(&again)), 0, "{again:?}");
     assert_eq!(scene.content(), oracle::expected(scene, &scene.content(), &scene.model));
     oracle::no_table_is_left_over(scene);
@@ -71,7 +65,7 @@ fn a_holder_suspended_in_the_middle_of_sending_sends_and_commits_nothing_more() 
     move_on(&mut scene);
 
     let began = Instant::now();
-    let second = run_there(other.path(), &["--wait", "60s"]).wait();
+    let second = start_in(&other, &["--wait", "60s"]).wait();
     let report = oracle::succeeded(&second);
     assert_eq!(report["settled"]["notesLost"], true, "the first one's notes are in its own store: {report}");
     assert!(began.elapsed() > Duration::from_secs(2), "a lease that may still hold is waited for");
@@ -83,7 +77,7 @@ fn a_holder_suspended_in_the_middle_of_sending_sends_and_commits_nothing_more() 
     first.signal(Signal::CONT);
     lost_its_lease(&first.wait());
     assert_eq!(scene.receiver.requests().len(), before, "the first holder sent again");
-    ends_well(&scene, other.path());
+    ends_well(&scene, &other);
 }
 
 #[test]
@@ -99,14 +93,14 @@ fn a_holder_suspended_before_its_commit_commits_nothing() {
     first.signal(Signal::STOP);
     move_on(&mut scene);
 
-    let second = run_there(other.path(), &["--wait", "60s"]).wait();
+    let second = start_in(&other, &["--wait", "60s"]).wait();
     oracle::succeeded(&second);
     assert!(first.is_running());
     let sent = scene.receiver.requests().len();
     first.signal(Signal::CONT);
     lost_its_lease(&first.wait());
     assert_eq!(scene.receiver.requests().len(), sent, "the first holder sent again");
-    ends_well(&scene, other.path());
+    ends_well(&scene, &other);
 }
 
 #[test]
@@ -121,14 +115,14 @@ fn a_second_one_is_told_that_the_sync_is_busy_or_waits() {
         let first = scene.start_run(&Trouble::default(), &[]);
         scene.receiver.wait_for_held(1);
 
-        let second = run_there(other.path(), &[]).wait();
+        let second = start_in(&other, &[]).wait();
         assert_eq!(second.code, Some(2), "{second:?}");
         assert_eq!(second.error_code().as_deref(), Some("SYNC_BUSY"), "{second:?}");
         let message = second.report()["error"]["message"].as_str().expect("a message").to_owned();
         let pid = first.pid().as_raw_nonzero().to_string();
         assert!(message.contains(&pid), "it names the holder {pid}: {message}");
 
-        let waiting = run_there(other.path(), &["--wait", "60s"]);
+        let waiting = start_in(&other, &["--wait", "60s"]);
         scene.receiver.release();
         oracle::succeeded(&first.wait());
         assert_eq!(oracle::planned(&oracle::succeeded(&waiting.wait())), 0);
@@ -142,11 +136,11 @@ fn many_at_once(scene: &mut Scene) {
     scene.edit(|people| people.extend((1..=20).map(|id| (id, Person::new(format!("{id}@first"), id)))));
     // The ids of the project are assigned once, before it is copied to other machines.
     assert_eq!(scene.levin(&["check", "--offline"]).code, Some(0));
-    let folders: Vec<_> = (0..4).map(|_| scene.elsewhere()).collect();
+    let folders: Vec<Project> = (0..4).map(|_| scene.elsewhere()).collect();
     let started: Vec<Started> = folders
         .iter()
         .enumerate()
-        .map(|(i, folder)| run_there(folder.path(), if i % 2 == 0 { &["--wait", "60s"] } else { &[] }))
+        .map(|(i, folder)| start_in(folder, if i % 2 == 0 { &["--wait", "60s"] } else { &[] }))
         .collect();
     let mut done = 0;
     for (i, ran) in started.into_iter().map(Started::wait).enumerate() {
@@ -195,7 +189,7 @@ fn the_statement_of_a_holder_that_died_is_stopped_by_the_next_one() {
     scene.edit(|people| people.extend((1..=5).map(|id| (id, Person::new(format!("{id}@first"), id)))));
     let model = "source: wh\nprimary_key: id\nsql: select id, email, score from people";
     scene.write("models/people.yml", &format!("{model} where (select true from pg_sleep(600))\n"));
-    let dead = scene.start(&with_failpoints(), RUN, &Trouble::default(), &[]);
+    let dead = scene.start_run(&Trouble::default(), &[]);
     let sleeping = "select pid from pg_stat_activity where datname = current_database() and state = 'active'
                     and application_name like 'levin%' and query like '%pg_sleep%'";
     let url = scene.warehouse_url().to_owned();

@@ -213,11 +213,20 @@ fn names_break_the_statements(engine: Engine) {
     for name in names {
         assert_eq!(fields[name], json!("v2"), "{name}");
     }
-    for (name, column) in names.iter().zip(&quoted) {
-        crm.sql(&format!("update odd set {column} = 'changed' where \"primary\" = 3"));
-        let before = crm.receiver.count();
-        crm.run_sends([0, 1, 0]);
-        assert_eq!(row(&crm.receiver.requests()[before], "3")["changed"], json!([name]));
+    // Each in a row of its own.
+    let of_its_own = (101..).zip(names.iter().zip(&quoted));
+    let rows = u32::try_from(names.len()).unwrap();
+    (101..=100 + rows).for_each(|id| insert(id, "same"));
+    crm.run_sends([rows.into(), 0, 0]);
+    for (id, (_, column)) in of_its_own.clone() {
+        crm.sql(&format!("update odd set {column} = 'changed' where \"primary\" = {id}"));
+    }
+    let before = crm.receiver.count();
+    crm.run_sends([0, rows.into(), 0]);
+    let sent = crm.receiver.since(before);
+    for (id, (name, _)) in of_its_own {
+        let request = sent.iter().find(|request| request.has(&id.to_string())).unwrap();
+        assert_eq!(row(request, &id.to_string())["changed"], json!([name]));
     }
     crm.sql("delete from odd where \"primary\" = 1");
     crm.run_sends([0, 0, 1]);

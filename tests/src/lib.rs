@@ -1,6 +1,25 @@
 //! What several of the tests here start or read.
 
 pub mod postgres;
+pub mod process;
 pub mod project;
 pub mod receiver;
 pub mod terminal;
+
+/// Runs each of these functions of an [`project::Engine`] once per warehouse, each as a test of its own.
+#[macro_export]
+macro_rules! on_both_warehouses {
+    ($($test:ident),* $(,)?) => {
+        $(mod $test {
+            #[test]
+            fn duckdb() {
+                super::$test($crate::project::Engine::DuckDb);
+            }
+
+            #[test]
+            fn postgres() {
+                super::$test($crate::project::Engine::Postgres);
+            }
+        })*
+    };
+}

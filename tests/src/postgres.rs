@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
 /// The role that must give a password; every other one is trusted.
 pub const PASSWORD_ROLE: &str = "levin_with_password";
 
@@ -220,6 +222,20 @@ impl OpenConnection {
         let done = self.runtime.block_on(self.client.batch_execute(statements));
         done.unwrap_or_else(|e| panic!("{statements}: {e}"));
     }
+}
+
+/// Rows of a SELECT, each column as text.
+///
+/// # Panics
+/// When the statement fails.
+pub fn query(url: &str, select: &str) -> Vec<Vec<Option<String>>> {
+    let messages = connected(url, select, async |client| client.simple_query(select).await);
+    let cells = |row: &SimpleQueryRow| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect();
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(cells(row)),
+        _ => None,
+    });
+    rows.collect()
 }
 
 /// Does something with a connection of its own.

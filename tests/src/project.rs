@@ -1,13 +1,15 @@
 //! A project on a real warehouse, and the real `levin` that runs it.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::postgres::{self, PostgresServer};
+pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
 use crate::receiver::Receiver;
 use crate::terminal;
 
@@ -30,17 +32,6 @@ pub struct Project {
     environment: Vec<(String, String)>,
 }
 
-/// How a command ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// The exit code; -1 when a signal ended it.
-    pub code: i32,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
 /// How a run ended, as `run --json` tells it.
 #[derive(Debug)]
 pub struct Run {
@@ -52,35 +43,8 @@ pub struct Run {
     pub stderr: String,
 }
 
-/// A `levin` that is still running.
-#[derive(Debug)]
-pub struct Running {
-    child: Child,
-    /// Standard error, as far as it was read.
-    heard: String,
-}
-
 /// Counts of added, changed and removed rows.
 pub type Counts = [u64; 3];
-
-/// The `levin` under test.
-///
-/// # Panics
-/// When there is none.
-pub fn levin_binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("LEVIN_BIN") {
-        return PathBuf::from(path);
-    }
-    let here = std::env::current_exe().expect("the test's own path");
-    // target/debug/deps/scenarios-0123 → target/debug/levin
-    let beside = here.ancestors().nth(2).map(|folder| folder.join("levin")).unwrap_or_default();
-    assert!(
-        beside.is_file(),
-        "there is no `levin` at {}: build it (cargo build --workspace) or name one in LEVIN_BIN",
-        beside.display()
-    );
-    beside
-}
 
 impl Project {
     /// A project with an empty warehouse, which its files call `wh`.
@@ -150,6 +114,16 @@ impl Project {
             copy.write("sources/wh.yml", &format!("type: duckdb\npath: {}\n", self.warehouse));
         }
         copy
+    }
+
+    /// The DuckDB file lies elsewhere from now on.
+    ///
+    /// # Panics
+    /// When the source's file cannot be written.
+    pub fn move_warehouse(&mut self, path: &Path) {
+        assert_eq!(self.engine, Engine::DuckDb);
+        self.warehouse = path.to_string_lossy().into_owned();
+        self.write("sources/wh.yml", &format!("type: duckdb\npath: {}\n", self.warehouse));
     }
 
     /// The kind of its warehouse.
@@ -262,9 +236,16 @@ impl Project {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(levin_binary());
-        command.arg("--project").arg(self.path()).args(arguments);
-        command.env_remove("RUST_BACKTRACE").env_remove("LEVIN_LOG");
+        self.command_of(levin_binary(), &[], arguments)
+    }
+
+    /// A command that is not yet started: a program, what it takes before the words for `levin`, and those.
+    pub fn command_of(&self, program: impl AsRef<OsStr>, before: &[&str], arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(before).arg("--project").arg(self.path()).args(arguments);
+        for name in ["RUST_BACKTRACE", "LEVIN_LOG", "LEVIN_KILL_AT", "FAILPOINTS"] {
+            command.env_remove(name);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
@@ -275,7 +256,7 @@ impl Project {
     /// # Panics
     /// When there is no `levin`.
     pub fn levin(&self, arguments: &[&str]) -> Ended {
-        Ended::from(self.command(arguments).output().expect("run levin"))
+        Running::start(self.command(arguments)).ended()
     }
 
     /// Runs a command on a terminal of that kind (`TERM`), to its end. What the terminal was sent, from
@@ -301,9 +282,7 @@ impl Project {
     /// # Panics
     /// When there is no `levin`.
     pub fn spawn(&self, sync: &str, arguments: &[&str]) -> Running {
-        let mut command = self.command(&["run", sync, "--json"]);
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running { child: command.spawn().expect("start levin"), heard: String::new() }
+        Running::start(self.command(&[&["run", sync, "--json"], arguments].concat()))
     }
 
     /// Runs a sync; whatever its end, its counts must add up.
@@ -314,6 +293,21 @@ impl Project {
     /// Runs a sync with more arguments; whatever its end, its counts must add up.
     pub fn run_with(&self, sync: &str, arguments: &[&str]) -> Run {
         self.spawn(sync, arguments).finish()
+    }
+
+    /// Runs every sync of the project in one process, and tells how each ended.
+    ///
+    /// # Panics
+    /// When one has no report, or its counts do not add up.
+    pub fn run_all(&self) -> BTreeMap<String, Run> {
+        let Ended { code, stdout, stderr } = self.levin(&["run", "--all", "--json"]);
+        let runs: Vec<Run> = lines(&stdout)
+            .into_iter()
+            .map(|report| Run { code, report, stderr: stderr.clone() })
+            .inspect(Run::assert_adds_up)
+            .collect();
+        let slug = |run: &Run| run.report["syncSlug"].as_str().expect("a sync").to_owned();
+        runs.into_iter().map(|run| (slug(&run), run)).collect()
     }
 
     /// Runs a sync that has nothing to do: no rows, no calls, no snapshot rows written (I3).
@@ -367,58 +361,7 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
-impl From<Output> for Ended {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
 impl Running {
-    /// Asks it to stop.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn terminate(&self) {
-        let id = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it still runs");
-    }
-
-    /// Waits until standard error says this.
-    ///
-    /// # Panics
-    /// When it ends without.
-    pub fn hears(&mut self, words: &str) {
-        let stderr = self.child.stderr.as_mut().expect("standard error is read from here only");
-        while !self.heard.contains(words) {
-            let mut bytes = [0; 1024];
-            let read = stderr.read(&mut bytes).expect("read standard error");
-            assert!(read > 0, "it ended without a word of {words:?}: {}", self.heard);
-            self.heard.push_str(&String::from_utf8_lossy(&bytes[..read]));
-        }
-    }
-
-    /// Ends it as a crash would.
-    ///
-    /// # Panics
-    /// When it has ended.
-    pub fn kill(mut self) {
-        self.child.kill().expect("it still runs");
-        let _ = self.child.wait();
-    }
-
-    /// Waits for its end, whatever it is.
-    ///
-    /// # Panics
-    /// When it cannot be waited for.
-    pub fn ended(self) -> Ended {
-        let ended = Ended::from(self.child.wait_with_output().expect("wait for levin"));
-        Ended { stderr: self.heard + &ended.stderr, ..ended }
-    }
-
     /// Waits for its end; its counts must add up.
     ///
     /// # Panics

@@ -19,7 +19,7 @@ pub struct Receiver {
     shared: Arc<Shared>,
 }
 
-type Behaviour = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+type Behaviour = Box<dyn FnMut(&Request) -> Reply + Send>;
 
 struct Shared {
     state: Mutex<State>,
@@ -49,6 +49,10 @@ pub struct Request {
     pub body: Value,
     /// Keys of the rows that an answer with 2xx took, once that answer was written.
     pub accepted: Vec<String>,
+    /// Keys of the rows that were applied, whatever was answered.
+    pub applied: BTreeSet<String>,
+    /// Those of its keys whose rows were there when it came.
+    pub held: BTreeSet<String>,
 }
 
 impl Request {
@@ -104,12 +108,7 @@ impl Reply {
         let list: Vec<Value> =
             keys.iter().map(|key| serde_json::json!({"key": key, "reason": reason})).collect();
         let body = serde_json::json!({ "rejected": list }).to_string();
-        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-        Self {
-            refused: keys.iter().map(|k| (*k).to_owned()).collect(),
-            answer: Some((200, headers, body)),
-            ..Self::accept()
-        }
+        Self::accept().but(keys).header("content-type", "application/json").saying(&body)
     }
 
     /// Applies nothing and answers with a status.
@@ -134,6 +133,13 @@ impl Reply {
     /// Reads the request, applies nothing and cuts the connection.
     pub fn cut() -> Self {
         Self { applies: false, answer: None, ..Self::accept() }
+    }
+
+    /// Without applying these rows.
+    #[must_use]
+    pub fn but(mut self, keys: &[&str]) -> Self {
+        self.refused = keys.iter().map(|k| (*k).to_owned()).collect();
+        self
     }
 
     /// With another header in the answer.
@@ -164,20 +170,41 @@ impl Reply {
 
 /// Keeps answers back until it is released.
 #[derive(Debug, Clone, Default)]
-pub struct Hold(Arc<(Mutex<bool>, Condvar)>);
+pub struct Hold(Arc<(Mutex<Held>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Held {
+    answers: usize,
+    released: bool,
+}
 
 impl Hold {
     /// Lets every answer go that waits for it, now and later.
     pub fn release(&self) {
-        *self.0.0.lock().expect("no panic while it is held") = true;
+        self.held().released = true;
         self.0.1.notify_all();
     }
 
+    /// Waits until so many answers were kept back.
+    ///
+    /// # Panics
+    /// When they do not come.
+    pub fn wait_for(&self, answers: usize) {
+        let few = |held: &mut Held| held.answers < answers;
+        let waited = self.0.1.wait_timeout_while(self.held(), PATIENCE, few);
+        let (held, waited) = waited.expect("no panic while it is held");
+        assert!(!waited.timed_out(), "{} answers were kept back, {answers} were awaited", held.answers);
+    }
+
     fn wait(&self) {
-        let mut released = self.0.0.lock().expect("no panic while it is held");
-        while !*released {
-            released = self.0.1.wait(released).expect("no panic while it is held");
-        }
+        let mut held = self.held();
+        held.answers += 1;
+        self.0.1.notify_all();
+        drop(self.0.1.wait_while(held, |held| !held.released).expect("no panic while it is held"));
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.0.lock().expect("no panic while it is held")
     }
 }
 
@@ -190,7 +217,7 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let state =
-            State { behaviour: Arc::new(|_| Reply::accept()), requests: Vec::new(), rows: BTreeMap::new() };
+            State { behaviour: Box::new(|_| Reply::accept()), requests: Vec::new(), rows: BTreeMap::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Condvar::new() });
         let receiver = Self { address, shared };
         let server = receiver.clone();
@@ -210,8 +237,8 @@ impl Receiver {
     }
 
     /// From now on, requests are dealt with like this.
-    pub fn behave(&self, behaviour: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
-        self.state().behaviour = Arc::new(behaviour);
+    pub fn behave(&self, behaviour: impl FnMut(&Request) -> Reply + Send + 'static) {
+        self.state().behaviour = Box::new(behaviour);
     }
 
     /// From now on, every row is accepted.
@@ -275,10 +302,11 @@ impl Receiver {
                 let mut state = self.state();
                 let number = state.requests.len();
                 let request = Request { number, ..request };
-                let behaviour = state.behaviour.clone();
-                let reply = behaviour(&request);
+                let reply = (state.behaviour)(&request);
+                let mut request = request;
+                request.held = request.keys().into_iter().filter(|k| state.rows.contains_key(k)).collect();
                 if reply.applies {
-                    apply(&mut state.rows, &request, &reply.refused);
+                    request.applied = apply(&mut state.rows, &request, &reply.refused);
                 }
                 state.requests.push(request);
                 self.shared.arrived.notify_all();
@@ -309,20 +337,26 @@ impl Receiver {
     }
 }
 
-fn apply(rows: &mut BTreeMap<String, Value>, request: &Request, refused: &BTreeSet<String>) {
-    for row in request.rows() {
-        let key = row["key"].as_str().unwrap_or_default().to_owned();
-        if refused.contains(&key) {
-            continue;
-        }
+/// Applies every row that is not refused, and tells their keys.
+fn apply(
+    rows: &mut BTreeMap<String, Value>,
+    request: &Request,
+    refused: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let taken = request.rows().iter().zip(request.keys()).filter(|(_, key)| !refused.contains(key));
+    let mut applied = BTreeSet::new();
+    for (row, key) in taken {
         if request.operation() == "removed" {
             rows.remove(&key);
         } else {
-            rows.insert(key, row["fields"].clone());
+            rows.insert(key.clone(), row["fields"].clone());
         }
+        applied.insert(key);
     }
+    applied
 }
 
+/// The next request; `None` when the connection ends before it is whole.
 fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -334,7 +368,9 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Req
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
-        reader.read_line(&mut line)?;
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
@@ -343,5 +379,6 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Req
     reader.read_exact(&mut body)?;
     let text = String::from_utf8_lossy(&body).into_owned();
     let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-    Ok(Some(Request { number: 0, method, path, headers, text, body, accepted: Vec::new() }))
+    let (accepted, applied, held) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    Ok(Some(Request { number: 0, method, path, headers, text, body, accepted, applied, held }))
 }
