@@ -356,7 +356,6 @@ async fn the_file_is_closed_between_statements_and_when_a_stream_ends() {
     let folder = project();
     let warehouse = warehouse(folder.path(), "30s");
     let mut session = open(&*warehouse).await;
-    let mut second = open(&*warehouse).await;
     run(&mut *session, &["create table seen (n integer)"]).await;
     let elsewhere = |expected: bool| {
         let ended = other_process(folder.path(), "write").wait_with_output().unwrap();
@@ -367,6 +366,7 @@ async fn the_file_is_closed_between_statements_and_when_a_stream_ends() {
 
     // Two readers of this process at once: the file stays shut to others until both are done.
     let many = "select * from range(10000000)";
+    let mut second = open(&*warehouse).await;
     let mut one = session.query(&sql(many)).await.unwrap();
     let mut two = second.query(&sql("select * from range(20000)")).await.unwrap();
     one.try_next().await.unwrap();

@@ -5,7 +5,7 @@ mod file;
 
 use std::fmt::{self, Debug, Formatter};
 use std::path::absolute;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use ::arrow::array::{Array, AsArray, RecordBatch};
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::arrow::travelling;
-use self::file::{Database, Location, Running};
+use self::file::{Database, Lease, Location, Running};
 use super::{
     BatchStream, Canceller, Effect, ErrorKind, Session, StepEffect, Tag, Warehouse, WarehouseError, duration,
 };
@@ -42,6 +42,8 @@ pub static DUCKDB: SourceConnector = SourceConnector {
 const PAGE_ROWS: u64 = 50_000;
 /// Batches (of some 2,000 rows) that may wait between engine and reader.
 const BATCHES_IN_FLIGHT: usize = 4;
+/// How long a session keeps the file open for its first statement.
+const FIRST_STATEMENT_WITHIN: Duration = Duration::from_millis(50);
 /// How long a file that another process holds is waited for when nobody says otherwise.
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -116,9 +118,19 @@ impl Warehouse for DuckdbWarehouse {
     }
 
     async fn session(&self, _tag: &Tag) -> Result<Box<dyn Session>, WarehouseError> {
-        let session = DuckdbSession { database: self.database.clone(), canceller: Arc::default() };
-        // Opened once and closed again: a file that is missing, held or broken shows itself here.
-        session.run(|_, _| Ok(())).await?;
+        let mut session =
+            DuckdbSession { database: self.database.clone(), canceller: Arc::default(), opened: Weak::new() };
+        // A file that is missing, held or broken shows itself here. Opening takes longer than most
+        // statements, so the first of them, which follows at once, finds it open.
+        let (running, database) = (session.start(), self.database.clone());
+        let _stop = StopOnDrop(running.clone());
+        let opened = tokio::task::spawn_blocking(move || database.lease(&running));
+        let opened = Arc::new(Mutex::new(Some(opened.await.map_err(|e| panicked(&e))??)));
+        session.opened = Arc::downgrade(&opened);
+        tokio::spawn(async move {
+            tokio::time::sleep(FIRST_STATEMENT_WITHIN).await;
+            drop(opened);
+        });
         Ok(Box::new(session))
     }
 
@@ -131,6 +143,8 @@ impl Warehouse for DuckdbWarehouse {
 struct DuckdbSession {
     database: Arc<Database>,
     canceller: Arc<CurrentWork>,
+    /// The file as the session found it, open until the first statement, which must follow soon.
+    opened: Weak<Mutex<Option<Lease>>>,
 }
 
 /// What a session does now, if anything.
@@ -160,6 +174,11 @@ impl DuckdbSession {
         running
     }
 
+    /// What the session's beginning left open, to be dropped once a lease of one's own is there.
+    fn take_opened(&self) -> Option<Lease> {
+        self.opened.upgrade().and_then(|o| o.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
+
     /// Runs work on a connection, on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
@@ -167,9 +186,10 @@ impl DuckdbSession {
     ) -> Result<T, WarehouseError> {
         let running = self.start();
         let _stop = StopOnDrop(running.clone());
-        let database = self.database.clone();
+        let (database, opened) = (self.database.clone(), self.take_opened());
         tokio::task::spawn_blocking(move || {
             let lease = database.lease(&running)?;
+            drop(opened);
             work(lease.connection(), &running)
         })
         .await
@@ -213,10 +233,12 @@ impl Session for DuckdbSession {
         let running = self.start();
         let stop = StopOnDrop(running.clone());
         let (database, select) = (self.database.clone(), select.text().to_owned());
+        let opened = self.take_opened();
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
         let reader = tokio::task::spawn_blocking(move || {
             let read = || -> Result<(), WarehouseError> {
                 let lease = database.lease(&running)?;
+                drop(opened);
                 let mut statement = lease.connection().prepare(&select).map_err(trouble)?;
                 for batch in statement.stream_arrow([]).map_err(trouble)? {
                     running.check()?;
