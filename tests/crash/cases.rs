@@ -2,8 +2,6 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tests::postgres::PostgresServer;
 
@@ -87,31 +85,20 @@ pub fn all_hold(cases: &[Case]) {
     all_of(cases, holds);
 }
 
-/// How many cases of a list go on at once: most of a case is processes that start and end.
-const AT_ONCE: usize = 3;
-
 /// The same of anything.
-pub fn all_of<T: fmt::Display + Sync>(cases: &[T], holds: impl Fn(&T) + Sync) {
+pub fn all_of<T: fmt::Display>(cases: &[T], holds: impl Fn(&T)) {
     assert!(!cases.is_empty());
-    let failed = Mutex::new(Vec::new());
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(cases.len()) {
-            scope.spawn(|| {
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| holds(case))) {
-                        let why = panic
-                            .downcast_ref::<String>()
-                            .cloned()
-                            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                            .unwrap_or_default();
-                        failed.lock().expect("no panic while it is held").push(format!("{case}: {why}"));
-                    }
-                }
-            });
+    let mut failed = Vec::new();
+    for case in cases {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| holds(case))) {
+            let why = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                .unwrap_or_default();
+            failed.push(format!("{case}: {why}"));
         }
-    });
-    let failed = failed.into_inner().expect("no panic while it was held");
+    }
     assert!(
         failed.is_empty(),
         "{} of {} cases failed:\n\n{}",
