@@ -181,10 +181,18 @@ select
   coalesce({{ col("m", key.name) }}, {{ col("k", key.name) }}) as {{ key.name }},
 {% endfor %}
 {% for c in columns %}
-  {% if matching %}case when p.part = 1 then {{ col("m", c.name) }} end as {{ c.name }}{% else %}{{ col("m", c.name) }}{% endif %},
+{% if matching %}
+  case when p.part = 1 then {{ col("m", c.name) }} end as {{ c.name }},
+{% else %}
+  {{ col("m", c.name) }},
+{% endif %}
 {% endfor %}
 {% if matching %}
-  {% if in_doubt %}case when p.part = 3 then k._levin_doubt else {{ d.pack(all, "k", snapshot) }} end{% else %}{{ d.pack(all, "k", snapshot) }}{% endif %} as _levin_previous,
+{% if in_doubt %}
+  case when p.part = 3 then k._levin_doubt else {{ d.pack(all, "k", snapshot) }} end as _levin_previous,
+{% else %}
+  {{ d.pack(all, "k", snapshot) }} as _levin_previous,
+{% endif %}
 {{ d.match_of_part() }}
 {% else %}
   {{ d.pack(all, "k", snapshot) }} as _levin_previous{{ d.row_number() }}

@@ -45,10 +45,10 @@ select
       then k._levin_version
   end as _levin_version,
   coalesce(m."id", k."id") as "id",
-case when p.part = 1 then m."email" end as "email",
-case when p.part = 1 then m."O""Brien's ltv" end as "O""Brien's ltv",
-case when p.part = 1 then m."profile" end as "profile",
-case when p.part = 3 then k._levin_doubt else struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") end as _levin_previous,
+  case when p.part = 1 then m."email" end as "email",
+  case when p.part = 1 then m."O""Brien's ltv" end as "O""Brien's ltv",
+  case when p.part = 1 then m."profile" end as "profile",
+  case when p.part = 3 then k._levin_doubt else struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") end as _levin_previous,
 case p.part when 1 then m."email" when 2 then k."email" else k._levin_doubt."email" end as _levin_match0,
   p.part = 1 and (k."id" is null or (m."id" is not null and k."id" is not null and not coalesce(m."email" = k."email", false))) as _levin_claims,
 k._levin_version is not null as _levin_doubtful

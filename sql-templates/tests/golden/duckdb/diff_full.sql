@@ -15,9 +15,9 @@ select
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."id", k."id") as "id",
-m."email",
-m."O""Brien's ltv",
-m."profile",
+  m."email",
+  m."O""Brien's ltv",
+  m."profile",
   struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous, row_number() over () as _levin_sequence
 from (
   select * from (

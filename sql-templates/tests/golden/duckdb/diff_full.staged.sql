@@ -29,7 +29,7 @@ select
   cast(null as text) as _levin_version,
   coalesce(m."tenant", k."tenant") as "tenant",
   coalesce(m."id", k."id") as "id",
-m."email",
+  m."email",
   struct_pack("tenant" := k."tenant", "id" := k."id", "email" := k."email") as _levin_previous, row_number() over () as _levin_sequence
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m

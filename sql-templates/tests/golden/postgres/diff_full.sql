@@ -16,9 +16,9 @@ select
   end as _levin_changed,
   cast(null as text) as _levin_version,
   coalesce(m."id", k."id") as "id",
-m."email",
-m."O""Brien's ltv",
-m."profile",
+  m."email",
+  m."O""Brien's ltv",
+  m."profile",
   row(k."id", k."email", k."O""Brien's ltv", k."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
 from (
   select * from (
