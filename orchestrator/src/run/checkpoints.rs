@@ -20,6 +20,23 @@ pub(super) struct Commits {
     pub(super) checkpoint: i64,
 }
 
+impl Commits {
+    /// The table of outcomes that this commit reads, made and filled; none when every row was accepted.
+    async fn write_outcomes(
+        self,
+        session: &mut dyn Session,
+        run: &Run<'_>,
+        exceptions: &[NotedException],
+    ) -> Result<Option<TableRef>, Error> {
+        if exceptions.is_empty() {
+            return Ok(None);
+        }
+        let table = run.tables.outcomes(&format!("{}_{}", self.generation, self.checkpoint));
+        commit::write_outcomes(session, run, &table, exceptions).await?;
+        Ok(Some(table))
+    }
+}
+
 /// What the commits of one diff have in common.
 pub(super) struct FinalFacts<'a> {
     pub(super) diff: &'a Diff,
@@ -94,12 +111,8 @@ pub(super) async fn finish(
         let (piece, rest) = left.split_at(left.len().min(commit::MOST_RANGES));
         left = rest;
         let last = left.is_empty();
-        let outcomes = run.tables.outcomes(&format!("{}_{}", commits.generation, commits.checkpoint));
-        let outcomes = (!exceptions.is_empty()).then_some(outcomes);
-        if let Some(table) = &outcomes {
-            drop_later.push(table.clone());
-            commit::write_outcomes(session.as_mut(), run, table, &exceptions).await?;
-        }
+        let outcomes = commits.write_outcomes(session.as_mut(), run, &exceptions).await?;
+        drop_later.extend(outcomes.clone());
         let commit_facts = CommitFacts {
             last,
             complete,
@@ -162,12 +175,7 @@ impl Checkpoint for Checkpoints<'_, '_> {
         let exceptions = ledger.exceptions();
         let ranges = ledger.ranges();
         for piece in ranges.chunks(commit::MOST_RANGES) {
-            let outcomes =
-                run.tables.outcomes(&format!("{}_{}", self.commits.generation, self.commits.checkpoint));
-            let outcomes = (!exceptions.is_empty()).then_some(outcomes);
-            if let Some(table) = &outcomes {
-                commit::write_outcomes(session.as_mut(), run, table, exceptions).await?;
-            }
+            let outcomes = self.commits.write_outcomes(session.as_mut(), run, exceptions).await?;
             let facts = CommitFacts {
                 outcomes: outcomes.clone(),
                 ..self.facts.commit(run, self.state, *self.commits, piece)

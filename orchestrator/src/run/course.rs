@@ -27,15 +27,9 @@ pub(super) struct Course {
 }
 
 impl Course {
-    pub(super) fn report(
-        &self,
-        run: &Run<'_>,
-        stages: BTreeMap<String, f64>,
-        error: Option<Error>,
-    ) -> RunReport {
+    /// Rows that were planned and did not come to an end of their own.
+    fn aborted(&self) -> OperationCounts {
         let delivered = &self.delivered;
-        let error = error.or_else(|| delivered.stop.clone());
-        let cancelled = run.cancel.is_cancelled();
         let mut aborted = OperationCounts::default();
         for operation in Operation::ALL {
             *aborted.of_mut(operation) = self
@@ -45,16 +39,35 @@ impl Course {
         }
         // Only removals give way to other rows.
         aborted.removed_count = aborted.removed_count.saturating_sub(delivered.superseded);
+        aborted
+    }
+
+    /// How the run ended, or would if it ended now.
+    fn status(&self, run: &Run<'_>, error: Option<&Error>) -> Status {
+        let delivered = &self.delivered;
+        let aborted = self.aborted().total();
         let skipped = if run.sync.not_found == OnNotFound::Skip { delivered.not_found } else { 0 };
         let set_aside = self.counts.map_or(0, |c| c.duplicate_keys + c.null_keys);
-        let status = match &error {
+        match error {
             Some(e) if e.code == ErrorCode::Cancelled => Status::Cancelled,
             Some(_) => Status::Failed,
-            None if cancelled && aborted.total() > 0 => Status::Cancelled,
-            None if aborted.total() > 0 => Status::Failed,
+            None if run.cancel.is_cancelled() && aborted > 0 => Status::Cancelled,
+            None if aborted > 0 => Status::Failed,
             None if delivered.failed.total() > skipped || set_aside > 0 => Status::Warning,
             None => Status::Success,
-        };
+        }
+    }
+
+    pub(super) fn report(
+        &self,
+        run: &Run<'_>,
+        stages: BTreeMap<String, f64>,
+        error: Option<Error>,
+    ) -> RunReport {
+        let delivered = &self.delivered;
+        let error = error.or_else(|| delivered.stop.clone());
+        let aborted = self.aborted();
+        let status = self.status(run, error.as_ref());
         let exit = match (&error, status) {
             // A code of single rows, such as a duplicate key, may end a whole run too.
             (Some(e), _) if e.code.exit() == Exit::Rejected => Exit::Failed,
@@ -112,13 +125,10 @@ pub(super) async fn audit(run: &Run<'_>, session: &mut dyn Session, course: &Cou
         return;
     }
     let error = error.or(delivered.stop.as_ref());
-    let ended = delivered.ended() == course.planned.total();
-    let status = match error {
-        Some(e) if e.code == ErrorCode::Cancelled => "cancelled",
-        Some(_) => "failed",
-        None if ended => "succeeded",
-        None if run.cancel.is_cancelled() => "cancelled",
-        None => "failed",
+    let status = match course.status(run, error) {
+        Status::Success | Status::Warning => "succeeded",
+        Status::Cancelled => "cancelled",
+        Status::Failed => "failed",
     };
     let error_text = error.map(|e| format!("{}: {}", e.code, e.message));
     let (started, finished) = (run.started_text(), text_of(Utc::now()));

@@ -10,7 +10,7 @@ use connectors::outcome::{DeliveryError, Exchange, Rejection, RowOutcome};
 use connectors::retry::{RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
 use connectors::warehouse::Session;
 use futures::TryStreamExt;
-use sql_templates::{DeliverFacts, DiffShape, Statement};
+use sql_templates::{DeliverFacts, DiffShape, Shape, Statement, SyncTables};
 use tokio::task::JoinSet;
 
 use super::Run;
@@ -147,6 +147,21 @@ pub async fn deliver(
     outcome.and(drained).and(closing)
 }
 
+/// The tables in which rows of an operation look for removals that had to come first, if any had to.
+pub fn waits<'a>(
+    run: &'a Run<'_>,
+    shape: &Shape,
+    diff_shape: DiffShape,
+    operation: Operation,
+    sent: &[Operation],
+) -> Option<&'a SyncTables> {
+    let waits = !shape.matching.is_empty()
+        && diff_shape == DiffShape::Full
+        && operation != Operation::Removed
+        && sent.contains(&Operation::Removed);
+    waits.then_some(&run.tables)
+}
+
 struct Dispatch<'a, 'b> {
     run: &'a Run<'b>,
     lease: &'a Lease,
@@ -233,11 +248,7 @@ impl Dispatch<'_, '_> {
             previous: if operation == Operation::Changed { &shipment.described.needed.previous } else { &[] },
             after: None,
             limit: None,
-            waits: (shipment.claims()
-                && operation != Operation::Removed
-                && shipment.diff.shape == DiffShape::Full)
-                .then_some(&run.tables)
-                .filter(|_| shipment.sent.contains(&Operation::Removed)),
+            waits: waits(run, &shape, shipment.diff.shape, operation, shipment.sent),
         };
         let full = shipment.diff.shape == DiffShape::Full;
         let page = run.warehouse().page_rows();

@@ -323,19 +323,18 @@ async fn execute_with_lease<'a>(
     run.sync.destination.destination.validate(&spec)?;
     let target = run.sync.destination.destination.target(&spec);
     let change = prepare::change_of_snapshot(run, state, &described, &target)?;
-    let reshape = match (&change, &state.definition) {
-        (Change::Reshape(change), Some(was)) => {
-            Some(reshape::possible(session.as_mut(), run, scope, was, change).await?)
-        }
+    let change = reshape::possible(session.as_mut(), run, scope, state.definition.as_ref(), change).await?;
+    let reshape = match &change {
+        Change::Reshape(reshape) => Some(reshape),
         _ => None,
     };
-    if reshape.as_ref().is_some_and(|reshape| !reshape.due.is_empty()) {
+    if reshape.is_some_and(|reshape| !reshape.due.is_empty()) {
         state.due_before = state.due_before.max(1);
     }
     // What the snapshot's rows mean changes only after the guards have passed.
     let meaning = state.definition.as_ref().map_or(described.definition.meaning, |was| was.meaning);
     let definition = Definition { meaning, ..described.definition.clone() }.text();
-    let before = reshape.as_ref().map_or_else(Vec::new, |reshape| {
+    let before = reshape.map_or_else(Vec::new, |reshape| {
         let mut statements = reshape::statements(scope, reshape);
         statements.push(Statement::Define {
             tables: &run.tables,

@@ -115,13 +115,9 @@ pub async fn rehearse(
         Some(state) => prepare::change_of_snapshot(&run, state, &described, &target)?,
         None => Change::Fresh,
     };
-    let change = match (change, state.as_ref().and_then(|state| state.definition.as_ref())) {
-        (Change::Reshape(change), Some(was)) => {
-            let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
-            Change::Reshape(reshape::possible(session.as_mut(), &run, scope, was, &change).await?)
-        }
-        (change, _) => change,
-    };
+    let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
+    let was = state.as_ref().and_then(|state| state.definition.as_ref());
+    let change = reshape::possible(session.as_mut(), &run, scope, was, change).await?;
     let rehearsal = Rehearsal {
         run: &run,
         described: &described,

@@ -5,7 +5,7 @@ use connectors::warehouse::{Effect, ErrorKind, Session};
 use sql_templates::{Atomicity, SnapshotPart, Statement, SyncScope, script};
 
 use super::Run;
-use super::definition::{Definition, Reshape};
+use super::definition::{Change, Definition, Reshape};
 use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
 
@@ -40,20 +40,20 @@ pub async fn possible(
     session: &mut dyn Session,
     run: &Run<'_>,
     scope: SyncScope<'_>,
-    was: &Definition,
-    change: &Reshape,
-) -> Result<Reshape, Error> {
+    was: Option<&Definition>,
+    change: Change,
+) -> Result<Change, Error> {
+    let (Change::Reshape(mut tried), Some(was)) = (change.clone(), was) else { return Ok(change) };
     let keys = scope.shape.keys.len();
-    let mut tried = change.clone();
     loop {
         if tried.columns.iter().all(|c| c.cast.is_none()) {
-            return Ok(tried);
+            return Ok(Change::Reshape(tried));
         }
         let rehearsal = script(run.dialect(), Atomicity::Rehearsal, &statements(scope, &tried))?;
         match session.execute(&rehearsal).await {
             Ok(effect) => {
                 keys_stayed_one_to_one(run, &effect)?;
-                return Ok(tried);
+                return Ok(Change::Reshape(tried));
             }
             Err(e) if e.kind == ErrorKind::UniqueViolation => return Err(not_one_to_one(run)),
             Err(e) if matches!(e.kind, ErrorKind::Data | ErrorKind::Invalid) => {

@@ -8,6 +8,7 @@ use sql_templates::{
 };
 
 use super::definition::Meaning;
+use super::deliver::waits;
 use super::diff::{DiffQuestion, diff_script};
 use super::lease::Cancel;
 use super::model::describe;
@@ -118,9 +119,7 @@ pub async fn statements_of(
                         },
                         after: run.warehouse().page_rows().map(|_| 0),
                         limit: run.warehouse().page_rows(),
-                        waits: (!shape.matching.is_empty() && !first && *operation != Operation::Removed)
-                            .then_some(&run.tables)
-                            .filter(|_| sent.contains(&Operation::Removed)),
+                        waits: waits(&run, &shape, diff_shape, *operation, &sent),
                     })
                     .collect();
                 let mut statements = vec![Statement::BeginDelivery {
