@@ -42,6 +42,11 @@ impl Course {
         aborted
     }
 
+    /// Every planned row came to an end of its own: counted, not inferred from the absence of trouble.
+    pub(super) fn everything_ended(&self) -> bool {
+        self.delivered.ended() == self.planned.total()
+    }
+
     /// How the run ended, or would if it ended now.
     fn status(&self, run: &Run<'_>, error: Option<&Error>) -> Status {
         let delivered = &self.delivered;

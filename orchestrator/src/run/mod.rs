@@ -257,7 +257,7 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
     let outcome = execute_with_lease(run, course, clock, &mut session, &lease, &mut state).await;
     // The lease is given up whatever happened; if that fails it runs out by itself.
     let ran = outcome.is_ok();
-    let complete = ran && course.delivered.ended() == course.planned.total();
+    let complete = ran && course.everything_ended();
     let queried = course.counts.filter(|_| complete).and_then(|c| i64::try_from(c.queried).ok());
     let tidy = if outcome.is_err() || lease.is_lost() || course.untidy {
         tidy(run, lease.generation()).await
@@ -426,8 +426,7 @@ async fn execute_with_lease<'a>(
             Ok(())
         };
         let ledger = std::mem::take(&mut course.delivered.ledger);
-        // Counted, not inferred from the absence of trouble.
-        let complete = result.is_ok() && course.delivered.ended() == course.planned.total();
+        let complete = result.is_ok() && course.everything_ended();
         // What broke off is settled from its note, which a last commit would make superfluous.
         if !course.delivered.broken_off
             && needs_commit(run, &diff, state, &ledger, course.planned.total() > 0)

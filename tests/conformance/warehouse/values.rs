@@ -27,6 +27,14 @@ pub struct Truth {
     pub pairs: &'static [(&'static str, &'static str, bool, &'static str)],
 }
 
+const fn truth(
+    engine_type: &'static str,
+    logical: LogicalType,
+    pairs: &'static [(&'static str, &'static str, bool, &'static str)],
+) -> Truth {
+    Truth { engine_type, logical, pairs }
+}
+
 fn truths(bench: &Bench) -> Vec<&'static Truth> {
     match bench.engine() {
         "duckdb" => duckdb_types::TRUTHS.iter().collect(),

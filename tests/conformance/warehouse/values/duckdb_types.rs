@@ -2,15 +2,7 @@
 
 use sql_templates::LogicalType as L;
 
-use super::Truth;
-
-const fn truth(
-    engine_type: &'static str,
-    logical: L,
-    pairs: &'static [(&'static str, &'static str, bool, &'static str)],
-) -> Truth {
-    Truth { engine_type, logical, pairs }
-}
+use super::{Truth, truth};
 
 /// What is true of DuckDB's types.
 pub const TRUTHS: &[Truth] = &[
