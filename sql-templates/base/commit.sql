@@ -14,12 +14,12 @@ create table {{ outcomes }} (
 {% macro doubt() %}
 {{ step("doubt what may have been sent") }}
 insert into {{ outcomes }}
-select f._levin_sequence, 'in_doubt', true, 'INTERRUPTED', {% if among is none %}'the notes of this delivery are lost'{% else %}'no answer came'{% endif +%}
+select {{ d.sequence("f") }}, 'in_doubt', true, 'INTERRUPTED', {% if among is none %}'the notes of this delivery are lost'{% else %}'no answer came'{% endif +%}
 from {{ diff }} as f
-where {% if among is not none %}({% for range in among %}{% if shape == "full" %}(f._levin_operation = {{ range.operation }} and {% endif %}f._levin_sequence between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %})
+where {% if among is not none %}({% for range in among %}{% if shape == "full" %}(f._levin_operation = {{ range.operation }} and {% endif %}{{ d.sequence("f") }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %})
 {% else %}not exists (
   select 1 from {{ snapshot }} as s
-  where s._levin_generation = {{ diff_generation }} and s._levin_sequence = f._levin_sequence and {{ d.same_key(keys, "s", "f") }}
+  where s._levin_generation = {{ diff_generation }} and {{ d.same_key(keys, "s", "f") }}
 )
 {% if matching %}
   and f._levin_claim is null
@@ -42,15 +42,15 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 
 {# Rows of the diff that were accepted: their delivery has ended, and not as an exception. #}
 {% macro accepted(alias) %}
-({% for range in ranges %}{% if shape == "full" %}({{ col(alias, "_levin_operation") }} = {{ range.operation }} and {% endif %}{{ col(alias, "_levin_sequence") }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
+({% for range in ranges %}{% if shape == "full" %}({{ col(alias, "_levin_operation") }} = {{ range.operation }} and {% endif %}{{ d.sequence(alias) }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
 {% if exceptions %}
-    and not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ col(alias, "_levin_sequence") }})
+    and not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence(alias) }})
 {% endif %}
 {% endmacro %}
 
 {# What a row version id is made of: the delivery, or the one in doubt that it repeats. #}
 {% macro version(alias) %}
-{% set own %}'{{ diff_generation }}.' || {{ d.text(col(alias, "_levin_sequence")) }}{% endset %}
+{% set own %}'{{ diff_generation }}.' || {{ d.text(d.sequence(alias)) }}{% endset %}
 {% if shape == "full" %}coalesce({{ col(alias, "_levin_version") }}, {{ own }}){% else %}{{ own }}{% endif %}
 {% endmacro %}
 
@@ -118,16 +118,16 @@ where generation = {{ generation }}
 insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.code, o.reason,
-  coalesce(r._levin_attempts, 0) + case when r._levin_run = {{ run }} and r._levin_sequence = f._levin_sequence then 0 else 1 end, 1, {{ run }}, f._levin_sequence,
+  coalesce(r._levin_attempts, 0) + case when r._levin_run = {{ run }} and r._levin_sequence = {{ d.sequence("f") }} then 0 else 1 end, 1, {{ run }}, {{ d.sequence("f") }},
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ outcomes }} as o
-join {{ diff }} as f on f._levin_sequence = o.sequence
+join {{ diff }} as f on {{ d.sequence("f") }} = o.sequence
 left join {{ rejections }} as r on {{ d.same_rejection("r", "f") }}
 where o.outcome = 'rejected'
 {% if matching and shape == "full" %}
   and not exists (
-    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = g._levin_sequence
-    where p.outcome = 'rejected' and g._levin_sequence > f._levin_sequence and {{ d.same_key(keys, "g", "f") }}
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = {{ d.sequence("g") }}
+    where p.outcome = 'rejected' and {{ d.sequence("g") }} > {{ d.sequence("f") }} and {{ d.same_key(keys, "g", "f") }}
   )
 {% endif %}
 {{ d.forget_older_rejections() }}
@@ -190,7 +190,7 @@ where exists (
 {{ step("replace older doubts") }}
 delete from {{ doubts }} as t
 where exists (
-  select 1 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
+  select 1 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = {{ d.sequence("f") }}
   where o.in_doubt and {{ d.same_key(keys, "f", "t") }}
 )
 {{ step("write the doubts") }}
@@ -201,12 +201,12 @@ select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}
 {% endfor %}
 
   {{ diff_generation }}, {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, {{ d.version("f") }}
-from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
+from {{ diff }} as f join {{ outcomes }} as o on o.sequence = {{ d.sequence("f") }}
 where o.in_doubt
 {% if matching and shape == "full" %}
   and not (f._levin_operation = 'removed' and f._levin_changed is null and exists (
-    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = g._levin_sequence
-    where p.in_doubt and g._levin_sequence <> f._levin_sequence and {{ d.same_key(keys, "g", "f") }}
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = {{ d.sequence("g") }}
+    where p.in_doubt and {{ d.sequence("g") }} <> {{ d.sequence("f") }} and {{ d.same_key(keys, "g", "f") }}
   ))
 {% endif %}
 {% endif %}
@@ -215,16 +215,23 @@ where o.in_doubt
 {% macro apply_accepted() %}
 {{ step("take accepted rows out of the snapshot") }}
 delete from {{ snapshot }} as t
+{% if matching and shape == "full" %}
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
-    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %}){% if matching and shape == "full" +%}
-    and {{ d.same_record("f", "t") }}{% endif +%}
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %})
+    and {{ d.same_record("f", "t") }}
 )
+{% else %}
+where {{ d.whole_key(keys, "t") }} in (
+  select {{ d.key_columns("f") }} from {{ diff }} as f
+  where {{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif +%}
+)
+{% endif %}
 {% if ranges %}
 {{ step("put accepted rows into the snapshot") }}
 insert into {{ snapshot }}
-select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}{{ diff_generation }}, f._levin_sequence
+select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}{{ diff_generation }}
 from {{ diff }} as f
 where {{ d.accepted("f") }}
 {% if shape == "full" %}
@@ -233,10 +240,10 @@ where {{ d.accepted("f") }}
 {% endif %}
 {% endmacro %}
 
-{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. With claims
-   it has a column more, and is copied. #}
+{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. Where it has
+   columns that the snapshot has not, and cannot lose them here, it is copied. #}
 {% macro adopt_diff() %}
-{% if matching %}
+{% if not adoptable %}
 {{ step("empty the snapshot") }}
 delete from {{ snapshot }} as t
 {% if keep_set_aside %}
@@ -244,21 +251,25 @@ where not exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "
 {% endif %}
 {{ step("put the rows into the snapshot") }}
 insert into {{ snapshot }}
-select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}f._levin_generation, f._levin_sequence
+select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}f._levin_generation
 from {{ diff }} as f
 {% if exceptions %}
-where not exists (select 1 from {{ outcomes }} as o where o.sequence = f._levin_sequence)
+where not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence("f") }})
 {% endif %}
 {% else %}
 {% if exceptions %}
 {{ step("leave out what was not accepted") }}
 delete from {{ diff }} as t
-where exists (select 1 from {{ outcomes }} as o where o.sequence = t._levin_sequence)
+where exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence("t") }})
+{% endif %}
+{% if not row_ids %}
+{{ step("forget the sequences") }}
+alter table {{ diff }} drop column _levin_sequence
 {% endif %}
 {% if keep_set_aside %}
 {{ step("keep what was known of keys set aside") }}
 insert into {{ diff }}
-select {% for c in all %}{{ col("s", c.name) }}, {% endfor %}s._levin_generation, s._levin_sequence
+select {% for c in all %}{{ col("s", c.name) }}, {% endfor %}s._levin_generation
 from {{ snapshot }} as s
 where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", "s") }})
 {% endif %}

@@ -14,7 +14,7 @@ set delivering = {{ generation }},
 where generation = {{ generation }}
 {% endmacro %}
 
-{# The rows of one operation. Engines that read in pages ask with `after` and `limit`. #}
+{# The rows of one operation. Engines that read in pages ask with `after` and `through`. #}
 {% macro deliver() %}
 {{ step("deliver " ~ operation, "rows") }}
 {{ d.delivered_rows() }}

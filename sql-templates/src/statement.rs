@@ -27,6 +27,8 @@ pub enum Statement<'a> {
     CreateState { tables: &'a SyncTables, project: &'a str, sync_id: i64, slug: &'a str, generation: i64 },
     /// The state's row.
     ReadState { tables: &'a SyncTables },
+    /// The snapshot as it is, to be described.
+    Snapshot { tables: &'a SyncTables },
     /// A new generation, if nobody holds the lease (or the holder is known to be gone).
     TakeLease {
         tables: &'a SyncTables,
@@ -123,6 +125,7 @@ impl Statement<'_> {
             Self::CreateSchemas { .. } => "create_schemas",
             Self::CreateState { .. } => "create_state",
             Self::ReadState { .. } => "read_state",
+            Self::Snapshot { .. } => "snapshot_rows",
             Self::TakeLease { .. } => "take_lease",
             Self::RenewLease { .. } => "renew_lease",
             Self::ReleaseLease { .. } => "release_lease",
@@ -191,6 +194,7 @@ impl Statement<'_> {
                 ("sync_slug", text(slug)?),
             ],
             Self::ReadState { tables } => vec![("state", table(&tables.state()))],
+            Self::Snapshot { tables } => vec![("snapshot", table(&tables.snapshot()))],
             Self::TakeLease { tables, slug, generation, holder, lease_seconds, replace_holder } => vec![
                 ("state", table(&tables.state())),
                 ("sync_slug", text(slug)?),
@@ -222,11 +226,9 @@ impl Statement<'_> {
             Self::Reshape { scope, part, columns, due } => {
                 let tables = scope.tables;
                 let (what, from, extras) = match part {
-                    SnapshotPart::Snapshot => (
-                        "the snapshot",
-                        tables.snapshot(),
-                        &["_levin_generation", "_levin_sequence"] as &[&str],
-                    ),
+                    SnapshotPart::Snapshot => {
+                        ("the snapshot", tables.snapshot(), &["_levin_generation"] as &[&str])
+                    }
                     SnapshotPart::Doubts => (
                         "the doubts",
                         tables.doubts(),
@@ -276,6 +278,7 @@ impl Statement<'_> {
                 ("keys", columns_value(&shape.keys, dialect)),
                 ("columns", columns_value(&shape.columns, dialect)),
                 ("matching", columns_value(&shape.matching, dialect)),
+                ("row_ids", row_ids(shape, dialect)),
                 ("waits", Value::from(facts.waits.is_some())),
                 ("snapshot", facts.waits.map_or(Value::from(()), |tables| table(&tables.snapshot()))),
                 ("doubts", facts.waits.map_or(Value::from(()), |tables| table(&tables.doubts()))),
@@ -285,6 +288,7 @@ impl Statement<'_> {
                 ("shape", Value::from(facts.diff_shape.name())),
                 ("diff", table(&facts.diff)),
                 ("after", Value::from(facts.after)),
+                ("through", Value::from(facts.through)),
                 ("limit", Value::from(facts.limit)),
             ],
             Self::SetAsideSamples { shape, set_aside, limit } => vec![
@@ -420,6 +424,7 @@ fn diff_values(
         ("due_before", Value::from(facts.due_before)),
         ("resync", Value::from(facts.resync)),
         ("sorted", Value::from(facts.sorted)),
+        ("by_hash", Value::from(facts.by_hash)),
         ("every_mark", text(&"1".repeat(marks))?),
         ("no_mark", text(&"0".repeat(marks))?),
     ]);
@@ -462,6 +467,7 @@ fn commit_values(
         ("had_doubts", Value::from(facts.had_doubts)),
         ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
         ("adopt", Value::from(facts.adopt)),
+        ("adoptable", Value::from(adoptable(scope.shape, dialect))),
         ("keep_set_aside", Value::from(facts.keep_set_aside && facts.set_aside.is_some())),
         ("reset", Value::from(facts.reset)),
         ("due_before", Value::from(facts.due_before)),
@@ -493,7 +499,23 @@ fn scope_values(scope: &SyncScope<'_>, dialect: Dialect) -> Vec<(&'static str, V
         ("columns", columns_value(&scope.shape.columns, dialect)),
         ("all", all_columns(scope.shape, dialect)),
         ("matching", columns_value(&scope.shape.matching, dialect)),
+        ("row_ids", row_ids(scope.shape, dialect)),
     ]
+}
+
+/// Whether the table of a first diff can become the snapshot: it has no claims, and no sequences or an engine that
+/// drops a column beside other changes of the table.
+fn adoptable(shape: &Shape, dialect: Dialect) -> bool {
+    let hidden = dialect.facts().row_ids.is_some() && row_ids(shape, dialect).is_none();
+    shape.matching.is_empty() && !hidden
+}
+
+/// The engine's numbers of a table's rows, unless a column of the model hides them.
+fn row_ids(shape: &Shape, dialect: Dialect) -> Value {
+    let name = dialect.facts().row_ids.as_ref();
+    let hidden =
+        |name: &String| shape.keys.iter().chain(&shape.columns).any(|c| c.name.eq_ignore_ascii_case(name));
+    name.filter(|name| !hidden(name)).map_or(Value::from(()), |name| ident(&Ident(name.clone())))
 }
 
 fn ident(ident: &Ident) -> Value {

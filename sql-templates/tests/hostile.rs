@@ -55,6 +55,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         due_before: Some(3),
         resync: true,
         sorted: true,
+        by_hash: true,
     };
     let sent = [text, text];
     let commit = CommitFacts {
@@ -83,6 +84,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         operation,
         previous: &shape.columns,
         after: Some(1),
+        through: Some(2),
         limit: Some(2),
         waits: Some(&tables),
     };

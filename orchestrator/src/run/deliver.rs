@@ -14,7 +14,7 @@ use sql_templates::{DeliverFacts, DiffShape, Shape, Statement, SyncTables};
 use tokio::task::JoinSet;
 
 use super::Run;
-use super::batches::{Cutter, Place, last_sequence};
+use super::batches::{BEFORE_THE_FIRST, Cutter, Place};
 use super::differences::Diff;
 use super::lease::Lease;
 use super::ledger::Ledger;
@@ -247,35 +247,31 @@ impl Dispatch<'_, '_> {
             operation: operation.name(),
             previous: if operation == Operation::Changed { &shipment.described.needed.previous } else { &[] },
             after: None,
+            through: None,
             limit: None,
             waits: waits(run, &shape, shipment.diff.shape, operation, shipment.sent),
         };
         let full = shipment.diff.shape == DiffShape::Full;
         let page = run.warehouse().page_rows();
-        let mut after = None;
-        'pages: loop {
-            let facts =
-                DeliverFacts { after: page.map(|_| after.unwrap_or(0)), limit: page, ..facts.clone() };
+        let last = i64::try_from(shipment.diff.counts.differing()).unwrap_or(i64::MAX);
+        let mut after = BEFORE_THE_FIRST;
+        'pages: while after < last {
+            let through = page.map(|rows| after.saturating_add_unsigned(rows));
+            let facts = DeliverFacts { after: page.map(|_| after), through, ..facts.clone() };
             let select = Statement::Deliver { shape: &shape, facts: &facts }.sql(run.dialect())?;
             let mut session = run.session("deliver").await?;
-            let mut rows_of_page = 0;
-            let pages: Vec<RecordBatch>;
-            if page.is_some() {
+            if let Some(through) = through {
                 // The engine must not stay open while requests are under way.
-                pages = session.query(&select).await?.try_collect().await?;
+                let rows: Vec<RecordBatch> = session.query(&select).await?.try_collect().await?;
                 drop(session);
-                for rows in &pages {
-                    rows_of_page += rows.num_rows() as u64;
-                    after = last_sequence(rows)?.or(after);
-                    for piece in cutter.push(rows.clone())? {
+                after = through;
+                for rows in rows {
+                    for piece in cutter.push(rows)? {
                         self.send(operation, full, &piece, &mut place, shipment, checkpoint).await?;
                         if self.is_stopped() {
                             break 'pages;
                         }
                     }
-                }
-                if rows_of_page < page.unwrap_or_default() {
-                    break;
                 }
             } else {
                 self.send_stream(

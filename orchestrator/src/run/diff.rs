@@ -4,6 +4,7 @@ use connectors::warehouse::{ErrorKind, Session};
 use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Shape, Statement, SyncScope, TableRef, script};
 
 use super::Run;
+use super::definition::Definition;
 use super::differences::{Diff, read_counts};
 use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
@@ -28,6 +29,24 @@ pub struct DiffQuestion<'a> {
     pub due_before: Option<i64>,
     /// Due rows are sent as added.
     pub resync: bool,
+    /// Every column has the same type in model and snapshot: see [`alike`].
+    pub alike: bool,
+}
+
+/// Whether every column of the snapshot has the type that it has in the model. A snapshot keeps a wider
+/// type that a column once had, so only the warehouse knows. Not asked where nothing depends on it.
+pub async fn alike(session: &mut dyn Session, run: &Run<'_>, definition: &Definition) -> Result<bool, Error> {
+    if !run.dialect().facts().hashes_first {
+        return Ok(false);
+    }
+    let snapshot = Statement::Snapshot { tables: &run.tables }.sql(run.dialect())?;
+    // A snapshot that cannot be described is the diff's to complain of.
+    let Ok(stored) = session.describe(&snapshot).await else { return Ok(false) };
+    Ok(definition
+        .keys
+        .iter()
+        .chain(&definition.columns)
+        .all(|column| stored.iter().any(|s| s.name == column.name && s.engine_type == column.engine_type)))
 }
 
 /// The script of a diff; `careful` copies the model first and sets null and duplicate keys aside.
@@ -61,6 +80,10 @@ fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
         due_before: question.due_before.filter(|due| *due > 0),
         resync: question.resync,
         sorted: question.plain && !careful,
+        by_hash: question.alike
+            && !careful
+            && !question.in_doubt
+            && question.due_before.is_none_or(|due| due <= 0),
     }
 }
 

@@ -351,10 +351,14 @@ async fn execute_with_lease<'a>(
     let resync = matches!(run.request.start, Start::FullResync { .. });
     let of = lease.generation().to_string();
     let keeps_snapshot = Meaning::of(run.sync.mode).keeps_snapshot();
+    let first = fresh || !keeps_snapshot || run.request.start == Start::ResetCdc;
     let question = DiffQuestion {
         of: &of,
         generation: lease.generation(),
-        first: fresh || !keeps_snapshot || run.request.start == Start::ResetCdc,
+        first,
+        alike: !first
+            && change == Change::None
+            && diff::alike(session.as_mut(), run, &described.definition).await?,
         plain: described.plain,
         compared: described.definition.meaning == Meaning::Values,
         in_doubt: state.doubts > 0 && !fresh,
@@ -407,6 +411,7 @@ async fn execute_with_lease<'a>(
         let facts = FinalFacts { diff: &diff, keeps_snapshot, fresh, sent: &words, due };
         let result = if course.planned.total() > 0 {
             begin(run, session.as_mut(), &diff, &words, lease.generation(), due).await?;
+            session.rest().await;
             let shipment = Shipment {
                 diff: &diff,
                 described: &described,

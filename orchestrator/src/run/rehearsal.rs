@@ -14,8 +14,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sql_templates::{Atomicity, Column, CommitFacts, DeliverFacts, DiffShape, Statement, SyncScope};
 
+use super::batches::BEFORE_THE_FIRST;
 use super::definition::{Change, Meaning};
-use super::diff::{DiffQuestion, diff_script, failed, longest_key};
+use super::diff::{DiffQuestion, alike, diff_script, failed, longest_key};
 use super::differences::{Counts, read_counts};
 use super::lease::Cancel;
 use super::model::{Described, describe};
@@ -118,8 +119,12 @@ pub async fn rehearse(
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let was = state.as_ref().and_then(|state| state.definition.as_ref());
     let change = reshape::possible(session.as_mut(), &run, scope, was, change).await?;
+    let alike = change == Change::None
+        && state.is_some()
+        && alike(session.as_mut(), &run, &described.definition).await?;
     let rehearsal = Rehearsal {
         run: &run,
+        alike,
         described: &described,
         state: state.as_ref(),
         change: &change,
@@ -132,6 +137,7 @@ pub async fn rehearse(
 
 struct Rehearsal<'a> {
     run: &'a Run<'a>,
+    alike: bool,
     described: &'a Described,
     state: Option<&'a State>,
     change: &'a Change,
@@ -176,7 +182,8 @@ impl Rehearsal<'_> {
                 diff_shape: if full { DiffShape::Full } else { DiffShape::First },
                 operation: operation.name(),
                 previous: if *operation == Operation::Changed { previous } else { &[] },
-                after: Some(0),
+                after: Some(BEFORE_THE_FIRST),
+                through: None,
                 limit: Some(SAMPLES),
                 waits: None,
             })
@@ -238,6 +245,7 @@ impl Rehearsal<'_> {
             due_before: due.or(reshaped_due.then_some(1)),
             resync: matches!(run.request.start, Start::FullResync { .. })
                 || self.state.is_some_and(|s| s.due_before > 1),
+            alike: self.alike,
         }
     }
 

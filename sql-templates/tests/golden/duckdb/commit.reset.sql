@@ -30,7 +30,7 @@ where (t._levin_generation < 7 or t._levin_checkpoint < 1)
 
 -- keep what was known of keys set aside
 insert into "levin_planner"."p6f0c2a9e_s1_diff_7"
-select s."tenant", s."id", s."email", s._levin_generation, s._levin_sequence
+select s."tenant", s."id", s."email", s._levin_generation
 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
 where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."tenant" = s."tenant" and a."id" = s."id");
 

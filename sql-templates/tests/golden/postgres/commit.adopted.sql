@@ -45,6 +45,9 @@ where o.in_doubt;
 delete from "levin_planner"."p6f0c2a9e_s1_diff_7" as t
 where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = t._levin_sequence);
 
+-- forget the sequences
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" drop column _levin_sequence;
+
 -- drop the old snapshot
 drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot" cascade;
 

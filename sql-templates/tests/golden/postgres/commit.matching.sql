@@ -102,7 +102,7 @@ where exists (
 
 -- put accepted rows into the snapshot
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
-select f."id", f."email", f."O""Brien's ltv", f."profile", 7, f._levin_sequence
+select f."id", f."email", f."O""Brien's ltv", f."profile", 7
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence)

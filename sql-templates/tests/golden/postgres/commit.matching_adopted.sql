@@ -46,7 +46,7 @@ delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t;
 
 -- put the rows into the snapshot
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
-select f."id", f."email", f."O""Brien's ltv", f."profile", f._levin_generation, f._levin_sequence
+select f."id", f."email", f."O""Brien's ltv", f."profile", f._levin_generation
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence);
 

@@ -28,9 +28,12 @@ where (t._levin_generation < 7 or t._levin_checkpoint < 1)
       and coalesce(cast(n."tenant" as text), '') = coalesce(cast(t."tenant" as text), '') and (n."tenant" is null) = (t."tenant" is null) and coalesce(cast(n."id" as text), '') = coalesce(cast(t."id" as text), '') and (n."id" is null) = (t."id" is null)
   );
 
+-- forget the sequences
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" drop column _levin_sequence;
+
 -- keep what was known of keys set aside
 insert into "levin_planner"."p6f0c2a9e_s1_diff_7"
-select s."tenant", s."id", s."email", s._levin_generation, s._levin_sequence
+select s."tenant", s."id", s."email", s._levin_generation
 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
 where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."tenant" = s."tenant" and a."id" = s."id");
 

@@ -81,16 +81,15 @@ where o.in_doubt;
 
 -- take accepted rows out of the snapshot
 delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
-where exists (
-  select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-  where f."tenant" = t."tenant" and f."id" = t."id"
-    and (((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
-    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed')
+where (t."tenant", t."id") in (
+  select f."tenant", f."id" from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+  where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed'
 );
 
 -- put accepted rows into the snapshot
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
-select f."tenant", f."id", f."email", 7, f._levin_sequence
+select f."tenant", f."id", f."email", 7
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence)
