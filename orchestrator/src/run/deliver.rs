@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use connectors::change::{ChangeBatch, Operation};
 use connectors::destination::{Delivery, DeliverySpec, RunFacts};
 use connectors::outcome::{DeliveryError, Exchange, Rejection, RowOutcome};
-use connectors::retry::{RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
+use connectors::retry::{Gate, RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
 use connectors::warehouse::Session;
 use futures::TryStreamExt;
+use futures::future::{join_all, try_join_all};
 use sql_templates::{DeliverFacts, DiffShape, Shape, Statement, SyncTables};
 use tokio::task::JoinSet;
 
@@ -23,7 +25,7 @@ use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
 use crate::fields;
 use crate::mapping::{Mapped, Mapper};
-use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
+use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange, Store};
 
 /// What has been delivered so far, and what of it is not committed yet.
 #[derive(Debug, Default)]
@@ -171,7 +173,7 @@ struct Dispatch<'a, 'b> {
     rules: StopRules,
     /// No row is known to be refused, so a first batch without a success says something.
     judges_first_batch: bool,
-    tasks: JoinSet<Ended>,
+    tasks: JoinSet<Result<Ended, Error>>,
     batches: i64,
     /// What was written and counts only once the delivery is closed.
     waiting: Vec<Waiting>,
@@ -191,13 +193,98 @@ struct Waiting {
 struct Ended {
     batch: i64,
     rows: NotedRows,
-    sequences: Vec<i64>,
-    keys: Vec<String>,
-    /// Rows that the mapping refused.
-    unmapped: Vec<(i64, String, Rejection)>,
-    /// Removals that gave way to another row.
-    superseded: Vec<i64>,
     settled: Settled,
+    accepted: u64,
+    exceptions: Vec<NotedException>,
+    /// Removals that gave way to another row.
+    superseded: u64,
+    /// Whether it waits for the delivery to be closed.
+    deferred: bool,
+    /// Whether its end is written down.
+    noted: Result<(), Error>,
+}
+
+/// A batch on its way: noted, sent, and noted again, beside others, whose notes are written with its own.
+struct Journey {
+    store: Store,
+    sync: i64,
+    run: i64,
+    batch: i64,
+    rows: NotedRows,
+    mapped: Mapped,
+    delivery: Arc<Box<dyn Delivery>>,
+    deferred: bool,
+    policy: RetryPolicy,
+    timeout: Duration,
+    gate: Arc<dyn Gate>,
+}
+
+impl Journey {
+    /// An error means that nothing left.
+    async fn travel(self) -> Result<Ended, Error> {
+        let Self { store, sync, run, batch, rows, mapped, .. } = self;
+        if !self.deferred {
+            fail::fail_point!("deliver.before_start_note");
+            store.start(Note { run, batch, rows, end: None }).await?;
+            fail::fail_point!("deliver.after_start_note");
+        }
+        let settled = if mapped.batch.is_empty() {
+            Settled { outcomes: Vec::new(), stop: None, calls: 0, retries: 0, exchanges: Vec::new() }
+        } else {
+            let delivery = self.delivery.as_ref().as_ref();
+            deliver_batch(delivery, &mapped.batch, &self.policy, self.timeout, self.gate.as_ref()).await
+        };
+        // Whoever closes the delivery must be the only one who has it.
+        drop(self.delivery);
+        fail::fail_point!("deliver.after_answer");
+        let mut exceptions: Vec<NotedException> = Vec::new();
+        let mut accepted = 0;
+        for (sequence, outcome) in mapped.batch.sequences.values().iter().zip(&settled.outcomes) {
+            match outcome {
+                RowOutcome::Accepted | RowOutcome::Deferred => accepted += 1,
+                RowOutcome::Rejected(why) => exceptions.push(rejected(*sequence, why)),
+                RowOutcome::NotSent => exceptions.push(unsent(*sequence)),
+                RowOutcome::InDoubt => exceptions.push(in_doubt(*sequence)),
+            }
+        }
+        exceptions.extend(mapped.rejected.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
+        exceptions.extend(mapped.superseded.iter().map(|sequence| unsent(*sequence)));
+        let deferred = self.deferred || settled.outcomes.contains(&RowOutcome::Deferred);
+        let mut noted = keep_exchanges(&store, sync, run, &mapped.batch, &settled).await;
+        if !deferred {
+            fail::fail_point!("deliver.before_end_note");
+            noted = noted.and(store.end(run, batch, &exceptions).await);
+            fail::fail_point!("deliver.after_end_note");
+        }
+        let superseded = mapped.superseded.len() as u64;
+        Ok(Ended { batch, rows, settled, accepted, exceptions, superseded, deferred, noted })
+    }
+}
+
+/// Keeps the last request and answer of every row that was refused.
+async fn keep_exchanges(
+    store: &Store,
+    sync: i64,
+    run: i64,
+    batch: &ChangeBatch,
+    settled: &Settled,
+) -> Result<(), Error> {
+    let mut kept: HashMap<&str, &Arc<Exchange>> = HashMap::new();
+    for (range, exchange) in &settled.exchanges {
+        for row in range.clone() {
+            kept.insert(batch.keys.value(row), exchange);
+        }
+    }
+    let exchanges: Vec<RejectedExchange> = kept
+        .into_iter()
+        .map(|(key, exchange)| RejectedExchange {
+            key: key.to_owned(),
+            run,
+            request: exchange.request.clone(),
+            response: exchange.response.clone(),
+        })
+        .collect();
+    store.keep_exchanges(sync, &exchanges).await
 }
 
 impl Dispatch<'_, '_> {
@@ -326,7 +413,7 @@ impl Dispatch<'_, '_> {
         Ok(())
     }
 
-    /// Maps one batch, notes that it starts, and sends it on its way.
+    /// Maps one batch and sends it on its way.
     async fn send(
         &mut self,
         operation: Operation,
@@ -351,29 +438,20 @@ impl Dispatch<'_, '_> {
             self.delivered.ledger = Ledger::default();
         }
         self.batches += 1;
-        let batch = self.batches;
-        if !self.deferred {
-            fail::fail_point!("deliver.before_start_note");
-            self.run.store.start(Note { run: self.run.id, batch, rows, end: None }).await?;
-            fail::fail_point!("deliver.after_start_note");
-        }
-        let delivery = self.delivery.clone();
-        let policy = self.policy;
-        let timeout = self.run.sync.destination.destination.timeout();
-        let gate = self.lease.gate();
-        self.tasks.spawn(async move {
-            let sequences = mapped.batch.sequences.values().to_vec();
-            let keys = texts(&mapped.batch);
-            let settled = if mapped.batch.is_empty() {
-                Settled { outcomes: Vec::new(), stop: None, calls: 0, retries: 0, exchanges: Vec::new() }
-            } else {
-                deliver_batch(delivery.as_ref().as_ref(), &mapped.batch, &policy, timeout, gate.as_ref())
-                    .await
-            };
-            fail::fail_point!("deliver.after_answer");
-            let Mapped { rejected: unmapped, superseded, .. } = mapped;
-            Ended { batch, rows, sequences, keys, unmapped, superseded, settled }
-        });
+        let journey = Journey {
+            store: self.run.store.clone(),
+            sync: self.run.sync.id,
+            run: self.run.id,
+            batch: self.batches,
+            rows,
+            mapped,
+            delivery: self.delivery.clone(),
+            deferred: self.deferred,
+            policy: self.policy,
+            timeout: self.run.sync.destination.destination.timeout(),
+            gate: self.lease.gate(),
+        };
+        self.tasks.spawn(journey.travel());
         Ok(())
     }
 
@@ -387,56 +465,29 @@ impl Dispatch<'_, '_> {
         outcome
     }
 
-    /// Takes the next batch that ends, and notes how.
+    /// Takes the next batch that ends. What the ledger holds is committed even when the store takes no more
+    /// notes: else rows that were accepted would come again as if they had never been sent.
     async fn collect_one(&mut self) -> Result<(), Error> {
         let Some(joined) = self.tasks.join_next().await else { return Ok(()) };
         let ended = joined.map_err(|e| {
             self.delivered.broken_off = true;
             Error::new(ErrorCode::Internal, format!("a delivery broke off: {e}"))
-        })?;
+        })??;
         let Some(operation) = super::ledger::operation(ended.rows.operation) else { return Ok(()) };
-        let mut exceptions: Vec<NotedException> = Vec::new();
-        let mut accepted = 0;
-        for (row, outcome) in ended.settled.outcomes.iter().enumerate() {
-            let sequence = ended.sequences[row];
-            match outcome {
-                RowOutcome::Accepted | RowOutcome::Deferred => accepted += 1,
-                RowOutcome::Rejected(why) => exceptions.push(rejected(sequence, why)),
-                RowOutcome::NotSent => exceptions.push(unsent(sequence)),
-                RowOutcome::InDoubt => exceptions.push(in_doubt(sequence)),
-            }
-        }
-        exceptions.extend(ended.unmapped.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
-        exceptions.extend(ended.superseded.iter().map(|sequence| unsent(*sequence)));
-        self.delivered.superseded += ended.superseded.len() as u64;
-        self.count(operation, accepted, &exceptions);
-        let kept = self.keep_exchanges(&ended).await;
+        self.delivered.superseded += ended.superseded;
+        self.count(operation, ended.accepted, &ended.exceptions);
         self.delivered.calls += ended.settled.calls;
         self.delivered.retries += ended.settled.retries;
-        self.done += accepted + exceptions.len() as u64;
+        self.done += ended.accepted + ended.exceptions.len() as u64;
         self.run.progress.delivered(&self.run.sync.slug, self.done, self.total);
         self.observe(&ended);
-        if self.deferred || ended.settled.outcomes.contains(&RowOutcome::Deferred) {
-            self.waiting.push(Waiting { batch: ended.batch, rows: ended.rows, exceptions });
-            return kept;
+        let Ended { batch, rows, exceptions, .. } = ended;
+        if ended.deferred {
+            self.waiting.push(Waiting { batch, rows, exceptions });
+        } else {
+            self.delivered.ledger.end(batch, rows, exceptions);
         }
-        fail::fail_point!("deliver.before_end_note");
-        let noted = self.end(ended.batch, ended.rows, exceptions).await;
-        fail::fail_point!("deliver.after_end_note");
-        kept.and(noted)
-    }
-
-    /// Notes how a batch ended. What the ledger holds is committed even when the store takes no more
-    /// notes: else rows that were accepted would come again as if they had never been sent.
-    async fn end(
-        &mut self,
-        batch: i64,
-        rows: NotedRows,
-        exceptions: Vec<NotedException>,
-    ) -> Result<(), Error> {
-        let noted = self.run.store.end(self.run.id, batch, &exceptions).await;
-        self.delivered.ledger.end(batch, rows, exceptions);
-        noted
+        ended.noted
     }
 
     fn count(&mut self, operation: Operation, accepted: u64, exceptions: &[NotedException]) {
@@ -478,25 +529,6 @@ impl Dispatch<'_, '_> {
             };
             self.lease.close_gate();
         }
-    }
-
-    async fn keep_exchanges(&self, ended: &Ended) -> Result<(), Error> {
-        let mut kept: HashMap<&str, &Arc<Exchange>> = HashMap::new();
-        for (range, exchange) in &ended.settled.exchanges {
-            for row in range.clone() {
-                kept.insert(&ended.keys[row], exchange);
-            }
-        }
-        let exchanges: Vec<RejectedExchange> = kept
-            .into_iter()
-            .map(|(key, exchange)| RejectedExchange {
-                key: key.to_owned(),
-                run: self.run.id,
-                request: exchange.request.clone(),
-                response: exchange.response.clone(),
-            })
-            .collect();
-        self.run.store.keep_exchanges(self.run.sync.id, &exchanges).await
     }
 
     /// Ends the delivery; for a deferred destination this is the moment that counts.
@@ -542,10 +574,11 @@ impl Dispatch<'_, '_> {
                         return Ok(());
                     }
                 }
-                let mut noted = Ok(());
+                let (store, run) = (self.run.store, self.run.id);
+                let noted = waiting.iter().map(|w| store.end(run, w.batch, &w.exceptions));
+                let noted = join_all(noted).await.into_iter().collect();
                 for Waiting { batch, rows, exceptions } in waiting {
-                    let this = self.end(batch, rows, exceptions).await;
-                    noted = noted.and(this);
+                    self.delivered.ledger.end(batch, rows, exceptions);
                 }
                 noted
             }
@@ -562,9 +595,10 @@ impl Dispatch<'_, '_> {
     /// Nothing of a deferred delivery could be seen until now, so until now nothing of it could be in doubt.
     async fn start_waiting(&self, waiting: &[Waiting]) -> Result<(), Error> {
         fail::fail_point!("deliver.before_start_note");
-        for Waiting { batch, rows, .. } in waiting {
-            self.run.store.start(Note { run: self.run.id, batch: *batch, rows: *rows, end: None }).await?;
-        }
+        let (store, run) = (self.run.store, self.run.id);
+        let notes =
+            waiting.iter().map(|w| store.start(Note { run, batch: w.batch, rows: w.rows, end: None }));
+        try_join_all(notes).await?;
         fail::fail_point!("deliver.after_start_note");
         Ok(())
     }
@@ -631,8 +665,4 @@ fn in_doubt(sequence: i64) -> NotedException {
         code: String::new(),
         reason: String::new(),
     }
-}
-
-fn texts(batch: &ChangeBatch) -> Vec<String> {
-    batch.keys.iter().map(|k| k.unwrap_or_default().to_owned()).collect()
 }
