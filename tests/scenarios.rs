@@ -3,6 +3,8 @@
 
 #[path = "scenarios/changes.rs"]
 mod changes;
+#[path = "scenarios/clearing.rs"]
+mod clearing;
 #[path = "scenarios/commands.rs"]
 mod commands;
 #[path = "scenarios/doubt.rs"]
@@ -15,6 +17,8 @@ mod interruption;
 mod keys;
 #[path = "scenarios/lease.rs"]
 mod lease;
+#[path = "scenarios/lists.rs"]
+mod lists;
 #[path = "scenarios/mapping.rs"]
 mod mapping;
 #[path = "scenarios/matching.rs"]
@@ -95,7 +99,7 @@ impl Crm {
 
     /// Writes the sync's file: 10 rows per request unless it says otherwise.
     fn sync(&self, more: &str) {
-        let each = if more.contains("each:") || more.contains("\nadded:") {
+        let each = if more.contains("each:") || more.contains("\nadded:") || more.contains("\narchive:") {
             ""
         } else {
             "each: {method: POST, path: /rows, batch_size: 10}\n"

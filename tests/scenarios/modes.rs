@@ -72,13 +72,13 @@ fn all_sends_only_some(engine: Engine) {
 }
 
 /// A project whose sync `people` writes to the table `people (id, name, email)` of a database.
-struct Table {
-    project: Project,
-    database: String,
+pub(super) struct Table {
+    pub(super) project: Project,
+    pub(super) database: String,
 }
 
 impl Table {
-    fn new(engine: Engine, rows: u32, sync: &str) -> Self {
+    pub(super) fn new(engine: Engine, rows: u32, sync: &str) -> Self {
         let database = PostgresServer::start().fresh_database();
         postgres::run(
             &database,
@@ -97,13 +97,13 @@ impl Table {
         table
     }
 
-    fn sync(&self, more: &str) {
+    pub(super) fn sync(&self, more: &str) {
         let object = if more.contains("object:") { "" } else { "object: public.people\n" };
         self.project
             .write("syncs/people.yml", &format!("model: customers\ndestination: crm\n{object}{more}\n"));
     }
 
-    fn insert(&self, ids: std::ops::RangeInclusive<u32>) {
+    pub(super) fn insert(&self, ids: std::ops::RangeInclusive<u32>) {
         for id in ids {
             self.project
                 .sql(&format!("insert into customers values ({id}, 'name {id}', '{id}@example.com')"));
@@ -114,7 +114,7 @@ impl Table {
         self.project.run("people")
     }
 
-    fn run_sends(&self, counts: [u64; 3]) {
+    pub(super) fn run_sends(&self, counts: [u64; 3]) {
         let run = self.run();
         assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
         assert_eq!((run.planned(), run.successful()), (counts, counts), "{run:#?}");

@@ -276,6 +276,11 @@ impl Receiver {
         self.state().rows.get(key).map_or(Value::Null, |row| row[field].clone())
     }
 
+    /// Puts a row there that nobody sent.
+    pub fn put(&self, key: &str, fields: Value) {
+        self.state().rows.insert(key.to_owned(), fields);
+    }
+
     /// Waits until so many requests have arrived.
     ///
     /// # Panics
@@ -345,6 +350,9 @@ fn apply(
 ) -> BTreeSet<String> {
     let taken = request.rows().iter().zip(request.keys()).filter(|(_, key)| !refused.contains(key));
     let mut applied = BTreeSet::new();
+    if request.operation() == "cleared" {
+        rows.clear();
+    }
     for (row, key) in taken {
         if request.operation() == "removed" {
             rows.remove(&key);

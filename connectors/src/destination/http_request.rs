@@ -38,7 +38,17 @@ use crate::outcome::{Delivered, DeliveryError, Rejection, RowOutcome};
 use config::{Auth, Config, RejectedPaths, SyncOptions, error, header_map};
 use request::{Base, Prepared, Rows};
 
-const MODES: &[Mode] = &[Mode::Insert, Mode::Update, Mode::Upsert, Mode::Mirror, Mode::All];
+const MODES: &[Mode] = &[
+    Mode::Insert,
+    Mode::Update,
+    Mode::Upsert,
+    Mode::Mirror,
+    Mode::Segment,
+    Mode::Add,
+    Mode::Remove,
+    Mode::All,
+    Mode::Archive,
+];
 /// The most bytes of mapped columns in one request.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// The longest that one attempt waits for the budget of requests.
@@ -119,11 +129,15 @@ impl HttpDestination {
     }
 
     /// The requests of a sync, by operation, checked as far as they can be without rows.
-    fn prepare(&self, options: &SyncOptions) -> Result<HashMap<Operation, Prepared>, ConfigError> {
+    fn prepare(
+        &self,
+        mode: Mode,
+        options: &SyncOptions,
+    ) -> Result<HashMap<Operation, Prepared>, ConfigError> {
         Operation::ALL
             .into_iter()
             .filter_map(|operation| {
-                let (name, request) = options.request(operation)?;
+                let (name, request) = options.request(mode, operation)?;
                 Some(Prepared::new(name, request, &self.base).map(|prepared| (operation, prepared)))
             })
             .collect()
@@ -149,32 +163,48 @@ fn budget(requests_per_second: f64) -> Result<Arc<DefaultDirectRateLimiter>, Con
     Ok(Arc::new(RateLimiter::direct(quota)))
 }
 
-/// The operations that a sync sends.
+/// The operations that a sync asks of its destination.
 fn sent(sync: &DeliverySpec) -> Vec<Operation> {
     let mut operations = match sync.mode {
-        Mode::Insert | Mode::All | Mode::Diff | Mode::Snapshot => vec![Operation::Added],
+        Mode::Remove => Vec::new(),
+        Mode::Insert
+        | Mode::Segment
+        | Mode::Add
+        | Mode::All
+        | Mode::Archive
+        | Mode::Diff
+        | Mode::Snapshot => vec![Operation::Added],
         Mode::Update | Mode::Upsert | Mode::Mirror => vec![Operation::Added, Operation::Changed],
     };
-    if sync.mode == Mode::Mirror || sync.on_removed != OnRemoved::Nothing {
+    if sync.mode.fixed_removal().is_some() || sync.on_removed != OnRemoved::Nothing {
         operations.push(Operation::Removed);
     }
     operations
 }
 
+/// The operations whose requests say which place a sync writes to.
+fn places(mode: Mode) -> &'static [Operation] {
+    match mode {
+        Mode::Remove => &[Operation::Removed],
+        Mode::Archive => &[Operation::Added],
+        _ => &[Operation::Added, Operation::Changed],
+    }
+}
+
 #[async_trait]
 impl Destination for HttpDestination {
     /// The base without its query, and where added and changed rows go. Where removed rows go is
-    /// left out: a sync that begins to send removals still writes to the same place. Where secrets
+    /// left out, but in mode `remove`: a sync that begins to send removals still writes to the same place. Where secrets
     /// are hidden (the whole base may come from the environment) a fingerprint tells targets apart.
     fn target(&self, sync: &DeliverySpec) -> String {
         let mut base = self.base.url.clone();
         base.set_query(None);
         let mut target = base.as_str().trim_end_matches('/').to_owned();
         if let Ok(options) = SyncOptions::read(&sync.options) {
-            for operation in [Operation::Added, Operation::Changed] {
-                if let Some((_, request)) = options.request(operation) {
+            for &operation in places(sync.mode) {
+                if let Some((_, request)) = options.request(sync.mode, operation) {
                     let method = reqwest::Method::from(request.method);
-                    target.push_str(&format!(" {}={method} {}", operation.name(), request.path));
+                    target.push_str(&format!(" {}={method} {}", sync.mode.word(operation), request.path));
                 }
             }
         }
@@ -193,8 +223,17 @@ impl Destination for HttpDestination {
             ));
         }
         let options = SyncOptions::read(&sync.options)?;
-        let prepared = self.prepare(&options)?;
+        let prepared = self.prepare(sync.mode, &options)?;
         self.encoder(sync, &options)?;
+        if let Some(clear) = &options.clear {
+            Prepared::clearing(clear, &self.base)?;
+        }
+        if sync.mode == Mode::Archive && !prepared.contains_key(&Operation::Added) {
+            return Err(error(
+                "archive",
+                "mode `archive` needs a request of its own: add `archive: {method, path}`",
+            ));
+        }
         for operation in sent(sync) {
             if !prepared.contains_key(&operation) {
                 let name = operation.name();
@@ -237,7 +276,7 @@ impl Destination for HttpDestination {
     async fn open(&self, sync: &DeliverySpec, run: &RunFacts) -> Result<Box<dyn Delivery>, DeliveryError> {
         let options = SyncOptions::read(&sync.options).map_err(misconfigured)?;
         Ok(Box::new(HttpDelivery {
-            requests: self.prepare(&options).map_err(misconfigured)?,
+            requests: self.prepare(sync.mode, &options).map_err(misconfigured)?,
             encoder: self.encoder(sync, &options).map_err(misconfigured)?,
             rejected: options.rejected,
             base: self.base.clone(),
@@ -246,6 +285,38 @@ impl Destination for HttpDestination {
             sync: sync.clone(),
             run: run.clone(),
         }))
+    }
+
+    fn can_clear(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
+        let options = SyncOptions::read(&sync.options)?;
+        let Some(clear) = &options.clear else {
+            return Err(error(
+                "clear",
+                "the sync has no request that empties its list: add `clear: {method, path}`",
+            ));
+        };
+        Prepared::clearing(clear, &self.base).map(drop)
+    }
+
+    async fn clear(&self, sync: &DeliverySpec, run: &RunFacts) -> Result<(), DeliveryError> {
+        self.can_clear(sync).map_err(misconfigured)?;
+        let options = SyncOptions::read(&sync.options).map_err(misconfigured)?;
+        let Some(clear) = &options.clear else { return Ok(()) };
+        let prepared = Prepared::clearing(clear, &self.base).map_err(misconfigured)?;
+        if !within(self.budget.as_deref()).await {
+            let message = "the budget of requests_per_second is used up".to_owned();
+            return Err(DeliveryError::Throttled { after: None, message });
+        }
+        let request = request::clearing(&prepared, &self.base, sync, run, Utc::now())
+            .map_err(|message| misconfigured(error("clear", message)))?;
+        let answer = self.client.send(&request).await.map_err(|failure| failure.error)?;
+        if prepared.accepts.contains(&answer.status.as_u16()) {
+            return Ok(());
+        }
+        match classify(&answer, self.client.redactor()) {
+            Some((error, _)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     fn timeout(&self) -> Duration {
@@ -263,7 +334,8 @@ impl Destination for HttpDestination {
 
     fn batch_limits(&self, sync: &DeliverySpec, operation: Operation) -> BatchLimits {
         let options = SyncOptions::read(&sync.options).unwrap_or_default();
-        let rows = options.request(operation).map_or(1, |(_, request)| request.batch_size);
+        let request = options.request(sync.mode, operation);
+        let rows = request.map_or(1, |(_, request)| request.batch_size);
         BatchLimits { rows, bytes: BATCH_BYTES }
     }
 }
@@ -325,7 +397,7 @@ impl Delivery for HttpDelivery {
         if rows.sent.is_empty() {
             return delivered;
         }
-        if !self.within_budget().await {
+        if !within(self.budget.as_deref()).await {
             let message = "the budget of requests_per_second is used up".to_owned();
             delivered.error = Some(DeliveryError::Throttled { after: None, message });
             return delivered;
@@ -346,14 +418,15 @@ impl Delivery for HttpDelivery {
     }
 }
 
-impl HttpDelivery {
-    async fn within_budget(&self) -> bool {
-        match &self.budget {
-            None => true,
-            Some(budget) => tokio::time::timeout(BUDGET_WAIT, budget.until_ready()).await.is_ok(),
-        }
+/// Waits until the budget of requests allows one more; `false` when that takes too long.
+async fn within(budget: Option<&DefaultDirectRateLimiter>) -> bool {
+    match budget {
+        None => true,
+        Some(budget) => tokio::time::timeout(BUDGET_WAIT, budget.until_ready()).await.is_ok(),
     }
+}
 
+impl HttpDelivery {
     async fn send(
         &self,
         prepared: &Prepared,

@@ -237,7 +237,8 @@ impl Dispatch<'_, '_> {
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
         let run = self.run;
-        let limits = run.sync.destination.destination.batch_limits(shipment.spec, operation);
+        let wire = run.sync.mode.at_destination(operation);
+        let limits = run.sync.destination.destination.batch_limits(shipment.spec, wire);
         let mut cutter = Cutter::new(limits);
         let mut place = Place::default();
         let shape = shipment.described.definition.shape();

@@ -269,6 +269,12 @@ impl Destination for Files {
         Ok(Box::new(FilesDelivery { file: Arc::new(file), state: Arc::default() }))
     }
 
+    fn can_clear(&self, _sync: &DeliverySpec) -> Result<(), ConfigError> {
+        let message =
+            "files are never taken away again: mode `snapshot` writes the whole result anew in every run";
+        Err(ConfigError { path: "mode".into(), message: message.into() })
+    }
+
     fn timeout(&self) -> Duration {
         Duration::from_secs(60)
     }
