@@ -147,12 +147,38 @@ impl HttpClient {
         &self.settings.redactor
     }
 
+    /// The longest that [`HttpClient::send`] takes.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
     /// One request and its answer, whatever its status; [`classify`] tells what a status means.
     pub async fn send(&self, request: &HttpRequest) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + self.settings.timeout;
+        self.send_until(request, Instant::now() + self.settings.timeout).await
+    }
+
+    /// The same with a deadline of the caller's.
+    pub(crate) async fn send_until(
+        &self,
+        request: &HttpRequest,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        self.follow(request, deadline, MAX_REDIRECTS).await
+    }
+
+    /// The same for a request whose body nobody but its address may see.
+    pub(crate) async fn send_without_redirects(
+        &self,
+        request: &HttpRequest,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        self.follow(request, deadline, 0).await
+    }
+
+    async fn follow(&self, request: &HttpRequest, deadline: Instant, most: usize) -> Result<Answer, Failure> {
         let mut url = request.url.clone();
         let mut headers = request.headers.clone();
-        for redirects in 0..=MAX_REDIRECTS as u64 {
+        for redirects in 0..=most as u64 {
             self.check_address(&url, redirects)?;
             let calls = redirects + 1;
             let hop = self
@@ -182,9 +208,16 @@ impl HttpClient {
             url = next;
         }
         Err(Failure::cannot(
-            format!("the address redirects more than {MAX_REDIRECTS} times"),
+            if most == 0 {
+                format!(
+                    "{} redirects, which is not followed here",
+                    self.settings.redactor.redact(url.as_str())
+                )
+            } else {
+                format!("the address redirects more than {most} times")
+            },
             "Set the address to where the redirects end.",
-            MAX_REDIRECTS as u64 + 1,
+            most as u64 + 1,
         ))
     }
 

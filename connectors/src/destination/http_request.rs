@@ -14,6 +14,7 @@ mod answer;
 mod config;
 mod request;
 mod template;
+mod token;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,6 +28,7 @@ use reqwest::StatusCode;
 use schemars::{Schema, schema_for};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
 use crate::change::{ChangeBatch, Mode, OnRemoved, Operation};
@@ -37,6 +39,7 @@ use crate::outcome::{Delivered, DeliveryError, Rejection, RowOutcome};
 
 use config::{Auth, Config, RejectedPaths, SyncOptions, error, header_map};
 use request::{Base, Prepared, Rows};
+use token::Tokens;
 
 const MODES: &[Mode] = &[
     Mode::Insert,
@@ -90,13 +93,38 @@ fn build(config: Value, context: &BuildContext) -> Result<Arc<dyn Destination>, 
 struct HttpDestination {
     config: Config,
     base: Base,
-    client: HttpClient,
+    caller: Caller,
     budget: Option<Arc<DefaultDirectRateLimiter>>,
+}
+
+/// Who sends requests: with the headers that they have, or with a token beside them.
+#[derive(Clone)]
+struct Caller {
+    client: HttpClient,
+    tokens: Option<Arc<Tokens>>,
+}
+
+impl Caller {
+    /// The longest that [`Caller::send`] takes: a token may have to be fetched before and after a 401.
+    fn timeout(&self) -> Duration {
+        self.client.timeout() * if self.tokens.is_some() { 2 } else { 1 }
+    }
+
+    async fn send(&self, request: &HttpRequest) -> Result<Answer, Failure> {
+        match &self.tokens {
+            None => self.client.send(request).await,
+            Some(tokens) => tokens.send(request, Instant::now() + self.timeout()).await,
+        }
+    }
+
+    fn redactor(&self) -> &Redactor {
+        self.client.redactor()
+    }
 }
 
 impl fmt::Debug for HttpDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = self.client.redactor().redact(self.base.url.as_str());
+        let base = self.caller.redactor().redact(self.base.url.as_str());
         f.debug_struct("HttpDestination").field("base_url", &base).finish_non_exhaustive()
     }
 }
@@ -116,6 +144,10 @@ impl HttpDestination {
         match &config.auth {
             Some(Auth::ApiKey { header, .. }) => redactor = redactor.with_header(header),
             Some(Auth::Basic { username, password }) => redactor = redactor.with_basic(username, password),
+            Some(Auth::Oauth2ClientCredentials(oauth2)) => {
+                let (id, secret) = oauth2.basic();
+                redactor = redactor.with_basic(&id, &secret);
+            }
             Some(Auth::Bearer(_)) | None => {}
         }
         let settings = HttpSettings {
@@ -124,8 +156,14 @@ impl HttpDestination {
             redactor,
         };
         let client = HttpClient::new(settings).map_err(|e| error("base_url", e))?;
+        let tokens = match &config.auth {
+            Some(Auth::Oauth2ClientCredentials(oauth2)) => {
+                Some(Arc::new(Tokens::new(oauth2, client.clone())?))
+            }
+            _ => None,
+        };
         let budget = config.requests_per_second.map(budget).transpose()?;
-        Ok(Self { config, base, client, budget })
+        Ok(Self { config, base, caller: Caller { client, tokens }, budget })
     }
 
     /// The requests of a sync, by operation, checked as far as they can be without rows.
@@ -208,7 +246,7 @@ impl Destination for HttpDestination {
                 }
             }
         }
-        let shown = self.client.redactor().redact(&target);
+        let shown = self.caller.redactor().redact(&target);
         if shown == target { shown } else { format!("{shown} #{}", fingerprint(&target)) }
     }
 
@@ -259,9 +297,9 @@ impl Destination for HttpDestination {
         headers.extend(self.base.auth.clone());
         let url = self.base.url.clone();
         let request = HttpRequest { method: reqwest::Method::HEAD, url, headers, body: bytes::Bytes::new() };
-        let answer = self.client.send(&request).await.map_err(|failure| failure.error)?;
+        let answer = self.caller.send(&request).await.map_err(|failure| failure.error)?;
         let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        match classify(&answer, self.client.redactor()) {
+        match classify(&answer, self.caller.redactor()) {
             // Whoever takes only POST may say so with 501: it is there, and well.
             Some(_) if answer.status == StatusCode::NOT_IMPLEMENTED => Ok(()),
             Some((error, _)) if refused || answer.status.is_server_error() => Err(error),
@@ -280,7 +318,7 @@ impl Destination for HttpDestination {
             encoder: self.encoder(sync, &options).map_err(misconfigured)?,
             rejected: options.rejected,
             base: self.base.clone(),
-            client: self.client.clone(),
+            caller: self.caller.clone(),
             budget: self.budget.clone(),
             sync: sync.clone(),
             run: run.clone(),
@@ -309,11 +347,11 @@ impl Destination for HttpDestination {
         }
         let request = request::clearing(&prepared, &self.base, sync, run, Utc::now())
             .map_err(|message| misconfigured(error("clear", message)))?;
-        let answer = self.client.send(&request).await.map_err(|failure| failure.error)?;
+        let answer = self.caller.send(&request).await.map_err(|failure| failure.error)?;
         if prepared.accepts.contains(&answer.status.as_u16()) {
             return Ok(());
         }
-        match classify(&answer, self.client.redactor()) {
+        match classify(&answer, self.caller.redactor()) {
             Some((error, _)) => Err(error),
             None => Ok(()),
         }
@@ -321,7 +359,7 @@ impl Destination for HttpDestination {
 
     fn timeout(&self) -> Duration {
         let waiting = if self.budget.is_some() { BUDGET_WAIT } else { Duration::ZERO };
-        self.config.timeout.0 + waiting + GRACE
+        self.caller.timeout() + waiting + GRACE
     }
 
     fn concurrency(&self) -> usize {
@@ -356,7 +394,7 @@ struct HttpDelivery {
     encoder: RowEncoder,
     rejected: RejectedPaths,
     base: Base,
-    client: HttpClient,
+    caller: Caller,
     budget: Option<Arc<DefaultDirectRateLimiter>>,
     sync: DeliverySpec,
     run: RunFacts,
@@ -435,8 +473,8 @@ impl HttpDelivery {
         batch: &ChangeBatch,
         delivered: &mut Delivered,
     ) {
-        let came = self.client.send(request).await;
-        let redactor = self.client.redactor();
+        let came = self.caller.send(request).await;
+        let redactor = self.caller.redactor();
         let mut all =
             |outcome: RowOutcome| rows.sent.iter().for_each(|&row| delivered.outcomes[row] = outcome.clone());
         let mut trouble = None;
@@ -481,7 +519,7 @@ impl HttpDelivery {
         };
         let refused = delivered.outcomes.iter().any(|o| matches!(o, RowOutcome::Rejected(_)));
         if refused || trouble.is_some() {
-            delivered.exchange = Some(self.client.exchange(request, &came));
+            delivered.exchange = Some(self.caller.client.exchange(request, &came));
         }
         delivered.error = trouble;
     }

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::token::Oauth2;
 use crate::catalogue::ConfigError;
 use crate::change::{Mode, Operation};
 use crate::duration::Span;
@@ -74,6 +75,8 @@ pub(super) enum Auth {
         #[schemars(extend("x-secret" = true))]
         password: String,
     },
+    /// A token that the credentials of a client are exchanged for (OAuth 2).
+    Oauth2ClientCredentials(Oauth2),
     /// A key in a header of its own.
     ApiKey {
         /// The header's name.
@@ -263,7 +266,7 @@ impl Config {
             Ok(())
         };
         match &self.auth {
-            None => {}
+            None | Some(Auth::Oauth2ClientCredentials(_)) => {}
             Some(Auth::Bearer(token)) => put(AUTHORIZATION, format!("Bearer {token}"), "auth.bearer")?,
             Some(Auth::Basic { username, password }) => {
                 let pair = BASE64.encode(format!("{username}:{password}"));
@@ -282,6 +285,7 @@ impl Config {
             Auth::Bearer(secret)
             | Auth::Basic { password: secret, .. }
             | Auth::ApiKey { value: secret, .. } => secret,
+            Auth::Oauth2ClientCredentials(oauth2) => &oauth2.client_secret,
         });
         auth.into_iter().chain(&self.signing_secret).map(String::as_str)
     }
