@@ -9,6 +9,8 @@ mod clearing;
 mod commands;
 #[path = "scenarios/doubt.rs"]
 mod doubt;
+#[path = "scenarios/exports.rs"]
+mod exports;
 #[path = "scenarios/guards.rs"]
 mod guards;
 #[path = "scenarios/interruption.rs"]

@@ -147,6 +147,44 @@ pub fn with_logical_type(field: Field, logical: LogicalType) -> Field {
     field.with_metadata(metadata)
 }
 
+/// The key under which a decimal field's [`Digits`] stand in its Arrow metadata.
+const DIGITS: &str = "levin.digits";
+
+/// How many digits a decimal type has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digits {
+    /// In all.
+    pub precision: u8,
+    /// After the point.
+    pub scale: i8,
+}
+
+impl Digits {
+    /// What an engine's type says in its parentheses: `DECIMAL(18,2)`, `numeric(10)`. Nothing for a type of
+    /// any number of digits.
+    pub fn of_type(engine_type: &str) -> Option<Self> {
+        let (_, inside) = engine_type.trim_end().strip_suffix(')')?.rsplit_once('(')?;
+        let (precision, scale) = inside.split_once(',').unwrap_or((inside, "0"));
+        let digits = Self { precision: precision.trim().parse().ok()?, scale: scale.trim().parse().ok()? };
+        let whole =
+            digits.precision > 0 && digits.scale >= 0 && digits.scale.unsigned_abs() <= digits.precision;
+        whole.then_some(digits)
+    }
+}
+
+/// The digits of a decimal field, where its source knows them.
+pub fn digits(field: &Field) -> Option<Digits> {
+    Digits::of_type(field.metadata().get(DIGITS)?)
+}
+
+/// The same field, with the digits that the engine's type names.
+pub fn with_digits(field: Field, engine_type: &str) -> Field {
+    let Some(Digits { precision, scale }) = Digits::of_type(engine_type) else { return field };
+    let mut metadata = field.metadata().clone();
+    metadata.insert(DIGITS.to_owned(), format!("({precision},{scale})"));
+    field.with_metadata(metadata)
+}
+
 /// The form of Arrow that carries each logical type between warehouse, mapping and destination:
 ///
 /// | logical | Arrow |

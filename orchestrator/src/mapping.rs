@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use connectors::change::{ChangeBatch, Mode, Operation, logical_type, with_logical_type};
+use connectors::change::{ChangeBatch, Mode, Operation, logical_type, with_digits, with_logical_type};
 use connectors::json::{BoundRows, JsonOptions, RowEncoder, invalid_text};
 use connectors::outcome::Rejection;
 use minijinja::value::{Enumerator, Object, Value};
@@ -282,8 +282,20 @@ impl Mapper {
 
     /// The mapped destination fields.
     pub fn fields_schema(&self) -> SchemaRef {
-        let fields: Vec<Field> =
-            self.fields.iter().map(|f| field(&f.to, arrow_type(f.logical), f.logical)).collect();
+        let all: Vec<&Column> = self.keys.iter().chain(&self.columns).collect();
+        let fields: Vec<Field> = self
+            .fields
+            .iter()
+            .map(|f| {
+                let plain = field(&f.to, arrow_type(f.logical), f.logical);
+                match f.value {
+                    FieldValue::Column(at) if f.logical == LogicalType::Decimal => {
+                        with_digits(plain, &all[at].engine_type)
+                    }
+                    _ => plain,
+                }
+            })
+            .collect();
         Arc::new(Schema::new(fields))
     }
 

@@ -512,7 +512,8 @@ impl Dispatch<'_, '_> {
         };
         let complete = complete && !self.is_stopped();
         let waiting = std::mem::take(&mut self.waiting);
-        if complete && !waiting.is_empty() {
+        // Without rows too the end may be seen: an empty file, an empty table.
+        if complete && (self.deferred || self.total == 0 || !waiting.is_empty()) {
             if self.deferred
                 && let Err(error) = self.start_waiting(&waiting).await
             {

@@ -32,7 +32,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use connectors::change::Operation;
+use connectors::change::{Mode, Operation};
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
 use sql_templates::{CommitFacts, Dialect, Statement, SyncScope, SyncTables};
@@ -438,7 +438,10 @@ async fn execute_with_lease<'a>(
         }
         let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
         let facts = FinalFacts { diff: &diff, keeps_snapshot, fresh, sent: &words, due };
-        let result = if course.planned.total() > 0 {
+        // A result without rows is a result: what stands for the latest one becomes empty too.
+        let whole = matches!(run.sync.mode, Mode::All | Mode::Snapshot) && run.start() != Start::ResetCdc;
+        let delivers = course.planned.total() > 0 || whole;
+        let result = if delivers {
             begin(run, session.as_mut(), &diff, &words, lease.generation(), due).await?;
             let shipment = Shipment {
                 diff: &diff,
@@ -461,9 +464,7 @@ async fn execute_with_lease<'a>(
         let ledger = std::mem::take(&mut course.delivered.ledger);
         let complete = result.is_ok() && course.everything_ended();
         // What broke off is settled from its note, which a last commit would make superfluous.
-        if !course.delivered.broken_off
-            && needs_commit(run, &diff, state, &ledger, course.planned.total() > 0)
-        {
+        if !course.delivered.broken_off && needs_commit(run, &diff, state, &ledger, delivers) {
             finish(run, session, scope, &facts, state, &mut commits, ledger, complete, &mut drop_later)
                 .await?;
             clock.ended(Stage::Commit, &summary::committed(&course.delivered));
