@@ -90,6 +90,8 @@ pub struct Reply {
     applies: bool,
     hold: Option<Hold>,
     answer: Option<(u16, Vec<(String, String)>, String)>,
+    /// Only the first half of the answer's body is written, then so long nothing, then the connection ends.
+    breaks_off: Option<Duration>,
 }
 
 impl Reply {
@@ -100,6 +102,7 @@ impl Reply {
             applies: true,
             hold: None,
             answer: Some((200, Vec::new(), String::new())),
+            breaks_off: None,
         }
     }
 
@@ -157,6 +160,13 @@ impl Reply {
         if let Some((_, _, body)) = &mut self.answer {
             text.clone_into(body);
         }
+        self
+    }
+
+    /// Breaks off in the middle of the answer's body, after being silent for so long.
+    #[must_use]
+    pub fn breaking_off(mut self, after: Duration) -> Self {
+        self.breaks_off = Some(after);
         self
     }
 
@@ -335,6 +345,11 @@ impl Receiver {
                     .filter(|key| !reply.refused.contains(key))
                     .collect();
                 state.requests[number].accepted = accepted;
+            }
+            if let Some(silence) = reply.breaks_off {
+                stream.write_all(format!("{text}\r\n{}", &body[..body.len() / 2]).as_bytes())?;
+                std::thread::sleep(silence);
+                return stream.shutdown(Shutdown::Both);
             }
             stream.write_all(format!("{text}\r\n{body}").as_bytes())?;
         }
