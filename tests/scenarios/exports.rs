@@ -259,7 +259,7 @@ fn credentials_of_a_store_leak(engine: Engine) {
         assert!(code != 0 && !text.contains(SECRET), "{text}");
     }
     let report: Value = serde_json::from_str(
-        &said(&export.0, &["run", "export", "--full-resync", "--json"]).1.lines().next().unwrap(),
+        said(&export.0, &["run", "export", "--full-resync", "--json"]).1.lines().next().unwrap(),
     )
     .unwrap();
     assert_eq!(report["error"]["code"], "DESTINATION_UNUSABLE", "{report:#}");

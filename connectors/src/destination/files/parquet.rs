@@ -95,15 +95,15 @@ impl Columns {
             let written: ArrayRef = if is_text(logical, wanted.data_type()) {
                 let mut texts = StringBuilder::new();
                 let mut text = Vec::new();
-                for row in 0..batch.len() {
+                for (row, outcome) in outcomes.iter_mut().enumerate() {
                     text.clear();
                     match encoder.encode_text(&bound, at, row, &mut text) {
                         Ok(true) => texts.append_value(String::from_utf8_lossy(&text)),
                         Ok(false) => texts.append_null(),
                         Err(rejection) => {
                             texts.append_null();
-                            if outcomes[row] == RowOutcome::Deferred {
-                                outcomes[row] = RowOutcome::Rejected(rejection);
+                            if *outcome == RowOutcome::Deferred {
+                                *outcome = RowOutcome::Rejected(rejection);
                             }
                         }
                     }

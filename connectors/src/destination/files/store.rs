@@ -44,7 +44,7 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A part of an object store.
 pub(super) struct Store {
-    store: Arc<dyn ObjectStore>,
+    objects: Arc<dyn ObjectStore>,
     prefix: Path,
     /// Which place this is, for people and for telling places apart.
     identity: String,
@@ -129,7 +129,7 @@ impl Store {
         let wrong = |e: Error| refused("path", redactor.redact(&chain(&e)));
         let (store, at) = connect(scheme, bucket, config, Guarded(client)).map_err(wrong)?;
         let identity = format!("{scheme}://{bucket}/{prefix}").trim_end_matches('/').to_owned() + &at;
-        Ok(Some(Self { store, prefix, identity, redactor }))
+        Ok(Some(Self { objects: store, prefix, identity, redactor }))
     }
 
     /// Which place this is, without secrets.
@@ -138,13 +138,13 @@ impl Store {
     }
 
     fn path(&self, name: &str) -> Path {
-        name.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+        name.split('/').fold(self.prefix.clone(), Path::join)
     }
 
     /// Whether files can be written, as far as can be told without one that is seen: an object is asked for
     /// that is not there, and what the store says to that is looked at.
     pub(super) async fn check(&self) -> Result<(), DeliveryError> {
-        let Err(error) = self.store.get(&self.path(".levin-check")).await else { return Ok(()) };
+        let Err(error) = self.objects.get(&self.path(".levin-check")).await else { return Ok(()) };
         let says = |words: &[&str]| words.iter().any(|word| chain(&error).contains(word));
         match error {
             Error::NotFound { .. }
@@ -196,7 +196,7 @@ impl Store {
         if exists && !repeated {
             return Err(Unpublished::Exists);
         }
-        match self.store.head(path).await {
+        match self.objects.head(path).await {
             Ok(found) if !replace && found.size == length => Ok(RowOutcome::Accepted),
             Ok(_) if exists => Err(Unpublished::Exists),
             _ => {
@@ -345,7 +345,7 @@ impl Upload {
 
     async fn send(&mut self, part: Bytes) -> Result<(), DeliveryError> {
         if self.parts.is_none() {
-            let begun = self.store.store.put_multipart(&self.path).await;
+            let begun = self.store.objects.put_multipart(&self.path).await;
             self.parts = Some(begun.map_err(|e| self.store.trouble(&e))?);
         }
         let Some(parts) = &mut self.parts else { return Ok(()) };
@@ -361,7 +361,7 @@ impl Upload {
             let mode = if self.replace { PutMode::Overwrite } else { PutMode::Create };
             let length = rest.len() as u64;
             let options = PutOptions::from(mode);
-            let put = self.store.store.put_opts(&self.path, PutPayload::from(rest), options).await;
+            let put = self.store.objects.put_opts(&self.path, PutPayload::from(rest), options).await;
             return match put {
                 Ok(_) => Ok(RowOutcome::Accepted),
                 // A repeat of a request that was lost on its way back finds its own object.
@@ -370,7 +370,7 @@ impl Upload {
         }
         // A multipart upload knows no condition in any of the stores' interfaces: look first.
         if !self.replace {
-            match self.store.store.head(&self.path).await {
+            match self.store.objects.head(&self.path).await {
                 Err(Error::NotFound { .. }) => {}
                 Ok(_) => {
                     self.abort().await;
