@@ -341,10 +341,8 @@ impl Destination for HttpDestination {
         let options = SyncOptions::read(&sync.options).map_err(misconfigured)?;
         let Some(clear) = &options.clear else { return Ok(()) };
         let prepared = Prepared::clearing(clear, &self.base).map_err(misconfigured)?;
-        if !within(self.budget.as_deref()).await {
-            let message = "the budget of requests_per_second is used up".to_owned();
-            return Err(DeliveryError::Throttled { after: None, message });
-        }
+        // One request at the head of a run: it waits its turn, and at worst it goes before.
+        within(self.budget.as_deref()).await;
         let request = request::clearing(&prepared, &self.base, sync, run, Utc::now())
             .map_err(|message| misconfigured(error("clear", message)))?;
         let answer = self.caller.send(&request).await.map_err(|failure| failure.error)?;

@@ -20,7 +20,7 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use sql_templates::LogicalType;
 
-use super::rows::OPERATION;
+use super::rows::{OPERATION, same_names};
 use crate::change::{ChangeBatch, Digits, digits, logical_type};
 use crate::json::{JsonOptions, NonFinite, RowEncoder};
 use crate::outcome::{Rejection, RowOutcome};
@@ -73,6 +73,9 @@ impl Columns {
         batch: &ChangeBatch,
         file: &mut ParquetFile,
     ) -> Result<Vec<RowOutcome>, String> {
+        if !same_names(&batch.schema(), &self.fields) {
+            return Err("the rows have other fields than the sync".into());
+        }
         let mut outcomes = vec![RowOutcome::Deferred; batch.len()];
         let mut columns: Vec<ArrayRef> = Vec::new();
         if self.with_operation {

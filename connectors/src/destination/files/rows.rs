@@ -155,6 +155,6 @@ fn prepend_operation(start: usize, operation: &str, out: &mut Vec<u8>) {
     out.splice(start..=start, member.into_bytes());
 }
 
-fn same_names(one: &Schema, other: &Schema) -> bool {
+pub(super) fn same_names(one: &Schema, other: &Schema) -> bool {
     one.fields().iter().map(|f| f.name()).eq(other.fields().iter().map(|f| f.name()))
 }
