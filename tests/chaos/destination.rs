@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::receiver::{Receiver, Reply, Request};
 
 /// The longest that `levin` waits for an answer.
@@ -70,6 +70,8 @@ pub enum Trouble {
 struct Memory {
     /// Row versions that it applied.
     seen: BTreeSet<String>,
+    /// Records by name, for a sync whose destination knows them by that and not by their keys.
+    records: BTreeMap<String, Value>,
     /// How often a request came, by its idempotency key.
     attempts: HashMap<String, u32>,
     /// The token that is good now.
@@ -99,6 +101,11 @@ impl Chaos {
     pub fn misbehave(&self, seed: u64, percent: u32) {
         let memory = self.memory.clone();
         self.receiver.behave(move |request| memory.lock().unwrap().reply(request, seed, percent));
+    }
+
+    /// What it holds, by name.
+    pub fn records(&self) -> BTreeMap<String, Value> {
+        self.memory.lock().unwrap().records.clone()
     }
 
     /// The troubles that were met so far, and how often.
@@ -191,8 +198,19 @@ impl Memory {
             .filter(|row| self.seen.contains(row["version"].as_str().unwrap_or_default()))
             .filter_map(|row| row["key"].as_str())
             .collect();
+        if request.operation() == "cleared" {
+            self.records.clear();
+        }
         for row in rows.iter().filter(|row| !refused.iter().any(|key| row["key"] == **key)) {
-            self.seen.insert(row["version"].as_str().unwrap_or_default().to_owned());
+            if !self.seen.insert(row["version"].as_str().unwrap_or_default().to_owned()) {
+                continue;
+            }
+            let name = row["fields"]["name"].as_str().unwrap_or_default().to_owned();
+            if request.operation() == "removed" {
+                self.records.remove(&name);
+            } else {
+                self.records.insert(name, row["fields"].clone());
+            }
         }
         let left: Vec<&str> = refused.into_iter().chain(known).collect();
         reply.but(&left)
