@@ -14,6 +14,18 @@ set delivering = {{ generation }},
 where generation = {{ generation }}
 {% endmacro %}
 
+{# The destination was emptied: nothing that it once accepted, or may have, is there any more. #}
+{% macro forget_accepted() %}
+{{ step("forget what was accepted") }}
+delete from {{ snapshot }}
+{{ step("forget what was in doubt") }}
+delete from {{ doubts }}
+{{ step("nothing is in doubt", "one row") }}
+update {{ state }}
+set doubts = 0
+where generation = {{ generation }}
+{% endmacro %}
+
 {# The rows of one operation. Engines that read in pages ask with `after` and `through`. #}
 {% macro deliver() %}
 {{ step("deliver " ~ operation, "rows") }}

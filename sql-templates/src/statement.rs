@@ -73,6 +73,8 @@ pub enum Statement<'a> {
         run: i64,
         due_before: i64,
     },
+    /// The destination was emptied: snapshot and doubts are.
+    ForgetAccepted { tables: &'a SyncTables, generation: i64 },
     /// The rows of one operation.
     Deliver { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
     /// An empty table for outcomes.
@@ -140,6 +142,7 @@ impl Statement<'_> {
             Self::SetAsideSamples { .. } => "set_aside_samples",
             Self::Preview { .. } => "preview",
             Self::BeginDelivery { .. } => "begin_delivery",
+            Self::ForgetAccepted { .. } => "forget_accepted",
             Self::Deliver { .. } => "deliver",
             Self::CreateOutcomes { .. } => "create_outcomes",
             Self::Doubt { .. } => "doubt",
@@ -313,6 +316,12 @@ impl Statement<'_> {
                     ("due_before", Value::from(*due_before)),
                 ]
             }
+            Self::ForgetAccepted { tables, generation } => vec![
+                ("state", table(&tables.state())),
+                ("snapshot", table(&tables.snapshot())),
+                ("doubts", table(&tables.doubts())),
+                ("generation", Value::from(*generation)),
+            ],
             Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
             Self::Doubt { scope, facts, among } => {
                 let mut values = commit_values(scope, facts, dialect)?;

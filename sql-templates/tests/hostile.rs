@@ -145,6 +145,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             run: 1,
             due_before: 0,
         },
+        Statement::ForgetAccepted { tables: &tables, generation: 1 },
         Statement::Deliver { shape: &shape, facts: &changed },
         Statement::Deliver { shape: &shape, facts: &removed },
         Statement::CreateOutcomes { outcomes: table.clone() },

@@ -324,7 +324,8 @@ impl Dispatch<'_, '_> {
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
         let run = self.run;
-        let limits = run.sync.destination.destination.batch_limits(shipment.spec, operation);
+        let wire = run.sync.mode.at_destination(operation);
+        let limits = run.sync.destination.destination.batch_limits(shipment.spec, wire);
         let mut cutter = Cutter::new(limits);
         let mut place = Place::default();
         let shape = shipment.described.definition.shape();
@@ -539,7 +540,8 @@ impl Dispatch<'_, '_> {
         };
         let complete = complete && !self.is_stopped();
         let waiting = std::mem::take(&mut self.waiting);
-        if complete && !waiting.is_empty() {
+        // Without rows too the end may be seen: an empty file, an empty table.
+        if complete && (self.deferred || self.total == 0 || !waiting.is_empty()) {
             if self.deferred
                 && let Err(error) = self.start_waiting(&waiting).await
             {

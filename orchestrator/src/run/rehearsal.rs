@@ -27,7 +27,7 @@ use super::settle::Unfinished;
 use super::stages::Stage;
 use super::state::{State, read_state};
 use super::{Request, Run, Silent, Start, delivery_spec, due_before, plan, prune, result_rows, run_values};
-use super::{prepare, reshape};
+use super::{clearing, prepare, reshape};
 use crate::error::{Error, ErrorCode};
 use crate::mapping::{Mapped, Mapper};
 use crate::project::{Project, SyncSpec};
@@ -103,6 +103,9 @@ pub async fn rehearse(
     if let Some(state) = &mut state {
         prepare::start_over_without_tables(session.as_mut(), &run, state).await?;
     }
+    if let Some(state) = &state {
+        run.go_on_clearing(state);
+    }
     let under_way = state.as_ref().is_some_and(State::is_under_way);
     let described = describe(session.as_mut(), &run).await?;
     let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
@@ -111,6 +114,9 @@ pub async fn rehearse(
     let mapper = Mapper::new(sync, &shape, previous, run_values(&run, generation))?;
     let spec = delivery_spec(sync, &mapper);
     sync.destination.destination.validate(&spec)?;
+    if run.start() == Start::ClearAndFill {
+        clearing::possible(sync, &spec)?;
+    }
     let target = sync.destination.destination.target(&spec);
     let change = match &state {
         Some(state) => prepare::change_of_snapshot(&run, state, &described, &target)?,
@@ -238,12 +244,12 @@ impl Rehearsal<'_> {
         DiffQuestion {
             of,
             generation: self.generation,
-            first: fresh || !keeps_snapshot || run.request.start == Start::ResetCdc,
+            first: fresh || !keeps_snapshot || run.start() == Start::ResetCdc,
             plain: self.described.plain,
             compared: self.described.definition.meaning == Meaning::Values,
-            in_doubt: doubtful && !fresh,
+            in_doubt: doubtful && !fresh && run.start() != Start::ClearAndFill,
             due_before: due.or(reshaped_due.then_some(1)),
-            resync: matches!(run.request.start, Start::FullResync { .. })
+            resync: matches!(run.start(), Start::FullResync { .. } | Start::ClearAndFill)
                 || self.state.is_some_and(|s| s.due_before > 1),
             alike: self.alike,
         }
@@ -259,8 +265,8 @@ impl Rehearsal<'_> {
     ) -> Result<PlanReport, Error> {
         let run = self.run;
         let shape = self.described.definition.shape();
-        let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.request.start);
-        let reset = run.request.start == Start::ResetCdc;
+        let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.start());
+        let reset = run.start() == Start::ResetCdc;
         let (planned_rows, not_sent) = if reset { Default::default() } else { plan::split(&counts, &sent) };
         let mut changed_columns = BTreeMap::new();
         if full && !shape.columns.is_empty() {
@@ -314,8 +320,9 @@ impl Rehearsal<'_> {
     }
 
     fn reason(&self) -> String {
-        match (self.run.request.start, self.change) {
+        match (self.run.start(), self.change) {
             (Start::FullResync { .. }, _) => "full_resync".to_owned(),
+            (Start::ClearAndFill, _) => "clear_and_fill".to_owned(),
             (Start::ResetCdc, _) => "reset_cdc".to_owned(),
             (Start::Incremental, Change::Fresh) => "first_run".to_owned(),
             (Start::Incremental, Change::Reshape(reshape)) => reshape.reasons.join(","),
@@ -331,7 +338,7 @@ impl Rehearsal<'_> {
         digest.update(&self.generation.to_le_bytes());
         digest.update(self.described.definition.text().as_bytes());
         digest.update(self.target.as_bytes());
-        digest.update(format!("{counts:?}{changed_columns:?}{:?}", self.run.request.start).as_bytes());
+        digest.update(format!("{counts:?}{changed_columns:?}{:?}", self.run.start()).as_bytes());
         format!("plan_{}", &digest.finalize().to_hex()[..16])
     }
 }

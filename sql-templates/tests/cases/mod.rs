@@ -247,6 +247,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
                 due_before: 0,
             },
         ),
+        ("forget_accepted", Statement::ForgetAccepted { tables: &tables, generation: 7 }),
         ("deliver.changed", Statement::Deliver { shape: &shape, facts: &deliver }),
         ("deliver.matching", Statement::Deliver { shape: &matched, facts: &waiting }),
         ("deliver.removed_page", Statement::Deliver { shape: &shape, facts: &removals }),
