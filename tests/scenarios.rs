@@ -21,6 +21,8 @@ mod mapping;
 mod matching;
 #[path = "scenarios/modes.rs"]
 mod modes;
+#[path = "scenarios/plans.rs"]
+mod plans;
 #[path = "scenarios/rejections.rs"]
 mod rejections;
 #[path = "scenarios/requests.rs"]

@@ -59,7 +59,7 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {% if not rehearsed %}
 {{ step("fence", "one row") }}
 update {{ state }}
-set checkpoint = checkpoint + 1{% if last %},
+set checkpoint = checkpoint + 1, basis = {{ generation }}{% if last %},
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
     due_before = {{ due_before }}{% endif +%}
 where generation = {{ generation }} and checkpoint = {{ checkpoint }}

@@ -10,7 +10,8 @@ set delivering = {{ generation }},
     ran_at = {{ d.now() }},
     delivering_store = {{ store }},
     delivering_run = {{ run }},
-    due_before = {{ due_before }}
+    due_before = {{ due_before }},
+    basis = {{ generation }}
 where generation = {{ generation }}
 {% endmacro %}
 

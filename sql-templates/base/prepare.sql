@@ -36,11 +36,13 @@ create table if not exists {{ state }} (
   doubts {{ d.type_bigint() }},
   rejections {{ d.type_bigint() }},
   refused {{ d.type_bigint() }},
-  ran_at {{ d.type_instant() }}
+  ran_at {{ d.type_instant() }},
+  basis {{ d.type_bigint() }},
+  plans {{ d.type_text() }}
 )
 {{ step("first state") }}
 insert into {{ state }}
-select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null
+select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, null
 where not exists (select 1 from {{ state }})
 {% endmacro %}
 
@@ -51,7 +53,7 @@ select
   {{ d.seconds_until("lease_until" | sql) }} as lease_seconds,
   delivering, delivering_table, delivering_store, delivering_run, delivering_shape, delivering_sent,
   due_before, target, definition, queried, doubts, rejections, refused,
-  -{{ d.seconds_until("ran_at" | sql) }} as idle_seconds
+  -{{ d.seconds_until("ran_at" | sql) }} as idle_seconds, basis, plans
 from {{ state }}
 {% endmacro %}
 
@@ -161,7 +163,7 @@ from {{ reshaped }}
 {% macro define() %}
 {{ step("write the definition", "one row") }}
 update {{ state }}
-set definition = {{ definition }}, target = {{ target }}, due_before = {{ due_before }}
+set definition = {{ definition }}, target = {{ target }}, due_before = {{ due_before }}, basis = {{ generation }}
 where generation = {{ generation }}
 {% endmacro %}
 

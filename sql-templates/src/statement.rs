@@ -54,6 +54,10 @@ pub enum Statement<'a> {
     Diff { scope: SyncScope<'a>, facts: &'a DiffFacts<'a> },
     /// How often each column changed.
     ChangedColumns { shape: &'a Shape, diff: TableRef },
+    /// What became of the claims on matching values.
+    Claims { diff: TableRef, diff_shape: DiffShape },
+    /// The plans that are kept, as one text; `None` when there are none.
+    KeepPlans { tables: &'a SyncTables, generation: i64, plans: Option<&'a str> },
     /// A few rows of one operation.
     Samples { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
     /// A few keys that were set aside.
@@ -133,6 +137,8 @@ impl Statement<'_> {
             Self::DiffFirst { .. } => "diff_first",
             Self::Diff { .. } => "diff_full",
             Self::ChangedColumns { .. } => "changed_columns",
+            Self::Claims { .. } => "claims",
+            Self::KeepPlans { .. } => "keep_plans",
             Self::Samples { .. } => "samples",
             Self::SetAsideSamples { .. } => "set_aside_samples",
             Self::Preview { .. } => "preview",
@@ -272,6 +278,14 @@ impl Statement<'_> {
             Self::ChangedColumns { shape, diff } => {
                 vec![("columns", columns_value(&shape.columns, dialect)), ("diff", table(diff))]
             }
+            Self::Claims { diff, diff_shape } => {
+                vec![("diff", table(diff)), ("shape", Value::from(diff_shape.name()))]
+            }
+            Self::KeepPlans { tables, generation, plans } => vec![
+                ("state", table(&tables.state())),
+                ("generation", Value::from(*generation)),
+                ("plans", plans.map(text).transpose()?.unwrap_or_else(null)),
+            ],
             Self::Samples { shape, facts } | Self::Deliver { shape, facts } => vec![
                 ("keys", columns_value(&shape.keys, dialect)),
                 ("columns", columns_value(&shape.columns, dialect)),

@@ -131,6 +131,8 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         Statement::DiffFirst { scope, facts: &diff_facts },
         Statement::Diff { scope, facts: &diff_facts },
         Statement::ChangedColumns { shape: &shape, diff: table.clone() },
+        Statement::Claims { diff: table.clone(), diff_shape: DiffShape::Full },
+        Statement::KeepPlans { tables: &tables, generation: 2, plans: Some(text) },
         Statement::SetAsideSamples { shape: &shape, set_aside: table.clone(), limit: 5 },
         Statement::Preview { shape: &shape, model: &model, limit: 5 },
         Statement::BeginDelivery {

@@ -9,6 +9,7 @@ use crate::project::Project;
 use crate::redact::Redactor;
 use crate::report::Report;
 
+pub mod apply;
 pub mod check;
 pub mod connectors;
 pub mod explain;

@@ -9,7 +9,9 @@ use sql_templates::{Atomicity, AuditFacts, Statement, script};
 
 use super::deliver::Delivered;
 use super::differences::Counts;
+use super::plans::PlanId;
 use super::report::{OperationCounts, ReportedError, RunReport, Settled, Status};
+use super::view::PlanReport;
 use super::{Run, text_of};
 use crate::error::{Error, ErrorCode, Exit};
 use crate::project::OnNotFound;
@@ -22,6 +24,10 @@ pub(super) struct Course {
     pub(super) not_sent: OperationCounts,
     pub(super) delivered: Delivered,
     pub(super) settled: Option<Settled>,
+    /// The plan that was kept because a guard stopped the run, or that the run applies.
+    pub(super) plan: Option<PlanId>,
+    /// What was kept as a plan because that was all that was asked.
+    pub(super) saved: Option<PlanReport>,
     /// Tables that are no longer needed are still there.
     pub(super) untidy: bool,
 }
@@ -105,6 +111,7 @@ impl Course {
             retries: delivered.retries,
             error: error.as_ref().map(ReportedError::from),
             settled: self.settled,
+            plan_id: self.plan,
             exit,
         }
     }

@@ -1,6 +1,7 @@
 //! What a diff found: its table, and how many rows of each kind.
 
 use connectors::warehouse::Effect;
+use serde::{Deserialize, Serialize};
 use sql_templates::{DiffShape, TableRef};
 
 use super::rows::only_row;
@@ -21,7 +22,7 @@ pub struct Diff {
 
 /// How many rows the model has, and what they are. They add up:
 /// queried = unchanged + added + changed + duplicate-key + null-key rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Rows of the model.
     pub queried: u64,

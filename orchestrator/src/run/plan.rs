@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::definition::Meaning;
 use super::differences::Counts;
+use super::plans::PlanId;
 use super::report::OperationCounts;
 use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
@@ -93,24 +94,22 @@ pub fn verdicts(
     verdicts
 }
 
-/// The error of a run that a guard forbids, if one does.
-pub fn tripped(run: &Run<'_>, verdicts: &[Verdict]) -> Option<Error> {
+/// The error of a run that a guard forbids; what it would have sent is kept as a plan.
+pub fn tripped(run: &Run<'_>, verdicts: &[Verdict], plan: PlanId) -> Error {
     let over: Vec<String> = verdicts
         .iter()
         .filter(|v| v.tripped)
         .map(|v| format!("`{}` allows {}, this run has {}", v.guard, v.limit, v.value))
         .collect();
-    (!over.is_empty()).then(|| {
-        Error::new(
-            ErrorCode::GuardTripped,
-            format!("sync `{}` was stopped before anything was sent: {}", run.sync.slug, over.join("; ")),
-        )
-        .hint(format!(
-            "look at `levin plan {}`; when it is meant, raise the guard in {}",
-            run.sync.slug,
-            run.sync.file.display()
-        ))
-    })
+    Error::new(
+        ErrorCode::GuardTripped,
+        format!("sync `{}` was stopped before anything was sent: {}", run.sync.slug, over.join("; ")),
+    )
+    .hint(format!(
+        "look at `levin plan {}`; when it is meant, `levin apply {plan}` sends exactly these rows (for 24 hours); when it is always meant, raise the guard in {}",
+        run.sync.slug,
+        run.sync.file.display()
+    ))
 }
 
 /// The error of a run whose model returns a key twice although the sync says that it must not.

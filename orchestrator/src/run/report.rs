@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use connectors::change::Operation;
 use serde::{Deserialize, Serialize};
 
+use super::plans::PlanId;
 use crate::error::{Error, Exit};
 
 /// Rows by operation.
@@ -142,6 +143,9 @@ pub struct RunReport {
     /// The run before was interrupted and this one settled it: rows found accepted, and in doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<Settled>,
+    /// The plan that this run applied; for a run that a guard stopped, the plan that would apply what it found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_id: Option<PlanId>,
     /// The exit code of a command that ran only this.
     #[serde(skip)]
     pub exit: Exit,

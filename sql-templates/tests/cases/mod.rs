@@ -223,6 +223,12 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("diff_full.matching_in_doubt", Statement::Diff { scope: matched_scope, facts: &doubtful }),
         ("diff_full.keys_only", Statement::Diff { scope, facts: &keys_only }),
         ("changed_columns", Statement::ChangedColumns { shape: &shape, diff: tables.diff("7") }),
+        ("claims", Statement::Claims { diff: tables.diff("7"), diff_shape: DiffShape::Full }),
+        ("claims.first", Statement::Claims { diff: tables.diff("7"), diff_shape: DiffShape::First }),
+        (
+            "keep_plans",
+            Statement::KeepPlans { tables: &tables, generation: 7, plans: Some("[{\"id\":\"plan_1_\"}]") },
+        ),
         ("samples", Statement::Samples { shape: &shape, facts: &removals }),
         (
             "set_aside_samples",

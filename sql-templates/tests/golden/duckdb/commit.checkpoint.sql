@@ -1,6 +1,6 @@
 -- fence (exactly one row)
 update "levin_planner"."p6f0c2a9e_s1_state"
-set checkpoint = checkpoint + 1
+set checkpoint = checkpoint + 1, basis = 7
 where generation = 7 and checkpoint = 3;
 
 -- close rejections

@@ -1,6 +1,6 @@
 -- fence (exactly one row)
 update "levin_planner"."p6f0c2a9e_s1_state"
-set checkpoint = checkpoint + 1,
+set checkpoint = checkpoint + 1, basis = 7,
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
