@@ -21,6 +21,8 @@ mod mapping;
 mod matching;
 #[path = "scenarios/modes.rs"]
 mod modes;
+#[path = "scenarios/parked.rs"]
+mod parked;
 #[path = "scenarios/plans.rs"]
 mod plans;
 #[path = "scenarios/rejections.rs"]

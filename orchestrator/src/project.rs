@@ -203,6 +203,8 @@ pub struct SyncSpec {
     pub on_new_column: NewColumns,
     /// What a row means that the destination does not have.
     pub not_found: OnNotFound,
+    /// After so many refusals a row is parked; `None`: it is tried in every run.
+    pub max_attempts: Option<u32>,
     /// When it runs by itself.
     pub schedule: Option<Schedule>,
     /// The connector's own keys of the sync file.

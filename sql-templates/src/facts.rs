@@ -83,6 +83,9 @@ pub struct DiffFacts<'a> {
     pub resync: bool,
     /// Model and snapshot both come sorted by key from an index.
     pub sorted: bool,
+    /// There are rows that are not to be sent as they are; the digest of the sync's definition tells
+    /// whether they still are what they were when they were refused.
+    pub parked: Option<&'a str>,
 }
 
 /// Rows of one operation whose sequences lie between first and last, both included.
@@ -137,6 +140,12 @@ pub struct CommitFacts<'a> {
     pub keep_set_aside: bool,
     /// With `adopt`: doubts and rejections are forgotten (`--reset-cdc`).
     pub reset: bool,
+    /// The digest of the definition under which rows were sent; `None` when nobody knows any more.
+    pub definition: Option<&'a str>,
+    /// The codes of rejections that are answers, and count as attempts; empty: all of them.
+    pub answers: &'a [&'a str],
+    /// After so many attempts a row is parked.
+    pub max_attempts: Option<u32>,
     /// The state's new `due_before`, when it changes.
     pub due_before: Option<i64>,
     /// For how long the lease is renewed with it, in seconds: a heartbeat waits while a commit goes on.
@@ -169,6 +178,9 @@ impl CommitFacts<'_> {
             adopt: false,
             keep_set_aside: false,
             reset: false,
+            definition: None,
+            answers: &[],
+            max_attempts: None,
             due_before: None,
             lease_seconds: None,
             rehearsed: false,

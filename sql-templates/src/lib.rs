@@ -15,6 +15,7 @@ mod model;
 mod names;
 mod sql;
 mod statement;
+mod values;
 
 pub use column::{Column, LogicalType};
 pub use dialect::{Dialect, Facts, Folding, TypeFact};

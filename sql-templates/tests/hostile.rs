@@ -55,6 +55,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         due_before: Some(3),
         resync: true,
         sorted: true,
+        parked: Some(text),
     };
     let sent = [text, text];
     let commit = CommitFacts {
@@ -67,6 +68,9 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         had_rejections: true,
         had_doubts: true,
         keeps_snapshot: true,
+        definition: Some(text),
+        answers: &sent,
+        max_attempts: Some(3),
         due_before: Some(1),
         ..CommitFacts::new(table.clone(), DiffShape::Full, 7, 1)
     };
@@ -106,6 +110,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         .map(|c| ReshapedColumn { column: c.clone(), kept: c.name != "json", cast: None })
         .collect();
     let drop = [table.clone()];
+    let key = [text.to_owned()];
     let reshape = |part| Statement::Reshape { scope, part, columns: &reshaped, due: &shape.columns };
     let statements = [
         Statement::Model { model: &model },
@@ -152,6 +157,13 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         Statement::Doubt { scope, facts: &commit, among: None },
         Statement::Commit { scope, facts: &commit },
         Statement::Commit { scope, facts: &adopted },
+        Statement::MarkParked {
+            tables: &tables,
+            keys: &shape.keys[..1],
+            generation: 2,
+            park: true,
+            key: &key,
+        },
         Statement::Rejections { tables: &tables, keys: &shape.keys, limit: 5 },
         Statement::Prune { drop: &drop },
         Statement::ManagedTables { schema: &role, prefix: text },

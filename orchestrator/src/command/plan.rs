@@ -168,6 +168,13 @@ fn print(plan: &PlanReport, context: &Context) {
             counted(plan.superseded_count, "row")
         ));
     }
+    if plan.parked_count > 0 {
+        report.data(&format!(
+            "{} parked, to be seen with `levin rejected {}`\n",
+            counted(plan.parked_count, "row"),
+            plan.sync_slug
+        ));
+    }
     for (code, rows) in &plan.refused_rows {
         report.data(&format!("{} will be rejected: {code}\n", counted(*rows, "row")));
     }

@@ -168,6 +168,7 @@ fn print(report: &RunReport, start: Start, context: &Context) {
         (report.failed_rows.total() - report.in_doubt_count.min(report.failed_rows.total()), "rejected"),
         (report.in_doubt_count, "in doubt"),
         (report.aborted_rows.total(), "not sent"),
+        (report.parked_count, "parked"),
         (report.duplicate_key_count.unwrap_or(0), "with a duplicate key"),
         (report.null_key_count.unwrap_or(0), "without a key"),
         (report.not_sent.removed_count, kept_back),

@@ -173,6 +173,10 @@ pub(crate) struct SyncConfig {
     /// Mode `update`: what a row means that the destination does not have.
     #[serde(default)]
     pub(crate) not_found: OnNotFound,
+    /// After so many refusals by the destination a row is parked: it is not sent again until it changes, the
+    /// sync changes, or `levin rejected SYNC --retry`. Default: every run tries it again.
+    #[schemars(range(min = 1))]
+    pub(crate) max_attempts: Option<u32>,
 }
 
 fn default_mode() -> Mode {

@@ -25,7 +25,7 @@ use crate::project::{
     SequenceSpec, SourceSpec, SyncSpec,
 };
 use crate::redact::Redactor;
-use crate::run::model_sql;
+use crate::run::{Meaning, model_sql};
 use crate::suggestion;
 
 /// All files of a project, and what is needed to check them together.
@@ -362,6 +362,7 @@ impl Resolver<'_> {
             on_duplicate_key: written.on_duplicate_key,
             on_new_column: written.on_new_column,
             not_found: written.not_found,
+            max_attempts: written.max_attempts,
             schedule,
             options: file.own_keys(),
         })
@@ -391,6 +392,13 @@ impl Resolver<'_> {
         if let Some(why) = meaningless {
             let message = format!("mode `{}` {why}: `on_removed` has no meaning with it", mode.name());
             self.findings.mistake(&file.path, line("on_removed"), message).hint("leave `on_removed` out");
+        }
+        if written.max_attempts.is_some() && !Meaning::of(mode).keeps_snapshot() && file.sound("mode") {
+            let message = format!(
+                "mode `{}` sends every row in every run: `max_attempts` has no meaning with it",
+                mode.name()
+            );
+            self.findings.mistake(&file.path, line("max_attempts"), message).hint("leave `max_attempts` out");
         }
         let connector = self
             .files

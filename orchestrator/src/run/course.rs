@@ -21,6 +21,7 @@ use crate::project::OnNotFound;
 pub(super) struct Course {
     pub(super) counts: Option<Counts>,
     pub(super) planned: OperationCounts,
+    pub(super) parked: OperationCounts,
     pub(super) not_sent: OperationCounts,
     pub(super) delivered: Delivered,
     pub(super) settled: Option<Settled>,
@@ -101,7 +102,8 @@ impl Course {
             duplicate_key_count: self.counts.map(|c| c.duplicate_keys),
             null_key_count: self.counts.map(|c| c.null_keys),
             superseded_count: delivered.superseded,
-            parked_count: 0,
+            parked_count: self.parked.total(),
+            parked_rows: self.parked,
             in_doubt_count: delivered.in_doubt,
             not_sent: self.not_sent,
             started_at: run.started_text(),

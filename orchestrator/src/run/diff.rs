@@ -28,6 +28,8 @@ pub struct DiffQuestion<'a> {
     pub due_before: Option<i64>,
     /// Due rows are sent as added.
     pub resync: bool,
+    /// The digest of the sync's definition, when there are rows that are parked under it.
+    pub parked: Option<&'a str>,
 }
 
 /// The script of a diff; `careful` copies the model first and sets null and duplicate keys aside.
@@ -61,6 +63,7 @@ fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
         due_before: question.due_before.filter(|due| *due > 0),
         resync: question.resync,
         sorted: question.plain && !careful,
+        parked: question.parked,
     }
 }
 

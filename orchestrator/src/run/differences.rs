@@ -1,9 +1,11 @@
 //! What a diff found: its table, and how many rows of each kind.
 
+use connectors::change::Operation;
 use connectors::warehouse::Effect;
 use serde::{Deserialize, Serialize};
 use sql_templates::{DiffShape, TableRef};
 
+use super::report::OperationCounts;
 use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
 
@@ -40,6 +42,9 @@ pub struct Counts {
     pub null_keys: u64,
     /// Keys in the snapshot, and in doubt beside it.
     pub known: u64,
+    /// Dead letters among the added, changed and removed ones.
+    #[serde(default)]
+    pub parked: OperationCounts,
 }
 
 /// The counts, or `None` when they say that some key is null or comes twice and nothing was set
@@ -62,7 +67,16 @@ pub fn read_counts(effect: &Effect) -> Result<Option<Counts>, Error> {
         u64::try_from(n)
             .map_err(|_| Error::new(ErrorCode::Internal, format!("the count of {what} rows is {n}")))
     };
+    let mut parked = OperationCounts::default();
+    for operation in Operation::ALL {
+        let column = format!("parked_{}", operation.name());
+        *parked.of_mut(operation) = match row.has(&column) {
+            true => count(row.count(&column)?, "parked")?,
+            false => 0,
+        };
+    }
     Ok(Some(Counts {
+        parked,
         queried: count(queried, "queried")?,
         unchanged: count(unchanged, "unchanged")?,
         added: count(added, "added")?,

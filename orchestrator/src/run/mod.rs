@@ -37,7 +37,7 @@ use connectors::change::Operation;
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
 use serde::{Deserialize, Serialize};
-use sql_templates::{CommitFacts, Dialect, Statement, SyncScope, SyncTables};
+use sql_templates::{Dialect, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
@@ -45,7 +45,7 @@ pub use model::{Returned, define, describe_model, look_at_model, model_sql, mode
 pub use plan::Verdict;
 pub use plans::PlanId;
 pub use rehearsal::rehearse;
-pub use rejections::{OpenRejection, open_rejections};
+pub use rejections::{OpenRejection, key_parts, mark_parked, no_key, open_rejections};
 pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
 pub use rows::{ResultRow, only_row, result_rows};
 pub use stages::Stage;
@@ -63,7 +63,6 @@ use diff::DiffQuestion;
 use lease::Lease;
 use model::Described;
 use outset::{begin, establish, redefine};
-use settle::Unfinished;
 use state::State;
 use view::Known;
 
@@ -342,22 +341,9 @@ async fn execute_with_lease<'a>(
     lease: &Lease,
     state: &mut State,
 ) -> Result<(), Error> {
-    run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
     let mut commits = Commits { generation: lease.generation(), checkpoint: 0 };
-    let unclean = state.holder.is_some();
     let known = state.definition.is_some();
-    prepare::start_over_without_tables(session.as_mut(), run, state).await?;
-    if state.delivering.is_some() {
-        course.settled = settle(run, session, state, &mut commits).await?;
-    }
-    run.store.forget_others(run.sync.id, run.id).await?;
-    if unclean {
-        let left = {
-            let kept: Vec<String> = plans::tables_of_plans(state).collect();
-            prepare::leftovers(session.as_mut(), run, None, &kept).await?
-        };
-        prune::prune(session.as_mut(), run, &left).await?;
-    }
+    course.settled = settle::clear_away(run, session, state, &mut commits).await?;
     fail::fail_point!("prepare.after_settling");
     let described = model::describe(session.as_mut(), run).await?;
     let shape = described.definition.shape();
@@ -417,6 +403,7 @@ async fn execute_with_lease<'a>(
         in_doubt: state.doubts > 0 && !fresh,
         due_before: due_before(run, state, lease.generation()),
         resync: resync || state.due_before > 1,
+        parked: honours_parked(run, state).then_some(digest.as_str()).filter(|_| !fresh),
     };
     let canceller = session.canceller();
     let diff = match &approved {
@@ -440,8 +427,9 @@ async fn execute_with_lease<'a>(
         } else {
             plan::sent_operations(run.sync.mode, run.sync.on_removed, run.request.start)
         };
-        (course.planned, course.not_sent) = plan::split(&diff.counts, &sent);
+        (course.planned, course.parked, course.not_sent) = plan::split(&diff.counts, &sent);
         if run.request.start == Start::ResetCdc {
+            course.parked = OperationCounts::default();
             course.not_sent = OperationCounts::default();
         } else {
             let verdicts = plan::verdicts(run, &diff.counts, &sent, state.queried);
@@ -483,13 +471,23 @@ async fn execute_with_lease<'a>(
             state.doubts = 0;
             state.rejections = 0;
             state.refused = 0;
+            state.parked = 0;
         }
         let due = if resync && !fresh { lease.generation() } else { state.due_before };
         if !fresh && meaning != described.definition.meaning {
             redefine(run, session.as_mut(), &described, &target, lease.generation(), due).await?;
         }
         let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
-        let facts = FinalFacts { diff: &diff, keeps_snapshot, fresh, sent: &words, due };
+        let answers = checkpoints::answers(run);
+        let facts = FinalFacts {
+            diff: &diff,
+            keeps_snapshot,
+            fresh,
+            sent: &words,
+            due,
+            definition: &digest,
+            answers: &answers,
+        };
         let result = if course.planned.total() > 0 {
             begin(run, session.as_mut(), &diff, &words, lease.generation(), due).await?;
             // From here on no plan fits any more.
@@ -501,7 +499,7 @@ async fn execute_with_lease<'a>(
                 spec: &spec,
                 facts: &run_facts(run, lease.generation(), &course.planned),
                 sent: &sent,
-                known_rejections: state.refused,
+                known_rejections: state.refused - i64::try_from(course.parked.total()).unwrap_or_default(),
             };
             let mut checkpoints =
                 Checkpoints { run, scope, facts: &facts, state, commits: &mut commits, last: Instant::now() };
@@ -561,6 +559,11 @@ fn due_before(run: &Run<'_>, state: &State, generation: i64) -> Option<i64> {
     }
 }
 
+/// Whether rows that are parked are left alone: who sends every row again sends those too.
+fn honours_parked(run: &Run<'_>, state: &State) -> bool {
+    state.parked > 0 && run.request.start == Start::Incremental && Meaning::of(run.sync.mode).keeps_snapshot()
+}
+
 fn run_values(run: &Run<'_>, generation: i64) -> RunValues {
     RunValues {
         run_id: run.id,
@@ -601,39 +604,4 @@ fn run_facts(run: &Run<'_>, generation: i64, planned: &OperationCounts) -> RunFa
         started_at: run.started_at,
         planned: Operation::ALL.into_iter().map(|o| (o, planned.of(o))).collect(),
     }
-}
-
-/// Brings what an interrupted run left to its end: what its notes prove is committed, the rest of
-/// what it had begun is in doubt.
-async fn settle(
-    run: &Run<'_>,
-    session: &mut Box<dyn Session>,
-    state: &mut State,
-    commits: &mut Commits,
-) -> Result<Option<Settled>, Error> {
-    let of = format!("{}_settling", commits.generation);
-    let Some(unfinished) = Unfinished::find(run, session.as_mut(), Some(state), &of).await? else {
-        return Ok(None);
-    };
-    let mut left = unfinished.ranges();
-    loop {
-        let (piece, rest) = left.split_at(left.len().min(commit::MOST_RANGES));
-        left = rest;
-        let facts = CommitFacts {
-            lease_seconds: Some(lease::seconds(run.lease_length())),
-            ..unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty())
-        };
-        let script = commit::commit_script(run, unfinished.scope(run), &facts)?;
-        commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
-        commits.checkpoint += 1;
-        if left.is_empty() {
-            break;
-        }
-    }
-    run.store.forget(unfinished.run(), None).await?;
-    prune::prune(session.as_mut(), run, &unfinished.tables()).await?;
-    if let Some(settled) = state::read_state(session.as_mut(), run).await? {
-        *state = State { holder: state.holder.clone(), ..settled };
-    }
-    Ok(Some(unfinished.settled()))
 }

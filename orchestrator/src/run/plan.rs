@@ -67,13 +67,14 @@ pub fn verdicts(
         };
         verdicts.push(Verdict { guard, limit, value, tripped: over_rows || over_percent });
     };
+    let (planned, ..) = split(counts, sent);
     if sent.contains(&Operation::Removed) {
-        judge("max_removed", &guards.max_removed, counts.removed, before);
+        judge("max_removed", &guards.max_removed, planned.removed_count, before);
     }
     if sent.contains(&Operation::Changed) {
-        judge("max_changed", &guards.max_changed, counts.changed, before);
+        judge("max_changed", &guards.max_changed, planned.changed_count, before);
     }
-    judge("max_added", &guards.max_added, counts.added, before);
+    judge("max_added", &guards.max_added, planned.added_count, before);
     judge("max_set_aside", &guards.max_set_aside, counts.duplicate_keys + counts.null_keys, counts.queried);
     if let Some(least) = guards.min_rows {
         verdicts.push(Verdict {
@@ -125,17 +126,22 @@ pub fn duplicate_keys_forbidden(run: &Run<'_>, counts: &Counts) -> Option<Error>
     })
 }
 
-/// Counts of the diff split into what the mode sends and what it does not.
-pub fn split(counts: &Counts, sent: &[Operation]) -> (OperationCounts, OperationCounts) {
+/// Counts of the diff split into what is planned, what is parked of it, and what the mode does not send.
+pub fn split(counts: &Counts, sent: &[Operation]) -> (OperationCounts, OperationCounts, OperationCounts) {
     let mut planned = OperationCounts::default();
+    let mut parked = OperationCounts::default();
     let mut not_sent = OperationCounts::default();
     for (operation, count) in [
         (Operation::Added, counts.added),
         (Operation::Changed, counts.changed),
         (Operation::Removed, counts.removed),
     ] {
-        let of = if sent.contains(&operation) { &mut planned } else { &mut not_sent };
-        *of.of_mut(operation) = count;
+        if sent.contains(&operation) {
+            *parked.of_mut(operation) = counts.parked.of(operation);
+            *planned.of_mut(operation) = count - counts.parked.of(operation);
+        } else {
+            *not_sent.of_mut(operation) = count;
+        }
     }
-    (planned, not_sent)
+    (planned, parked, not_sent)
 }

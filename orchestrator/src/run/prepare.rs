@@ -274,6 +274,7 @@ pub async fn start_over_without_tables(
         doubts: 0,
         rejections: 0,
         refused: 0,
+        parked: 0,
         ..state.clone()
     };
     Ok(())

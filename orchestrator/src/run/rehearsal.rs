@@ -18,7 +18,8 @@ use super::stages::Stage;
 use super::state::{State, read_state};
 use super::view::{Known, PlanReport, View, previous_of};
 use super::{
-    Request, Run, Silent, Start, delivery_spec, due_before, plans, prepare, prune, reshape, run_values,
+    Request, Run, Silent, Start, delivery_spec, due_before, honours_parked, plans, prepare, prune, reshape,
+    run_values,
 };
 use crate::error::{Error, ErrorCode};
 use crate::mapping::Mapper;
@@ -84,7 +85,8 @@ impl Rehearsal<'_> {
         let scope = SyncScope { tables: &run.tables, shape: self.shape, model: &self.described.model };
         // A word of its own, so that no run's tables are touched, not even in a transaction that is undone.
         let of = format!("plan_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-        let question = self.question(&of);
+        let digest = plans::digest_of(&run.sync, &self.described.definition);
+        let question = self.question(&of, &digest);
         let unfinished = Unfinished::find(run, session, self.state, &of).await?;
         let mut before = prepare::create_schemas(session, run).await?;
         let settling = unfinished.as_ref().zip(self.state).map(|(unfinished, state)| {
@@ -133,7 +135,7 @@ impl Rehearsal<'_> {
         let known = Known {
             generation: self.generation,
             change: self.change,
-            definition: &plans::digest_of(&run.sync, &self.described.definition),
+            definition: &digest,
             target: self.target,
             queried: self.state.and_then(|s| s.queried),
             under_way: self.under_way,
@@ -142,7 +144,7 @@ impl Rehearsal<'_> {
         view(careful).report(&effect, &counts, mapper, known)
     }
 
-    fn question<'b>(&self, of: &'b str) -> DiffQuestion<'b> {
+    fn question<'b>(&self, of: &'b str, digest: &'b str) -> DiffQuestion<'b> {
         let run = self.run;
         let keeps_snapshot = Meaning::of(run.sync.mode).keeps_snapshot();
         let fresh = *self.change == Change::Fresh;
@@ -159,6 +161,7 @@ impl Rehearsal<'_> {
             due_before: due.or(reshaped_due.then_some(1)),
             resync: matches!(run.request.start, Start::FullResync { .. })
                 || self.state.is_some_and(|s| s.due_before > 1),
+            parked: self.state.filter(|s| !fresh && honours_parked(run, s)).map(|_| digest),
         }
     }
 }

@@ -122,8 +122,10 @@ pub struct RunReport {
     pub null_key_count: Option<u64>,
     /// Removals that gave way to another row with the same matching value.
     pub superseded_count: u64,
-    /// Rows parked as dead letters.
+    /// Rows that differ and are parked as dead letters, beside those planned.
     pub parked_count: u64,
+    /// The same, by operation.
+    pub parked_rows: OperationCounts,
     /// Rows among the failed ones that may have been applied.
     pub in_doubt_count: u64,
     /// Differences that the mode does not send.

@@ -7,6 +7,7 @@ use sql_templates::{
     Atomicity, CommitFacts, DeliverFacts, DiffShape, EndedRange, Statement, SyncScope, script,
 };
 
+use super::checkpoints::answers;
 use super::definition::Meaning;
 use super::deliver::waits;
 use super::diff::{DiffQuestion, diff_script};
@@ -14,7 +15,7 @@ use super::lease::Cancel;
 use super::model::describe;
 use super::stages::Stage;
 use super::state::read_state;
-use super::{Request, Run, Silent, Start, due_before, plan, prepare};
+use super::{Request, Run, Silent, Start, due_before, honours_parked, plan, plans, prepare};
 use crate::error::Error;
 use crate::project::{Project, SyncSpec};
 use crate::store::Store;
@@ -38,6 +39,8 @@ pub async fn statements_of(
     let sent = plan::sent_operations(sync.mode, sync.on_removed, Start::Incremental);
     let first =
         state.as_ref().is_none_or(|s| s.definition.is_none()) || !Meaning::of(sync.mode).keeps_snapshot();
+    let digest = plans::digest_of(sync, &described.definition);
+    let answers = answers(&run);
     let question = DiffQuestion {
         of: &of,
         generation,
@@ -47,6 +50,7 @@ pub async fn statements_of(
         in_doubt: state.as_ref().is_some_and(|s| s.doubts > 0) && !first,
         due_before: state.as_ref().and_then(|s| due_before(&run, s, generation)),
         resync: state.as_ref().is_some_and(|s| s.due_before > 1),
+        parked: state.as_ref().filter(|s| !first && honours_parked(&run, s)).map(|_| digest.as_str()),
     };
     let diff = run.tables.diff(&of);
     let diff_shape = if first { DiffShape::First } else { DiffShape::Full };
@@ -64,6 +68,9 @@ pub async fn statements_of(
         had_doubts: question.in_doubt,
         keeps_snapshot,
         adopt: first && keeps_snapshot,
+        definition: Some(&digest),
+        answers: &answers,
+        max_attempts: sync.max_attempts,
         ..CommitFacts::new(diff.clone(), diff_shape, generation, 0)
     };
     let one = |statements: &[Statement<'_>]| {

@@ -44,6 +44,8 @@ pub struct PlanReport {
     pub superseded_count: u64,
     /// Rows among the planned ones that will be rejected because of their matching value, by code.
     pub refused_rows: BTreeMap<String, u64>,
+    /// Rows that differ and are parked as dead letters, beside those planned.
+    pub parked_count: u64,
     /// Rows as the destination last accepted them.
     pub unchanged_count: u64,
     /// Rows whose key occurs more than once.
@@ -174,7 +176,8 @@ impl<'a> View<'a> {
         let (run, shape) = (self.run, self.shape);
         let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.request.start);
         let reset = run.request.start == Start::ResetCdc;
-        let (planned_rows, not_sent) = if reset { Default::default() } else { plan::split(counts, &sent) };
+        let (planned_rows, parked_rows, not_sent) =
+            if reset { Default::default() } else { plan::split(counts, &sent) };
         let mut changed_columns = BTreeMap::new();
         if self.is_full() && !shape.columns.is_empty() {
             let row = only_row(effect.result("count the changed columns"), "the count of changed columns")?;
@@ -222,6 +225,7 @@ impl<'a> View<'a> {
             not_sent,
             superseded_count,
             refused_rows,
+            parked_count: parked_rows.total(),
             unchanged_count: counts.unchanged,
             duplicate_key_count: counts.duplicate_keys,
             null_key_count: counts.null_keys,

@@ -61,7 +61,9 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         due_before: None,
         resync: false,
         sorted: false,
+        parked: None,
     };
+    let parking = DiffFacts { parked: Some("4f2a"), ..plain.clone() };
     let staged = DiffFacts { stage: true, set_aside: true, ..plain.clone() };
     let doubtful = DiffFacts { in_doubt: true, due_before: Some(7), resync: true, ..staged.clone() };
     let keys_only = DiffFacts { compared: false, sorted: true, ..plain.clone() };
@@ -83,6 +85,13 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         had_doubts: true,
         ranges: &[ended("changed", 1, 100), ended("added", 201, 353)],
         ..commit.clone()
+    };
+    let parks = CommitFacts {
+        definition: Some("4f2a"),
+        answers: &["REFUSED", "NOT_FOUND"],
+        max_attempts: Some(3),
+        set_aside: None,
+        ..exceptional.clone()
     };
     let checkpoint = CommitFacts {
         last: false,
@@ -152,6 +161,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     let role = Ident::new("levin").unwrap();
     let database = Ident::new("analytics").unwrap();
 
+    let key = ["acme".to_owned(), "42".to_owned()];
     let mut statements = vec![
         ("model_rows", Statement::Model { model: &model }),
         ("create_schemas", Statement::CreateSchemas { tables: &tables }),
@@ -221,6 +231,8 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("diff_first.matching", Statement::DiffFirst { scope: matched_scope, facts: &plain }),
         ("diff_full.matching", Statement::Diff { scope: matched_scope, facts: &plain }),
         ("diff_full.matching_in_doubt", Statement::Diff { scope: matched_scope, facts: &doubtful }),
+        ("diff_full.parked", Statement::Diff { scope, facts: &parking }),
+        ("diff_full.matching_parked", Statement::Diff { scope: matched_scope, facts: &parking }),
         ("diff_full.keys_only", Statement::Diff { scope, facts: &keys_only }),
         ("changed_columns", Statement::ChangedColumns { shape: &shape, diff: tables.diff("7") }),
         ("claims", Statement::Claims { diff: tables.diff("7"), diff_shape: DiffShape::Full }),
@@ -266,6 +278,27 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("commit.matching_adopted", Statement::Commit { scope: matched_scope, facts: &adopted }),
         ("doubt.matching", Statement::Doubt { scope: matched_scope, facts: &exceptional, among: None }),
         ("commit.reset", Statement::Commit { scope: composite_scope, facts: &reset }),
+        ("commit.parks", Statement::Commit { scope, facts: &parks }),
+        (
+            "mark_parked",
+            Statement::MarkParked {
+                tables: &tables,
+                keys: &composite.keys,
+                generation: 7,
+                park: true,
+                key: &key,
+            },
+        ),
+        (
+            "mark_parked.retried",
+            Statement::MarkParked {
+                tables: &tables,
+                keys: &composite.keys,
+                generation: 7,
+                park: false,
+                key: &[],
+            },
+        ),
         ("open_rejections", Statement::Rejections { tables: &tables, keys: &composite.keys, limit: 100 }),
         ("prune", Statement::Prune { drop: &drop }),
         ("managed_tables", Statement::ManagedTables { schema: tables.planner_schema(), prefix: "p6f0c2a9e" }),
