@@ -339,6 +339,8 @@ pub enum NewColumns {
     /// Every row whose new column is not null is changed.
     #[default]
     Backfill,
+    /// Today's values count as accepted; only later changes are sent.
+    Keep,
 }
 
 /// What a row means that the destination does not have, in mode `update`.

@@ -106,6 +106,9 @@ cross join (select count(*) as added from {{ diff }}) as r
    removal is in doubt is still there nobody knows: when it returns, it is added. #}
 {% macro diff_full() %}
 {{ d.stage_model() }}
+{% if taken %}
+{{ d.take_columns() }}
+{% endif %}
 {{ d.join_hint(sorted) }}
 {{ step("write the differences") }}
 create table {{ diff }} as
@@ -142,6 +145,20 @@ cross join (
 ) as r
 cross join (select count(*) as known from {{ d.known() }} as k) as s
 {{ d.unstage() }}
+{% endmacro %}
+
+{# Today's values of new columns count as accepted: only what changes from here on is sent. Keys that are set
+   aside have several values or none. #}
+{% macro take_columns() %}
+{{ step("take new columns as accepted") }}
+update {{ snapshot }} as t
+set {% for c in taken %}{{ c.name }} = {{ col("m", c.name) }}{% if not loop.last %}, {% endif %}{% endfor +%}
+from {{ d.source() }} as m
+where {{ d.same_key(keys, "m", "t") }}
+  and ({% for c in taken %}{{ col("m", c.name) }} is not null{% if not loop.last %} or {% endif %}{% endfor %})
+{% if set_aside %}
+  and not {{ d.is_set_aside("t") }}
+{% endif %}
 {% endmacro %}
 
 {# A dead letter stays in the diff under a word of its own, so that no statement takes it for a row that is sent. #}

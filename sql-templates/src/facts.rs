@@ -83,6 +83,8 @@ pub struct DiffFacts<'a> {
     pub resync: bool,
     /// Model and snapshot both come sorted by key from an index.
     pub sorted: bool,
+    /// New columns whose values of today count as accepted.
+    pub taken: &'a [Column],
     /// There are rows that are not to be sent as they are; the digest of the sync's definition tells
     /// whether they still are what they were when they were refused.
     pub parked: Option<&'a str>,

@@ -29,6 +29,7 @@ pub(crate) fn diff_values(
         ("resync", Value::from(facts.resync)),
         ("sorted", Value::from(facts.sorted)),
         ("shape", Value::from(DiffShape::Full.name())),
+        ("taken", columns_value(facts.taken, dialect)),
         ("parked", Value::from(facts.parked.is_some())),
         ("definition", facts.parked.map(text).transpose()?.unwrap_or_else(null)),
         ("every_mark", text(&"1".repeat(marks))?),

@@ -178,6 +178,13 @@ fn print(plan: &PlanReport, context: &Context) {
     for (code, rows) in &plan.refused_rows {
         report.data(&format!("{} will be rejected: {code}\n", counted(*rows, "row")));
     }
+    if !plan.kept_columns.is_empty() {
+        let rows = plan.kept_count.map_or_else(String::new, |rows| format!(", in {}", counted(rows, "row")));
+        report.data(&format!(
+            "new columns whose values of today count as accepted{rows}: {}\n",
+            plan.kept_columns.join(", ")
+        ));
+    }
     if !plan.changed_columns.is_empty() {
         let columns: Vec<String> = plan
             .changed_columns

@@ -167,7 +167,8 @@ pub(crate) struct SyncConfig {
     /// What happens when a key occurs twice: its rows are set aside, or the run fails.
     #[serde(default)]
     pub(crate) on_duplicate_key: OnDuplicateKey,
-    /// What a newly mapped column means for rows that were sent without it.
+    /// What a newly mapped column means for rows that were sent without it: `backfill` sends those in which it
+    /// is not null, `keep` takes its values of today as accepted and sends only later changes.
     #[serde(default)]
     pub(crate) on_new_column: NewColumns,
     /// Mode `update`: what a row means that the destination does not have.

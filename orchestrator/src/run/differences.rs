@@ -20,6 +20,8 @@ pub struct Diff {
     pub set_aside: Option<TableRef>,
     /// How many rows of each kind.
     pub counts: Counts,
+    /// In how many rows of the snapshot a new column was taken as accepted; `None` when there is none.
+    pub taken: Option<u64>,
 }
 
 /// How many rows the model has, and what they are. They add up:

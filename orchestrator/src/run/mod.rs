@@ -403,6 +403,7 @@ async fn execute_with_lease<'a>(
         in_doubt: state.doubts > 0 && !fresh,
         due_before: due_before(run, state, lease.generation()),
         resync: resync || state.due_before > 1,
+        taken: reshape::taken(run, &change),
         parked: honours_parked(run, state).then_some(digest.as_str()).filter(|_| !fresh),
     };
     let canceller = session.canceller();
@@ -454,6 +455,7 @@ async fn execute_with_lease<'a>(
             let known = Known {
                 generation,
                 change: &change,
+                taken: diff.taken,
                 definition: &digest,
                 target: &target,
                 queried: state.queried,

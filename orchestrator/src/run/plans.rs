@@ -127,6 +127,7 @@ impl KeptPlan {
             shape: if self.first { DiffShape::First } else { DiffShape::Full },
             set_aside: tables.next(),
             counts: self.counts,
+            taken: None,
         })
     }
 

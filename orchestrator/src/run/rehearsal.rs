@@ -9,7 +9,7 @@ use connectors::warehouse::Session;
 use sql_templates::{Atomicity, CommitFacts, DiffShape, Shape, Statement, SyncScope};
 
 use super::definition::{Change, Meaning};
-use super::diff::{DiffQuestion, diff_script, failed, longest_key};
+use super::diff::{DiffQuestion, diff_script, failed, longest_key, taken};
 use super::differences::read_counts;
 use super::lease::Cancel;
 use super::model::{Described, describe};
@@ -105,7 +105,7 @@ impl Rehearsal<'_> {
             let set_aside = careful.then(|| run.tables.set_aside(&of));
             View::new(run, self.shape, run.tables.diff(&of), diff_shape, set_aside)
         };
-        let mut careful = false;
+        let mut careful = question.begins_careful();
         let (effect, counts) = loop {
             let mut script = diff_script(run, scope, &question, careful, Atomicity::Rehearsal, &before)?;
             let view = view(careful);
@@ -135,6 +135,7 @@ impl Rehearsal<'_> {
         let known = Known {
             generation: self.generation,
             change: self.change,
+            taken: taken(&question, &effect),
             definition: &digest,
             target: self.target,
             queried: self.state.and_then(|s| s.queried),
@@ -144,7 +145,7 @@ impl Rehearsal<'_> {
         view(careful).report(&effect, &counts, mapper, known)
     }
 
-    fn question<'b>(&self, of: &'b str, digest: &'b str) -> DiffQuestion<'b> {
+    fn question<'b>(&'b self, of: &'b str, digest: &'b str) -> DiffQuestion<'b> {
         let run = self.run;
         let keeps_snapshot = Meaning::of(run.sync.mode).keeps_snapshot();
         let fresh = *self.change == Change::Fresh;
@@ -161,6 +162,7 @@ impl Rehearsal<'_> {
             due_before: due.or(reshaped_due.then_some(1)),
             resync: matches!(run.request.start, Start::FullResync { .. })
                 || self.state.is_some_and(|s| s.due_before > 1),
+            taken: reshape::taken(run, self.change),
             parked: self.state.filter(|s| !fresh && honours_parked(run, s)).map(|_| digest),
         }
     }

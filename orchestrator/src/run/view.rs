@@ -18,7 +18,7 @@ use super::plan::Verdict;
 use super::plans::PlanId;
 use super::report::OperationCounts;
 use super::rows::only_row;
-use super::{Run, Start, plan, result_rows, run_values};
+use super::{Run, Start, plan, reshape, result_rows, run_values};
 use crate::error::{Error, ErrorCode};
 use crate::mapping::{Mapped, Mapper};
 
@@ -46,6 +46,10 @@ pub struct PlanReport {
     pub refused_rows: BTreeMap<String, u64>,
     /// Rows that differ and are parked as dead letters, beside those planned.
     pub parked_count: u64,
+    /// New columns whose values of today count as accepted (`on_new_column: keep`).
+    pub kept_columns: Vec<String>,
+    /// In how many rows they hold a value; `null` when there is no such column, or nobody counted.
+    pub kept_count: Option<u64>,
     /// Rows as the destination last accepted them.
     pub unchanged_count: u64,
     /// Rows whose key occurs more than once.
@@ -102,6 +106,8 @@ pub(super) struct View<'a> {
 pub(super) struct Known<'a> {
     pub(super) generation: i64,
     pub(super) change: &'a Change,
+    /// In how many rows of the snapshot a new column was taken as accepted.
+    pub(super) taken: Option<u64>,
     pub(super) definition: &'a str,
     pub(super) target: &'a str,
     /// Rows of the model in the last committed run.
@@ -226,6 +232,8 @@ impl<'a> View<'a> {
             superseded_count,
             refused_rows,
             parked_count: parked_rows.total(),
+            kept_columns: reshape::taken(run, known.change).iter().map(|c| c.name.clone()).collect(),
+            kept_count: known.taken,
             unchanged_count: counts.unchanged,
             duplicate_key_count: counts.duplicate_keys,
             null_key_count: counts.null_keys,

@@ -61,8 +61,10 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         due_before: None,
         resync: false,
         sorted: false,
+        taken: &[],
         parked: None,
     };
+    let taking = DiffFacts { taken: &shape.columns[..2], stage: true, set_aside: true, ..plain.clone() };
     let parking = DiffFacts { parked: Some("4f2a"), ..plain.clone() };
     let staged = DiffFacts { stage: true, set_aside: true, ..plain.clone() };
     let doubtful = DiffFacts { in_doubt: true, due_before: Some(7), resync: true, ..staged.clone() };
@@ -231,6 +233,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("diff_first.matching", Statement::DiffFirst { scope: matched_scope, facts: &plain }),
         ("diff_full.matching", Statement::Diff { scope: matched_scope, facts: &plain }),
         ("diff_full.matching_in_doubt", Statement::Diff { scope: matched_scope, facts: &doubtful }),
+        ("diff_full.taken", Statement::Diff { scope, facts: &taking }),
         ("diff_full.parked", Statement::Diff { scope, facts: &parking }),
         ("diff_full.matching_parked", Statement::Diff { scope: matched_scope, facts: &parking }),
         ("diff_full.keys_only", Statement::Diff { scope, facts: &keys_only }),

@@ -289,6 +289,7 @@ impl Trial {
             due_before: question.due_before,
             resync: question.resync,
             sorted: question.plain,
+            taken: &[],
             parked: None,
         };
         let careful = DiffFacts { stage: true, set_aside: true, sorted: false, ..quick.clone() };
