@@ -39,6 +39,8 @@ mod start_over;
 mod tangles;
 #[path = "scenarios/terminal.rs"]
 mod terminal;
+#[path = "scenarios/test_row.rs"]
+mod test_row;
 #[path = "scenarios/values.rs"]
 mod values;
 #[path = "scenarios/volatile.rs"]

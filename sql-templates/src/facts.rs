@@ -251,6 +251,23 @@ pub struct DeliverFacts<'a> {
     pub waits: Option<&'a SyncTables>,
 }
 
+/// Which row is to be looked at, and how.
+#[derive(Debug, Clone)]
+pub struct TestRowFacts<'a> {
+    /// The canonical texts of its key's columns.
+    pub key: &'a [String],
+    /// Columns with other values than the row has, each as the canonical text of the value.
+    pub sets: &'a [(String, String)],
+    /// Columns whose previous value is needed too.
+    pub previous: &'a [Column],
+    /// What its row version id is made of.
+    pub version: &'a str,
+    /// There is a snapshot of this shape to compare with.
+    pub known: bool,
+    /// The row is the snapshot's, not the model's.
+    pub from_snapshot: bool,
+}
+
 /// A table of a sync that has the model's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotPart {

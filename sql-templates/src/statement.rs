@@ -7,14 +7,14 @@ use crate::dialect::Dialect;
 use crate::dispatch::{Printable, map, parse_expect, render};
 use crate::facts::{
     AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, ReshapedColumn,
-    Shape, SnapshotPart, SyncScope,
+    Shape, SnapshotPart, SyncScope, TestRowFacts,
 };
 use crate::model::{ModelSql, PlainTable};
 use crate::names::SyncTables;
 use crate::sql::{Atomicity, Ident, InvalidText, STEP_MARK, Script, Sql, Step, TableRef};
 use crate::values::{
     all_columns, column_value, columns_value, commit_values, diff_values, escaped, ident, model_value, null,
-    ranges_value, scope_values, table, text,
+    ranges_value, scope_values, table, test_row_values, text,
 };
 
 /// One statement, or a few that belong together.
@@ -81,6 +81,8 @@ pub enum Statement<'a> {
     },
     /// The rows of one operation.
     Deliver { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
+    /// One row for a person to look at, as `Deliver` gives it.
+    TestRow { scope: SyncScope<'a>, facts: &'a TestRowFacts<'a> },
     /// An empty table for outcomes.
     CreateOutcomes { outcomes: TableRef },
     /// Doubts about rows that were sent and not answered for, written into the commit's outcomes;
@@ -151,6 +153,7 @@ impl Statement<'_> {
             Self::Preview { .. } => "preview",
             Self::BeginDelivery { .. } => "begin_delivery",
             Self::Deliver { .. } => "deliver",
+            Self::TestRow { .. } => "test_row",
             Self::CreateOutcomes { .. } => "create_outcomes",
             Self::Doubt { .. } => "doubt",
             Self::Commit { .. } => "commit",
@@ -331,6 +334,7 @@ impl Statement<'_> {
                     ("due_before", Value::from(*due_before)),
                 ]
             }
+            Self::TestRow { scope, facts } => test_row_values(scope, facts, dialect)?,
             Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
             Self::Doubt { scope, facts, among } => {
                 let mut values = commit_values(scope, facts, dialect)?;

@@ -5,7 +5,7 @@ use minijinja::value::Value;
 use crate::column::{Column, LogicalType};
 use crate::dialect::Dialect;
 use crate::dispatch::{Printable, map};
-use crate::facts::{CommitFacts, DiffFacts, DiffShape, EndedRange, Shape, SyncScope};
+use crate::facts::{CommitFacts, DiffFacts, DiffShape, EndedRange, Shape, SyncScope, TestRowFacts};
 use crate::model::ModelSql;
 use crate::sql::{EngineType, Ident, InvalidText, Literal, STEP_MARK, TableRef};
 
@@ -82,6 +82,32 @@ pub(crate) fn commit_values(
         ("due_before", Value::from(facts.due_before)),
         ("lease_seconds", Value::from(facts.lease_seconds)),
         ("rehearsed", Value::from(facts.rehearsed)),
+    ]);
+    Ok(values)
+}
+
+pub(crate) fn test_row_values(
+    scope: &SyncScope<'_>,
+    facts: &TestRowFacts<'_>,
+    dialect: Dialect,
+) -> Result<Vec<(&'static str, Value)>, InvalidText> {
+    let marks = scope.shape.columns.len();
+    let all = scope.shape.keys.iter().chain(&scope.shape.columns);
+    let sets = all.map(|c| match facts.sets.iter().find(|(name, _)| *name == c.name) {
+        Some((_, value)) => text(value),
+        None => Ok(Value::from(())),
+    });
+    let mut values = scope_values(scope, dialect);
+    values.extend([
+        ("model", model_value(scope.model)),
+        ("previous", columns_value(facts.previous, dialect)),
+        ("key_values", facts.key.iter().map(|value| text(value)).collect::<Result<Value, _>>()?),
+        ("sets", sets.collect::<Result<Value, _>>()?),
+        ("version", text(facts.version)?),
+        ("known", Value::from(facts.known)),
+        ("from_snapshot", Value::from(facts.from_snapshot)),
+        ("every_mark", text(&"1".repeat(marks))?),
+        ("no_mark", text(&"0".repeat(marks))?),
     ]);
     Ok(values)
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, Ident,
     LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope, SyncTables,
-    TableRef,
+    TableRef, TestRowFacts,
 };
 use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
 use sqlparser::tokenizer::{Token, Tokenizer};
@@ -112,6 +112,17 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         .collect();
     let drop = [table.clone()];
     let key = [text.to_owned()];
+    let sets = [("json".to_owned(), text.to_owned())];
+    let keyed_shape = Shape { keys: shape.keys[..1].to_vec(), ..shape.clone() };
+    let keyed = SyncScope { shape: &keyed_shape, ..scope };
+    let test_row = TestRowFacts {
+        key: &key,
+        sets: &sets,
+        previous: &[],
+        version: text,
+        known: true,
+        from_snapshot: false,
+    };
     let reshape = |part| Statement::Reshape { scope, part, columns: &reshaped, due: &shape.columns };
     let statements = [
         Statement::Model { model: &model },
@@ -153,6 +164,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         },
         Statement::Deliver { shape: &shape, facts: &changed },
         Statement::Deliver { shape: &shape, facts: &removed },
+        Statement::TestRow { scope: keyed, facts: &test_row },
         Statement::CreateOutcomes { outcomes: table.clone() },
         Statement::Doubt { scope, facts: &commit, among: Some(commit.ranges) },
         Statement::Doubt { scope, facts: &commit, among: None },

@@ -23,6 +23,7 @@ pub mod run;
 pub mod runs;
 pub mod schema;
 pub mod sql;
+pub mod test_row;
 
 /// What every command may use.
 #[derive(Debug, Clone)]

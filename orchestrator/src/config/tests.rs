@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connectors::catalogue::{BuildContext, ConfigError, DestinationConnector, SourceConnector};
-use connectors::change::{Mode, OnRemoved, Operation};
-use connectors::destination::{BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts};
+use connectors::change::{ChangeBatch, Mode, OnRemoved, Operation};
+use connectors::destination::{
+    BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts, Trial,
+};
 use connectors::outcome::DeliveryError;
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse, WarehouseError};
 use schemars::Schema;
@@ -140,6 +142,16 @@ impl Destination for Sink {
     }
 
     async fn open(&self, _: &DeliverySpec, _: &RunFacts) -> Result<Box<dyn Delivery>, DeliveryError> {
+        Err(DeliveryError::Unavailable { answered: false, after: None, message: "never opened".to_owned() })
+    }
+
+    async fn try_row(
+        &self,
+        _: &DeliverySpec,
+        _: &RunFacts,
+        _: &ChangeBatch,
+        _: bool,
+    ) -> Result<Trial, DeliveryError> {
         Err(DeliveryError::Unavailable { answered: false, after: None, message: "never opened".to_owned() })
     }
 

@@ -26,6 +26,7 @@ mod stages;
 mod state;
 mod statements;
 mod summary;
+mod trial;
 mod view;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
 pub use rows::{ResultRow, only_row, result_rows};
 pub use stages::Stage;
 pub use statements::statements_of;
+pub use trial::{TestRow, test_row};
 pub use view::{PlanReport, Sample};
 
 use crate::error::{Error, ErrorCode};

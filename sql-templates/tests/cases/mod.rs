@@ -3,7 +3,7 @@
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, EngineType,
     Ident, LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
-    SyncTables,
+    SyncTables, TestRowFacts,
 };
 
 fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
@@ -164,6 +164,16 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     let database = Ident::new("analytics").unwrap();
 
     let key = ["acme".to_owned(), "42".to_owned()];
+    let sets = [("email".to_owned(), "it's@example.com".to_owned())];
+    let test_row = TestRowFacts {
+        key: &key[1..],
+        sets: &sets,
+        previous: &shape.columns[..1],
+        version: "test.4f2a",
+        known: true,
+        from_snapshot: false,
+    };
+    let removed_row = TestRowFacts { known: false, from_snapshot: true, sets: &[], ..test_row.clone() };
     let mut statements = vec![
         ("model_rows", Statement::Model { model: &model }),
         ("create_schemas", Statement::CreateSchemas { tables: &tables }),
@@ -267,6 +277,8 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("deliver.matching", Statement::Deliver { shape: &matched, facts: &waiting }),
         ("deliver.removed_page", Statement::Deliver { shape: &shape, facts: &removals }),
         ("deliver.first", Statement::Deliver { shape: &shape, facts: &first }),
+        ("test_row", Statement::TestRow { scope, facts: &test_row }),
+        ("test_row.removed", Statement::TestRow { scope: matched_scope, facts: &removed_row }),
         ("create_outcomes", Statement::CreateOutcomes { outcomes: tables.outcomes("7_0") }),
         (
             "doubt",

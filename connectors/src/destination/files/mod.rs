@@ -26,7 +26,9 @@ use tokio::sync::Mutex;
 
 use self::folder::{Folder, Partial, Place, PublishError};
 use self::rows::RowWriter;
-use super::{BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts};
+use super::{
+    BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts, Trial, only_whole,
+};
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
 use crate::change::{ChangeBatch, Mode, Operation};
 use crate::json::{JsonOptions, NonFinite, Nulls, Numbers};
@@ -267,6 +269,31 @@ impl Destination for Files {
             generation: run.generation,
         };
         Ok(Box::new(FilesDelivery { file: Arc::new(file), state: Arc::default() }))
+    }
+
+    async fn try_row(
+        &self,
+        sync: &DeliverySpec,
+        run: &RunFacts,
+        row: &ChangeBatch,
+        send: bool,
+    ) -> Result<Trial, DeliveryError> {
+        if send {
+            return Err(only_whole("a file"));
+        }
+        let checked = Self::checked(sync).map_err(misconfigured)?;
+        let wrong = |path: &str, message| misconfigured(ConfigError { path: path.into(), message });
+        checked.place(sync, run).map_err(|message| wrong("object", message))?;
+        let mut bytes = Vec::new();
+        checked.rows.write_head(&mut bytes);
+        let outcomes = checked.rows.write(row, &mut bytes).map_err(|message| wrong("mappings", message))?;
+        let refused = outcomes.iter().any(|outcome| outcome.rejection().is_some());
+        let shown = format!("{}/{}", self.path.display(), sync.object.as_deref().unwrap_or_default());
+        Ok(Trial {
+            request: format!("{shown}\n\n{}", String::from_utf8_lossy(&bytes)),
+            delivered: refused
+                .then(|| not_called(Delivered { outcomes, ..Delivered::all(RowOutcome::NotSent, 0) })),
+        })
     }
 
     fn timeout(&self) -> Duration {
