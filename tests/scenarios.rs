@@ -5,6 +5,8 @@
 mod changes;
 #[path = "scenarios/commands.rs"]
 mod commands;
+#[path = "scenarios/dbt.rs"]
+mod dbt;
 #[path = "scenarios/doubt.rs"]
 mod doubt;
 #[path = "scenarios/guards.rs"]

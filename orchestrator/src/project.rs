@@ -151,7 +151,7 @@ pub struct ModelSpec {
 /// What a model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelQuery {
-    /// A SELECT, as written, from `sql` or from the content of `sql_file`.
+    /// A SELECT, as written, from `sql`, from the content of `sql_file`, or as dbt compiled it.
     Sql(String),
     /// A table or view, as written: `table`, `schema.table` …
     Table(String),

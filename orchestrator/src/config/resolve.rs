@@ -8,9 +8,10 @@ use connectors::catalogue::{BuildContext, ConfigError};
 use connectors::change::{Mode, OnRemoved};
 use serde::Deserialize;
 
+use super::dbt::{DbtModel, Manifests};
 use super::file::{
-    DestinationConfig, GuardsConfig, LimitConfig, Matches, ModelConfig, ProjectConfig, ScheduleConfig,
-    SequenceConfig, SourceConfig, SyncConfig,
+    DbtConfig, DestinationConfig, GuardsConfig, LimitConfig, Matches, ModelConfig, ProjectConfig,
+    ScheduleConfig, SequenceConfig, SourceConfig, SyncConfig, Words,
 };
 use super::finding::Findings;
 use super::load::ProjectFile;
@@ -36,6 +37,7 @@ pub(super) struct Resolver<'a> {
     pub(super) files: &'a [ProjectFile],
     pub(super) findings: &'a mut Findings,
     pub(super) lock: &'a mut Lock,
+    pub(super) manifests: Manifests,
 }
 
 type BySlug<T> = BTreeMap<String, Arc<T>>;
@@ -252,13 +254,17 @@ impl Resolver<'_> {
     }
 
     fn model(&mut self, file: &ProjectFile, id: i64, sources: &BySlug<SourceSpec>) -> Option<ModelSpec> {
-        // Which of the three is there can be told even when other keys are wrong.
+        // Which of the four is there can be told even when other keys are wrong.
         let keys = file.node.entries().iter().map(|entry| entry.key.as_str());
-        let given: Vec<&str> = keys.filter(|key| ["sql", "sql_file", "table"].contains(key)).collect();
+        let given: Vec<&str> = keys.filter(|key| ["sql", "sql_file", "table", "dbt"].contains(key)).collect();
         match given.as_slice() {
             [] => {
                 self.findings
-                    .mistake(&file.path, file.node.line, "the model has none of `sql`, `sql_file`, `table`")
+                    .mistake(
+                        &file.path,
+                        file.node.line,
+                        "the model has none of `sql`, `sql_file`, `table`, `dbt`",
+                    )
                     .hint("write `sql: select …`, or `table: schema.table`");
             }
             [_] => {}
@@ -270,16 +276,42 @@ impl Resolver<'_> {
             }
         }
         let written: ModelConfig = file.written(self.findings)?;
-        let primary_key = written.primary_key.into_vec();
+        let dbt = match &written.dbt {
+            None => None,
+            Some(dbt) => Some(self.dbt_model(file, dbt)?),
+        };
+        let known = dbt.as_ref().map(|model| model.primary_key.clone()).unwrap_or_default();
+        let primary_key = written.primary_key.map_or(known, Words::into_vec);
+        if primary_key.is_empty() && !file.sound("primary_key") {
+            return None;
+        }
+        if primary_key.is_empty() {
+            let (message, hint) = match &written.dbt {
+                None => (
+                    "the key `primary_key` is missing".to_owned(),
+                    "it names the column that tells rows apart",
+                ),
+                Some(dbt) => (
+                    format!(
+                        "the key `primary_key` is missing, and the manifest does not say what tells rows of `{}` apart",
+                        dbt.model
+                    ),
+                    "write it here; or give the dbt model a `unique_key`, a primary-key constraint, or the tests `unique` and `not_null` on one column",
+                ),
+            };
+            self.findings.mistake(&file.path, file.node.line, message).hint(hint);
+            return None;
+        }
         let mut seen = BTreeSet::new();
         if let Some(twice) = primary_key.iter().find(|column| !seen.insert(column.as_str())) {
             let line = file.node.line_of("primary_key");
             self.findings.mistake(&file.path, line, format!("`primary_key` names `{twice}` twice"));
         }
-        let query = match (written.sql, written.sql_file, written.table) {
-            (Some(sql), None, None) => ModelQuery::Sql(sql),
-            (None, None, Some(table)) => ModelQuery::Table(table),
-            (None, Some(path), None) => match std::fs::read_to_string(self.root.join(&path)) {
+        let query = match (written.sql, written.sql_file, written.table, dbt) {
+            (Some(sql), None, None, None) => ModelQuery::Sql(sql),
+            (None, None, Some(table), None) => ModelQuery::Table(table),
+            (None, None, None, Some(dbt)) => dbt.query,
+            (None, Some(path), None, None) => match std::fs::read_to_string(self.root.join(&path)) {
                 Ok(sql) if sql.trim().is_empty() => {
                     let line = file.node.line_of("sql_file");
                     self.findings.mistake(&file.path, line, format!("the file `{path}` is empty"));
@@ -310,6 +342,17 @@ impl Resolver<'_> {
             return None;
         }
         Some(spec)
+    }
+
+    fn dbt_model(&mut self, file: &ProjectFile, dbt: &DbtConfig) -> Option<DbtModel> {
+        match self.manifests.model(self.root, &dbt.manifest, &dbt.model) {
+            Ok(model) => Some(model),
+            Err(trouble) => {
+                let line = file.node.line_of("dbt");
+                self.findings.mistake(&file.path, line, trouble.message).hint(trouble.hint);
+                None
+            }
+        }
     }
 
     fn destination(&mut self, file: &ProjectFile, id: i64) -> Option<DestinationSpec> {

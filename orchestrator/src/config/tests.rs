@@ -391,7 +391,7 @@ schedule: {every: 15x}
         "models/empty.yml:1: the file is empty (`levin schema` lists the keys; delete the file if it is not needed)",
         "models/file.yml:3: the file `nowhere.sql` cannot be read: it does not exist \
          (the path starts at the project's folder)",
-        "models/none.yml:1: the model has none of `sql`, `sql_file`, `table` \
+        "models/none.yml:1: the model has none of `sql`, `sql_file`, `table`, `dbt` \
          (write `sql: select …`, or `table: schema.table`)",
         "sequences/s.yml:1: there is no sync `aa` (did you mean `a`?)",
         "sequences/s.yml:2: `* * * *` has 4 instead of 5 fields \
