@@ -71,6 +71,7 @@ enum Command {
     Connectors(command::connectors::Args),
     Explain(command::explain::Args),
     Schema(command::schema::Args),
+    Completion(command::completion::Args),
 }
 
 impl Command {
@@ -91,12 +92,17 @@ impl Command {
             Self::Connectors(args) => command::connectors::execute(args, context).await,
             Self::Explain(args) => command::explain::execute(args, context).await,
             Self::Schema(args) => command::schema::execute(args, context).await,
+            Self::Completion(args) => command::completion::execute(args, context).await,
         }
     }
 }
 
 /// Reads the command line, runs the command and says how the process ends.
 pub fn main() -> ExitCode {
+    // A shell that asks what may come next gets its answer here, and nothing else happens.
+    clap_complete::CompleteEnv::with_factory(<Cli as clap::CommandFactory>::command)
+        .var(command::completion::VARIABLE)
+        .complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

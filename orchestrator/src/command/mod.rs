@@ -11,6 +11,7 @@ use crate::report::Report;
 
 pub mod apply;
 pub mod check;
+pub mod completion;
 pub mod connectors;
 pub mod explain;
 pub mod gc;

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap_complete::engine::ArgValueCompleter;
+
 use serde::{Deserialize, Serialize};
 
-use super::Context;
+use super::{Context, completion};
 use crate::error::{Error, ErrorCode, Exit};
 use crate::report::{Table, counted, thousands};
 use crate::run::{OperationCounts, PlanId, PlanReport, Request, Start, rehearse, save_plan};
@@ -26,7 +28,7 @@ Examples:
 Exit codes: 0 the run may go, 3 a guard would stop it, 2 the plan failed.")]
 pub struct Args {
     /// The syncs to plan
-    #[arg(value_name = "SYNC", required = true)]
+    #[arg(value_name = "SYNC", required = true, add = ArgValueCompleter::new(completion::syncs))]
     syncs: Vec<String>,
     /// Plan a run that sends every row again
     #[arg(long, conflicts_with = "reset_cdc")]

@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap_complete::engine::ArgValueCompleter;
+
 use serde_json::json;
 
-use super::Context;
 use super::run::duration;
+use super::{Context, completion};
 use crate::error::{Error, Exit};
 use crate::report::{Table, counted};
 use crate::run::{OpenRejection, Request, mark_parked, open_rejections};
@@ -27,6 +29,7 @@ Examples:
   levin rejected customers-to-crm --csv > rejected.csv")]
 pub struct Args {
     /// The sync
+    #[arg(add = ArgValueCompleter::new(completion::syncs))]
     sync: String,
     /// Only the row with this key, with its last request and response
     #[arg(long)]

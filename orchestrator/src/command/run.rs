@@ -4,10 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap_complete::engine::ArgValueCompleter;
+
 use futures::StreamExt;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Context;
+use super::{Context, completion};
 use crate::error::{Error, ErrorCode, Exit};
 use crate::project::{Project, SyncSpec};
 use crate::report::{Report, RunProgress, counted, thousands};
@@ -31,7 +33,7 @@ Examples:
 Exit codes: 0 done, 1 some rows rejected, 2 a run failed, 3 a guard tripped.")]
 pub struct Args {
     /// The syncs to run
-    #[arg(value_name = "SYNC", required_unless_present = "all")]
+    #[arg(value_name = "SYNC", required_unless_present = "all", add = ArgValueCompleter::new(completion::syncs))]
     syncs: Vec<String>,
     /// Run every sync of the project, up to four at once
     #[arg(long, conflicts_with = "syncs")]

@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use clap_complete::engine::ArgValueCompleter;
+
 use connectors::change::Operation;
 use connectors::outcome::{Delivered, DeliveryError, Rejection, RowOutcome};
 use serde_json::json;
 
-use super::Context;
+use super::{Context, completion};
 use crate::error::{Error, Exit};
 use crate::run::{TestRow, test_row};
 use crate::store::Store;
@@ -28,7 +30,7 @@ Examples:
 Exit codes: 0 shown, or sent and accepted; 1 the row is rejected; 2 it could not be sent.")]
 pub struct Args {
     /// The sync
-    #[arg(value_name = "SYNC")]
+    #[arg(value_name = "SYNC", add = ArgValueCompleter::new(completion::syncs))]
     sync: String,
     /// The row's key as `levin plan` shows it; for a key of several columns once per column, or `["acme",7]`
     #[arg(long, value_name = "KEY", required = true)]

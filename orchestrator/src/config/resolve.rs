@@ -286,20 +286,21 @@ impl Resolver<'_> {
             return None;
         }
         if primary_key.is_empty() {
-            let (message, hint) = match &written.dbt {
-                None => (
-                    "the key `primary_key` is missing".to_owned(),
-                    "it names the column that tells rows apart",
-                ),
-                Some(dbt) => (
-                    format!(
-                        "the key `primary_key` is missing, and the manifest does not say what tells rows of `{}` apart",
+            let message = "the key `primary_key` is missing";
+            match &written.dbt {
+                None => {
+                    self.findings.mistake(&file.path, file.node.line, message);
+                }
+                Some(dbt) => {
+                    let message = format!(
+                        "{message}, and the manifest does not say what tells rows of `{}` apart",
                         dbt.model
-                    ),
-                    "write it here; or give the dbt model a `unique_key`, a primary-key constraint, or the tests `unique` and `not_null` on one column",
-                ),
-            };
-            self.findings.mistake(&file.path, file.node.line, message).hint(hint);
+                    );
+                    self.findings.mistake(&file.path, file.node.line, message).hint(
+                        "write it here; or give the dbt model a `unique_key`, a primary-key constraint, or the tests `unique` and `not_null` on one column",
+                    );
+                }
+            }
             return None;
         }
         let mut seen = BTreeSet::new();
