@@ -153,6 +153,8 @@ pub struct ModelSpec {
 pub enum ModelQuery {
     /// A SELECT, as written, from `sql`, from the content of `sql_file`, or as dbt compiled it.
     Sql(String),
+    /// A table or view, as dbt names it: quoted, with its database.
+    Relation(String),
     /// A table or view, as written: `table`, `schema.table` …
     Table(String),
 }

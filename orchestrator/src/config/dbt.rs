@@ -267,8 +267,8 @@ impl Node {
         let whole = matches!(self.config.materialized.as_deref(), Some("table" | "view" | "ephemeral"));
         let compiled = self.compiled_code.as_ref().or(self.compiled_sql.as_ref());
         let compiled = compiled.filter(|sql| whole && !sql.trim().is_empty());
-        let relation = || self.relation_name.as_ref().map(|name| format!("select * from {name}"));
-        compiled.cloned().or_else(relation).map(ModelQuery::Sql)
+        let relation = || self.relation_name.clone().map(ModelQuery::Relation);
+        compiled.cloned().map(ModelQuery::Sql).or_else(relation)
     }
 }
 
@@ -346,11 +346,11 @@ mod tests {
             |more: Value| manifest(json!({"model.shop.a": node("a", more)})).model("a", "m").map(|m| m.query);
         let sql = |text: &str| Ok(ModelQuery::Sql(text.to_owned()));
         assert_eq!(query(json!({})), sql("select 1 as a"));
-        let table = "select * from \"db\".\"main\".\"a\"";
-        assert_eq!(query(json!({"compiled_code": null})), sql(table));
+        let table = || Ok(ModelQuery::Relation("\"db\".\"main\".\"a\"".to_owned()));
+        assert_eq!(query(json!({"compiled_code": null})), table());
         assert_eq!(query(json!({"compiled_code": null, "compiled_sql": "select 2"})), sql("select 2"));
         for grown in ["incremental", "snapshot", "materialized_view"] {
-            assert_eq!(query(json!({"config": {"materialized": grown}})), sql(table), "{grown}");
+            assert_eq!(query(json!({"config": {"materialized": grown}})), table(), "{grown}");
         }
         let ephemeral =
             json!({"config": {"materialized": "ephemeral"}, "relation_name": null, "compiled_code": null});
