@@ -7,6 +7,8 @@ mod changes;
 mod commands;
 #[path = "scenarios/dbt.rs"]
 mod dbt;
+#[path = "scenarios/defects.rs"]
+mod defects;
 #[path = "scenarios/doubt.rs"]
 mod doubt;
 #[path = "scenarios/guards.rs"]

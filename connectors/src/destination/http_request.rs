@@ -2,7 +2,7 @@
 //!
 //! * One request carries rows of one operation. A `2xx` accepts all of them but those that a JSON
 //!   answer lists as rejected; an answer that claims to be JSON and cannot be read leaves the rows
-//!   in doubt, because nobody knows which were taken. Keys in that list that are not in the batch
+//!   in doubt, because nobody knows which were taken; so does a 207 without such a list. Keys in that list that are not in the batch
 //!   are ignored.
 //! * A row that cannot be written is rejected alone; the rest of its batch goes on.
 //! * Where the path belongs to one row (`/contacts/{{ row.key }}`), a 404 or 410 is about that row:
