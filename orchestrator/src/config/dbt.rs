@@ -68,7 +68,8 @@ struct Node {
     #[serde(default)]
     columns: BTreeMap<String, Column>,
     /// Of a test: the node that it is about. Before dbt 1.5 only `depends_on` tells.
-    attached_node: Option<String>,
+    #[serde(rename = "attached_node")]
+    attached_to: Option<String>,
     #[serde(default)]
     depends_on: DependsOn,
     column_name: Option<String>,
@@ -229,7 +230,7 @@ impl Manifest {
 
     fn tests_of<'a>(&'a self, id: &'a str) -> impl Iterator<Item = (&'a Node, &'a TestMetadata)> {
         self.nodes.values().filter(|node| node.resource_type == "test").filter_map(move |node| {
-            let about = match &node.attached_node {
+            let about = match &node.attached_to {
                 Some(attached) => attached == id,
                 None => matches!(node.depends_on.nodes.as_slice(), [one] if one == id),
             };

@@ -72,10 +72,9 @@ pub fn read_counts(effect: &Effect) -> Result<Option<Counts>, Error> {
     let mut parked = OperationCounts::default();
     for operation in Operation::ALL {
         let column = format!("parked_{}", operation.name());
-        *parked.of_mut(operation) = match row.has(&column) {
-            true => count(row.count(&column)?, "parked")?,
-            false => 0,
-        };
+        if row.has(&column) {
+            *parked.of_mut(operation) = count(row.count(&column)?, "parked")?;
+        }
     }
     Ok(Some(Counts {
         parked,

@@ -24,13 +24,12 @@ pub(super) fn transaction(plan: &Plan, row: &ChangeBatch) -> String {
 /// What comes first where there is no table yet.
 pub(super) fn creation(name: &TableName, sync: &DeliverySpec, row: &ChangeBatch) -> String {
     let mut out = format!("{};\n-- then the row is staged and applied:\n", create_statement(name, sync));
-    for batch in [&row.identity, &row.fields] {
-        for index in 0..batch.num_columns() {
-            let twice = std::ptr::eq(batch, &row.fields)
-                && row.identity.column_by_name(batch.schema().field(index).name()).is_some();
-            if !twice {
-                value(batch, index, &mut out);
-            }
+    for column in 0..row.identity.num_columns() {
+        value(&row.identity, column, &mut out);
+    }
+    for (column, field) in row.fields.schema().fields().iter().enumerate() {
+        if row.identity.column_by_name(field.name()).is_none() {
+            value(&row.fields, column, &mut out);
         }
     }
     out
