@@ -7,6 +7,10 @@ mod changes;
 mod clearing;
 #[path = "scenarios/commands.rs"]
 mod commands;
+#[path = "scenarios/dbt.rs"]
+mod dbt;
+#[path = "scenarios/defects.rs"]
+mod defects;
 #[path = "scenarios/doubt.rs"]
 mod doubt;
 #[path = "scenarios/exports.rs"]
@@ -27,6 +31,10 @@ mod mapping;
 mod matching;
 #[path = "scenarios/modes.rs"]
 mod modes;
+#[path = "scenarios/parked.rs"]
+mod parked;
+#[path = "scenarios/plans.rs"]
+mod plans;
 #[path = "scenarios/rejections.rs"]
 mod rejections;
 #[path = "scenarios/requests.rs"]
@@ -41,6 +49,8 @@ mod start_over;
 mod tangles;
 #[path = "scenarios/terminal.rs"]
 mod terminal;
+#[path = "scenarios/test_row.rs"]
+mod test_row;
 #[path = "scenarios/tokens.rs"]
 mod tokens;
 #[path = "scenarios/values.rs"]

@@ -482,6 +482,16 @@ impl Destination for Emptied {
         Ok(Box::new(Fake::new(accepted)))
     }
 
+    async fn try_row(
+        &self,
+        _: &DeliverySpec,
+        _: &RunFacts,
+        _: &ChangeBatch,
+        _: bool,
+    ) -> Result<crate::destination::Trial, DeliveryError> {
+        Ok(crate::destination::Trial { request: String::new(), delivered: None })
+    }
+
     async fn clear(&self, _: &DeliverySpec, _: &RunFacts) -> Result<(), DeliveryError> {
         self.answers.lock().unwrap().pop_front().map_or(Ok(()), Err)
     }

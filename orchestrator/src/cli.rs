@@ -62,13 +62,16 @@ enum Command {
     Preview(command::preview::Args),
     Plan(command::plan::Args),
     Run(command::run::Args),
+    Apply(command::apply::Args),
     Runs(command::runs::Args),
     Rejected(command::rejected::Args),
+    TestRow(command::test_row::Args),
     Sql(command::sql::Args),
     Gc(command::gc::Args),
     Connectors(command::connectors::Args),
     Explain(command::explain::Args),
     Schema(command::schema::Args),
+    Completion(command::completion::Args),
 }
 
 impl Command {
@@ -80,19 +83,26 @@ impl Command {
             Self::Preview(args) => command::preview::execute(args, context).await,
             Self::Plan(args) => command::plan::execute(args, context).await,
             Self::Run(args) => command::run::execute(args, context).await,
+            Self::Apply(args) => command::apply::execute(args, context).await,
             Self::Runs(args) => command::runs::execute(args, context).await,
             Self::Rejected(args) => command::rejected::execute(args, context).await,
+            Self::TestRow(args) => command::test_row::execute(args, context).await,
             Self::Sql(args) => command::sql::execute(args, context).await,
             Self::Gc(args) => command::gc::execute(args, context).await,
             Self::Connectors(args) => command::connectors::execute(args, context).await,
             Self::Explain(args) => command::explain::execute(args, context).await,
             Self::Schema(args) => command::schema::execute(args, context).await,
+            Self::Completion(args) => command::completion::execute(args, context).await,
         }
     }
 }
 
 /// Reads the command line, runs the command and says how the process ends.
 pub fn main() -> ExitCode {
+    // A shell that asks what may come next gets its answer here, and nothing else happens.
+    clap_complete::CompleteEnv::with_factory(<Cli as clap::CommandFactory>::command)
+        .var(command::completion::VARIABLE)
+        .complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

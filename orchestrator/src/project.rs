@@ -151,8 +151,10 @@ pub struct ModelSpec {
 /// What a model reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelQuery {
-    /// A SELECT, as written, from `sql` or from the content of `sql_file`.
+    /// A SELECT, as written, from `sql`, from the content of `sql_file`, or as dbt compiled it.
     Sql(String),
+    /// A table or view, as dbt names it: quoted, with its database.
+    Relation(String),
     /// A table or view, as written: `table`, `schema.table` …
     Table(String),
 }
@@ -203,6 +205,8 @@ pub struct SyncSpec {
     pub on_new_column: NewColumns,
     /// What a row means that the destination does not have.
     pub not_found: OnNotFound,
+    /// After so many refusals a row is parked; `None`: it is tried in every run.
+    pub max_attempts: Option<u32>,
     /// When it runs by itself.
     pub schedule: Option<Schedule>,
     /// The connector's own keys of the sync file.
@@ -337,6 +341,8 @@ pub enum NewColumns {
     /// Every row whose new column is not null is changed.
     #[default]
     Backfill,
+    /// Today's values count as accepted; only later changes are sent.
+    Keep,
 }
 
 /// What a row means that the destination does not have, in mode `update`.

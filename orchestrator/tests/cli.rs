@@ -295,3 +295,42 @@ fn connectors_and_schema_print_data_that_programs_can_read() {
     assert_eq!(levin(folder.path(), &["schema"]).1, fs::read_to_string(golden).unwrap());
     assert_eq!(levin(folder.path(), &["schema", "sink"]).0, 64);
 }
+
+/// What a shell is told may come next.
+fn completions(folder: &Path, words: &[&str]) -> Vec<String> {
+    let last = (words.len() - 1).to_string();
+    let asked =
+        [("LEVIN_COMPLETE", "bash"), ("_CLAP_COMPLETE_INDEX", &last), ("_CLAP_IFS", "\n"), ("IFS", "\n")];
+    let (code, stdout, stderr) = levin_with(folder, &asked, &[&["--"], words].concat());
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shell_completes_commands_options_and_slugs() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, stdout, stderr) = levin(root, &["completion", shell]);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{shell}");
+        assert!(stdout.contains("LEVIN_COMPLETE") && stdout.contains("levin"), "{shell}: {stdout}");
+    }
+    write(root, "shop/syncs/customers-to-crm.yml", "model: customers\n");
+    write(root, "shop/syncs/b.yaml", "slug: \"orders-to-crm\" # a better name\n");
+    write(root, "shop/syncs/notes.txt", "");
+    write(root, "shop/models/customers.yml", "not: [valid");
+    assert_eq!(completions(root, &["levin", "test-"]), ["test-row"]);
+    assert!(completions(root, &["levin", "run", "--full"]).contains(&"--full-resync".to_owned()));
+    for command in ["plan", "run", "rejected", "sql", "test-row", "runs"] {
+        let words = ["levin", "--project", "shop", command, ""];
+        let slugs = completions(root, &words);
+        assert!(slugs.contains(&"customers-to-crm".to_owned()), "{command}: {slugs:?}");
+        assert!(
+            slugs.contains(&"orders-to-crm".to_owned()) && !slugs.contains(&"notes".to_owned()),
+            "{slugs:?}"
+        );
+    }
+    assert_eq!(completions(&root.join("shop"), &["levin", "run", "cust"]), ["customers-to-crm"]);
+    assert_eq!(completions(root, &["levin", "--project=shop", "preview", "c"]), ["customers"]);
+    assert_eq!(completions(root, &["levin", "run", "zzz"]), [] as [&str; 0], "a folder without a project");
+}

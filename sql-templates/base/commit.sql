@@ -27,7 +27,7 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
   and (f._levin_operation = 'removed' or not exists (
     select 1 from {{ diff }} as r
     join {{ snapshot }} as s on {{ d.same_key(keys, "s", "r") }} and {{ d.same_record("r", "s") }}
-    where r._levin_operation = 'removed' and r._levin_claim is null and {{ d.same_key(keys, "r", "f") }}
+    where r._levin_operation in ('removed', 'parked_removed') and r._levin_claim is null and {{ d.same_key(keys, "r", "f") }}
   ))
 {% endif %}
 {% endif %}
@@ -59,7 +59,7 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {% if not rehearsed %}
 {{ step("fence", "one row") }}
 update {{ state }}
-set checkpoint = checkpoint + 1{% if last %},
+set checkpoint = checkpoint + 1, basis = {{ generation }}{% if last %},
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
     due_before = {{ due_before }}{% endif +%}
 where generation = {{ generation }} and checkpoint = {{ checkpoint }}
@@ -95,7 +95,8 @@ delete from {{ doubts }}
 update {{ state }}
 set doubts = (select count(*) from {{ doubts }}),
     rejections = (select count(*) from {{ rejections }}),
-    refused = (select count(*) from {{ rejections }} where _levin_attempts > 0){% if lease_seconds %},
+    refused = (select count(*) from {{ rejections }} where _levin_sequence >= 0),
+    parked = (select count(*) from {{ rejections }} where _levin_parked){% if lease_seconds %},
     lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}{% endif +%}
 where generation = {{ generation }}
 {% endif %}
@@ -109,7 +110,28 @@ where generation = {{ generation }}
 
 {# By name: a primary key may list its columns in another order than when the table was made. #}
 {% macro rejection_columns() %}
-({% for key in keys %}{{ key.name }}, {% endfor %}_levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
+({% for key in keys %}{{ key.name }}, {% endfor %}_levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_fingerprint, _levin_parked, _levin_first_at, _levin_last_at)
+{% endmacro %}
+
+{# What a row was when it was refused: the sync's definition, the operation and every value, each with its
+   length. A row that is parked stays so as long as this is the same. #}
+{% macro fingerprint(row) %}
+{{ d.digest(d.fingerprint_text(row)) }}
+{% endmacro %}
+{% macro fingerprint_text(row) %}
+{{ definition }} || {% if shape == "full" %}case when {{ col(row, "_levin_operation") }} = 'removed' then 'removed'{% for c in matching %} || {% set claim %}{{ row | sql }}._levin_match{{ loop.index0 }}{% endset %}{{ d.measured(claim) }}{% endfor %} else {{ col(row, "_levin_operation") }} || {{ d.fingerprint_values(row) }} end{% else %}'added' || {{ d.fingerprint_values(row) }}{% endif +%}
+{% endmacro %}
+{% macro fingerprint_values(row) %}
+{% for c in columns %}{{ d.measured(col(row, c.name)) }}{% if not loop.last %} || {% endif %}{% endfor %}{% if not columns %}''{% endif +%}
+{% endmacro %}
+{% macro measured(value) %}coalesce(cast(length({{ d.text(value) }}) as {{ d.type_text() }}) || ':' || {{ d.text(value) }}, '-'){% endmacro %}
+
+{# Whether a rejection is about the very row that is refused again, in the same delivery. #}
+{% macro same_delivery() %}r._levin_run = {{ run }} and r._levin_sequence = {{ d.sequence("f") }}{% endmacro %}
+{# Only answers count. A row that was parked and is refused again has changed since: it begins anew. #}
+{% macro attempts() %}
+case when {{ d.same_delivery() }} then r._levin_attempts else
+    case when r._levin_parked then 0 else coalesce(r._levin_attempts, 0) end{% if answers %} + case when o.code in ({% for code in answers %}{{ code }}{% if not loop.last %}, {% endif %}{% endfor %}) then 1 else 0 end{% else %} + 1{% endif %} end
 {% endmacro %}
 
 {# Several commits may hear of one delivery: it is one attempt. #}
@@ -118,7 +140,9 @@ where generation = {{ generation }}
 insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.code, o.reason,
-  coalesce(r._levin_attempts, 0) + case when r._levin_run = {{ run }} and r._levin_sequence = {{ d.sequence("f") }} then 0 else 1 end, 1, {{ run }}, {{ d.sequence("f") }},
+  {{ d.attempts() }}, 1, {{ run }}, {{ d.sequence("f") }},
+  case when {{ d.same_delivery() }} then r._levin_fingerprint else {% if definition is not none %}{{ d.fingerprint("f") }}{% else %}''{% endif %} end,
+  case when {{ d.same_delivery() }} then r._levin_parked else {% if max_attempts is not none %}{% if answers %}o.code in ({% for code in answers %}{{ code }}{% if not loop.last %}, {% endif %}{% endfor %}) and {% endif %}{{ d.attempts() }} >= {{ max_attempts }}{% else %}1 = 0{% endif %} end,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ outcomes }} as o
 join {{ diff }} as f on {{ d.sequence("f") }} = o.sequence
@@ -138,7 +162,7 @@ where o.outcome = 'rejected'
 insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("a", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   'added', a._levin_code, 'rows with this key: ' || {{ d.text("a._levin_rows" | sql) }},
-  0, a._levin_rows, {{ run }}, 0,
+  0, a._levin_rows, {{ run }}, -1, '', 1 = 0,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ set_aside }} as a
 left join {{ rejections }} as r on {{ d.same_rejection("r", "a") }}
@@ -165,7 +189,7 @@ where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ c
   and ({% if last %}not exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }}
-  ){% if generation != diff_generation %} and t._levin_attempts > 0{% endif +%}
+  ){% if generation != diff_generation %} and t._levin_sequence >= 0{% endif +%}
   or {% endif %}exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }} and {{ d.accepted("f") }}
@@ -285,8 +309,24 @@ where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", 
 {{ step("open rejections", "rows") }}
 select {% for key in keys %}{{ d.wire(key, col("r", key.name)) }} as k{{ loop.index0 }}, {% endfor %}
 
-  _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at
+  _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_parked, _levin_first_at, _levin_last_at
 from {{ rejections }} as r
 order by _levin_last_at desc, _levin_sequence
 limit {{ limit }}
+{% endmacro %}
+
+{# Rows that are not to be sent as they are, or that are to be tried again. What an interrupted run met has
+   no fingerprint: nobody knows any more under which definition it was sent. #}
+{% macro mark_parked() %}
+{{ step("mark rejections") }}
+update {{ rejections }}
+set _levin_parked = {% if park %}1 = 1{% else %}1 = 0{% endif +%}
+where _levin_sequence >= 0 and {% if park %}not _levin_parked and _levin_fingerprint <> ''{% else %}_levin_parked{% endif +%}
+{% for value in key %}
+  and {{ keys[loop.index0].name }} = {{ d.value_of(keys[loop.index0], value) }}
+{% endfor %}
+{{ step("count what is parked", "one row") }}
+update {{ state }}
+set parked = (select count(*) from {{ rejections }} where _levin_parked), basis = {{ generation }}
+where generation = {{ generation }}
 {% endmacro %}

@@ -10,8 +10,36 @@ set delivering = {{ generation }},
     ran_at = {{ d.now() }},
     delivering_store = {{ store }},
     delivering_run = {{ run }},
-    due_before = {{ due_before }}
+    due_before = {{ due_before }},
+    basis = {{ generation }}
 where generation = {{ generation }}
+{% endmacro %}
+
+{# One row for a person to look at, as `deliver` gives it: of the model, or of the snapshot for one that is
+   removed; with other values where somebody asked for them. Two rows say that the key is none. #}
+{% macro test_row() %}
+{{ step("look at the row", "rows") }}
+select cast(1 as {{ d.type_bigint() }}) as _levin_sequence, {% if known %}case when k.{{ keys[0].name }} is null then {{ every_mark }} else {% if columns %}{{ d.marks() }}{% else %}{{ no_mark }}{% endif %} end{% else %}{{ every_mark }}{% endif %} as _levin_changed, {{ version }} as _levin_version{% if matching %}, cast(null as {{ d.type_text() }}) as _levin_claim{% endif +%}
+{% for key in keys %}
+  , {{ d.wire(key, col("m", key.name)) }} as k{{ loop.index0 }}
+{% endfor %}
+{% for c in columns %}
+  , {{ d.wire(c, col("m", c.name)) }} as c{{ loop.index0 }}
+{% endfor %}
+{% for c in previous %}
+  , {% if known %}{{ d.wire(c, col("k", c.name)) }}{% else %}{{ d.wire(c, col("m", c.name)) }}{% endif %} as p{{ loop.index0 }}
+{% endfor %}
+from (
+  select {% for c in all %}{% if sets[loop.index0] is not none %}{{ d.value_of(c, sets[loop.index0]) }}{% else %}{{ col("r", c.name) }}{% endif %} as {{ c.name }}{% if not loop.last %}, {% endif %}{% endfor +%}
+  from {% if from_snapshot %}{{ snapshot }}{% else %}(
+{{ model }}
+  ){% endif %} as r
+  where {% for key in keys %}{{ col("r", key.name) }} = {{ d.value_of(key, key_values[loop.index0]) }}{% if not loop.last %} and {% endif %}{% endfor +%}
+  limit 2
+) as m
+{% if known %}
+left join {{ snapshot }} as k on {% for key in keys %}{{ col("k", key.name) }} = {{ d.value_of(key, key_values[loop.index0]) }}{% if not loop.last %} and {% endif %}{% endfor +%}
+{% endif %}
 {% endmacro %}
 
 {# The destination was emptied: nothing that it once accepted, or may have, is there any more. #}

@@ -107,6 +107,9 @@ cross join (select count(*) as added from {{ diff }}) as r
    removal is in doubt is still there nobody knows: when it returns, it is added. #}
 {% macro diff_full() %}
 {{ d.stage_model() }}
+{% if taken %}
+{{ d.take_columns() }}
+{% endif %}
 {{ d.join_hint(sorted) }}
 {{ step("write the differences") }}
 create table {{ diff }} as
@@ -116,20 +119,29 @@ create table {{ diff }} as
 {{ d.number_rows() }}
 {{ d.differences() }}
 {{ d.rows_numbered() }}
+{% if parked %}
+{{ step("park rows that were refused too often") }}
+update {{ diff }} as f
+set _levin_operation = 'parked_' || f._levin_operation
+where exists (select 1 from {{ rejections }} as r where {{ d.is_parked("f") }})
+{% endif %}
 {% endif %}
 {{ step("count", "rows") }}
-select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,
+select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,{% if parked %} r.parked_added, r.parked_changed, r.parked_removed,{% endif +%}
   s.known - r.gone + r.new_keys as expected,
-  (select count(*) from (select 1 as one from {{ diff }}{% if matching %} where _levin_operation <> 'removed'{% endif %} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r) as own_duplicates,
+  (select count(*) from (select 1 as one from {{ diff }}{% if matching %} where not {{ d.is_operation("removed") }}{% endif %} group by {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %} having count(*) > 1) as r) as own_duplicates,
   {{ d.longest_key() }} as longest_key
 from {{ d.model_counts() }}
 cross join (
   select
-    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as added,
-    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as {{ d.type_bigint() }}) as new_keys,
-    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as changed,
-    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as {{ d.type_bigint() }}) as gone,
-    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as removed
+    cast(coalesce(sum(case when {{ d.is_operation("added") }} then 1 else 0 end), 0) as {{ d.type_bigint() }}) as added,
+    cast(coalesce(sum(case when {{ d.is_operation("added") }} and _levin_changed is null then 1 else 0 end), 0) as {{ d.type_bigint() }}) as new_keys,
+    cast(coalesce(sum(case when {{ d.is_operation("changed") }} then 1 else 0 end), 0) as {{ d.type_bigint() }}) as changed,
+    cast(coalesce(sum(case when {{ d.is_operation("removed") }} and _levin_changed is null then 1 else 0 end), 0) as {{ d.type_bigint() }}) as gone,
+    cast(coalesce(sum(case when {{ d.is_operation("removed") }} then 1 else 0 end), 0) as {{ d.type_bigint() }}) as removed{% if parked %},
+    cast(coalesce(sum(case when _levin_operation = 'parked_added' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as parked_added,
+    cast(coalesce(sum(case when _levin_operation = 'parked_changed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as parked_changed,
+    cast(coalesce(sum(case when _levin_operation = 'parked_removed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as parked_removed{% endif +%}
   from {{ diff }}
 ) as r
 cross join (select count(*) as known from {{ d.known() }} as k) as s
@@ -181,6 +193,28 @@ with differing as (
 )
 {% else %}{{ d.known() }}
 {% endif %}
+{% endmacro %}
+
+{# Today's values of new columns count as accepted: only what changes from here on is sent. Keys that are set
+   aside have several values or none. #}
+{% macro take_columns() %}
+{{ step("take new columns as accepted") }}
+update {{ snapshot }} as t
+set {% for c in taken %}{{ c.name }} = {{ col("m", c.name) }}{% if not loop.last %}, {% endif %}{% endfor +%}
+from {{ d.source() }} as m
+where {{ d.same_key(keys, "m", "t") }}
+  and ({% for c in taken %}{{ col("m", c.name) }} is not null{% if not loop.last %} or {% endif %}{% endfor %})
+{% if set_aside %}
+  and not {{ d.is_set_aside("t") }}
+{% endif %}
+{% endmacro %}
+
+{# A dead letter stays in the diff under a word of its own, so that no statement takes it for a row that is sent. #}
+{% macro is_operation(operation) %}
+{% if parked %}_levin_operation in ('{{ operation | sql }}', 'parked_{{ operation | sql }}'){% else %}_levin_operation = '{{ operation | sql }}'{% endif +%}
+{% endmacro %}
+{% macro is_parked(row) %}
+r._levin_parked and {{ d.same_key(keys, "r", row) }} and r._levin_operation = {{ col(row, "_levin_operation") }} and r._levin_fingerprint = {{ d.fingerprint(row) }}
 {% endmacro %}
 
 {# Every row that differs, every key in doubt, and every row that is due. #}

@@ -41,6 +41,13 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 {% endmacro %}
 {% macro unpack(packed, column) %}{{ packed }}.{{ column.name }}{% endmacro %}
 
+{# ---- a text that stands for another one, of any length ---- #}
+{% macro digest(value) %}sha256({{ value }}){% endmacro %}
+
+{# ---- a value from its canonical text ---- #}
+{% macro value_of(column, literal) %}{% if column.binary %}{{ d.bytes_of(literal) }}{% else %}cast({{ literal }} as {{ column.type }}){% endif %}{% endmacro %}
+{% macro bytes_of(literal) %}from_base64({{ literal }}){% endmacro %}
+
 {# ---- positions of a text, from 1 ---- #}
 {% macro character(value, position) %}substring({{ value }}, {{ position }}, 1){% endmacro %}
 

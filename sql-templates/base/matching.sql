@@ -51,9 +51,22 @@ cross join (select 1 as part union all select 2{% if in_doubt %} union all selec
    or which several claim, is refused; a removal whose value arrives on another row is superseded.
    A removal in doubt is neither: it must be sent, and whoever claims its value waits for the answer. #}
 {% macro claimed_differences() %}
-with f as (
+with {% if parked %}w as (
 {{ d.differences() }}
 ),
+f as (
+  select case when r.{{ keys[0].name }} is not null then 'parked_' || w._levin_operation else w._levin_operation end as _levin_operation, w._levin_changed, w._levin_version,
+{% for c in all %}
+    {{ col("w", c.name) }},
+{% endfor %}
+    w._levin_previous, {{ d.match_columns("w") }}, w._levin_claims and r.{{ keys[0].name }} is null as _levin_claims, w._levin_doubtful
+  from w
+  left join {{ rejections }} as r on {{ d.is_parked("w") }}
+),
+{% else %}f as (
+{{ d.differences() }}
+),
+{% endif %}
 holders as (
   {{ d.holders_in(snapshot) }}
 {% if in_doubt %}
@@ -79,7 +92,7 @@ held as (
 judged as (
   select f.*,
     case
-      when f._levin_operation = 'removed' then null
+      when {% if parked %}f._levin_operation like 'parked%' or {% endif %}f._levin_operation = 'removed' then null
       when {% for c in matching %}f._levin_match{{ loop.index0 }} is null{% if not loop.last %} or {% endif %}{% endfor %} then 'NULL_MATCH_VALUE'
       when f._levin_claims and (c._levin_match0 is not null or h.{{ keys[0].name }} is not null) then 'DUPLICATE_MATCH_VALUE'
     end as _levin_judgement
@@ -88,7 +101,7 @@ judged as (
   left join held as h on {{ d.same_key(keys, "h", "f") }}
 ),
 arriving as (
-  select {{ d.key_columns("j") }}, {{ d.match_columns("j") }} from judged as j where j._levin_operation <> 'removed' and j._levin_judgement is null
+  select {{ d.key_columns("j") }}, {{ d.match_columns("j") }} from judged as j where j._levin_operation <> 'removed'{% if parked %} and j._levin_operation not like 'parked%'{% endif %} and j._levin_judgement is null
   union all
   select {{ d.key_columns("h") }}, {{ d.match_columns("h") }} from standing as h
 ),
@@ -135,7 +148,7 @@ with waiting as (
     union all
     {{ d.holders_in(doubts) }}
   ) as h on {{ d.same_key(keys, "h", "r") }} and {{ d.same_match("h", "r") }}
-  where r._levin_operation = 'removed' and r._levin_claim is null
+  where r._levin_operation in ('removed', 'parked_removed') and r._levin_claim is null
 )
 {% endmacro %}
 {% macro waited_for() %}

@@ -8,6 +8,23 @@ where _levin_operation = 'changed'
 {% endif %}
 {% endmacro %}
 
+{# What became of the claims on matching values. *Superseded* stands on removals only. #}
+{% macro claims() %}
+{{ step("count the claims", "rows") }}
+select _levin_claim, {% if shape == "full" %}_levin_operation{% else %}'added' as _levin_operation{% endif %}, count(*) as claims
+from {{ diff }}
+where _levin_claim is not null
+group by _levin_claim{% if shape == "full" %}, _levin_operation{% endif +%}
+{% endmacro %}
+
+{# The plans that are kept: whoever has moved the basis since has made all of them stale. #}
+{% macro keep_plans() %}
+{{ step("keep the plans", "one row") }}
+update {{ state }}
+set plans = {{ plans }}
+where generation = {{ generation }}
+{% endmacro %}
+
 {# A few rows of one operation, as they would be sent. #}
 {% macro samples() %}
 {{ step("sample " ~ operation, "rows") }}

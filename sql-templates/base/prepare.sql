@@ -36,11 +36,14 @@ create table if not exists {{ state }} (
   doubts {{ d.type_bigint() }},
   rejections {{ d.type_bigint() }},
   refused {{ d.type_bigint() }},
-  ran_at {{ d.type_instant() }}
+  ran_at {{ d.type_instant() }},
+  basis {{ d.type_bigint() }},
+  parked {{ d.type_bigint() }},
+  plans {{ d.type_text() }}
 )
 {{ step("first state") }}
 insert into {{ state }}
-select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null
+select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null
 where not exists (select 1 from {{ state }})
 {% endmacro %}
 
@@ -51,7 +54,7 @@ select
   {{ d.seconds_until("lease_until" | sql) }} as lease_seconds,
   delivering, delivering_table, delivering_store, delivering_run, delivering_shape, delivering_sent,
   due_before, target, definition, queried, doubts, rejections, refused,
-  -{{ d.seconds_until("ran_at" | sql) }} as idle_seconds
+  -{{ d.seconds_until("ran_at" | sql) }} as idle_seconds, basis, parked, plans
 from {{ state }}
 {% endmacro %}
 
@@ -119,7 +122,7 @@ create table {{ rejections }} as
 select {% for c in keys %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation, cast(0 as {{ d.type_bigint() }}) as _levin_checkpoint,
   cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_code, cast('' as {{ d.type_text() }}) as _levin_reason,
   cast(0 as {{ d.type_bigint() }}) as _levin_attempts, cast(0 as {{ d.type_bigint() }}) as _levin_rows, cast(0 as {{ d.type_bigint() }}) as _levin_run,
-  cast(0 as {{ d.type_bigint() }}) as _levin_sequence,
+  cast(0 as {{ d.type_bigint() }}) as _levin_sequence, cast('' as {{ d.type_text() }}) as _levin_fingerprint, 1 = 0 as _levin_parked,
   {{ d.now() }} as _levin_first_at, {{ d.now() }} as _levin_last_at
 from (
 {{ model }}
@@ -161,7 +164,7 @@ from {{ reshaped }}
 {% macro define() %}
 {{ step("write the definition", "one row") }}
 update {{ state }}
-set definition = {{ definition }}, target = {{ target }}, due_before = {{ due_before }}
+set definition = {{ definition }}, target = {{ target }}, due_before = {{ due_before }}, basis = {{ generation }}
 where generation = {{ generation }}
 {% endmacro %}
 

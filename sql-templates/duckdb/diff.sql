@@ -3,3 +3,6 @@
 concat({% for c in columns %}{{ d.mark(c) }}{% if not loop.last +%}
       , {% endif %}{% endfor %})
 {% endmacro %}
+{% macro fingerprint_values(row) %}
+concat({% for c in columns %}{{ d.measured(col(row, c.name)) }}{% if not loop.last %}, {% endif %}{% endfor %}{% if not columns %}''{% endif %})
+{% endmacro %}

@@ -34,3 +34,7 @@ set local enable_hashjoin = off
    longer than reading them: the driver's sessions have neither parallel workers nor synchronized scans.
    A join keeps no order. #}
 {% macro in_sequence() %}{% if waits %}order by {{ d.sequence("d") }}{% endif %}{% endmacro %}
+
+{# Text need not be valid in the database's encoding, so it is not converted. #}
+{% macro digest(value) %}encode(sha256(convert_to({{ value }}, getdatabaseencoding())), 'hex'){% endmacro %}
+{% macro bytes_of(literal) %}decode({{ literal }}, 'base64'){% endmacro %}

@@ -85,6 +85,11 @@ pub struct DiffFacts<'a> {
     pub sorted: bool,
     /// Hashes of rows are compared first; both have the same types, nothing is in doubt, due or set aside.
     pub by_hash: bool,
+    /// New columns whose values of today count as accepted.
+    pub taken: &'a [Column],
+    /// There are rows that are not to be sent as they are; the digest of the sync's definition tells
+    /// whether they still are what they were when they were refused.
+    pub parked: Option<&'a str>,
 }
 
 /// Rows of one operation whose sequences lie between first and last, both included.
@@ -139,6 +144,12 @@ pub struct CommitFacts<'a> {
     pub keep_set_aside: bool,
     /// With `adopt`: doubts and rejections are forgotten (`--reset-cdc`).
     pub reset: bool,
+    /// The digest of the definition under which rows were sent; `None` when nobody knows any more.
+    pub definition: Option<&'a str>,
+    /// The codes of rejections that are answers, and count as attempts; empty: all of them.
+    pub answers: &'a [&'a str],
+    /// After so many attempts a row is parked.
+    pub max_attempts: Option<u32>,
     /// The state's new `due_before`, when it changes.
     pub due_before: Option<i64>,
     /// For how long the lease is renewed with it, in seconds: a heartbeat waits while a commit goes on.
@@ -171,6 +182,9 @@ impl CommitFacts<'_> {
             adopt: false,
             keep_set_aside: false,
             reset: false,
+            definition: None,
+            answers: &[],
+            max_attempts: None,
             due_before: None,
             lease_seconds: None,
             rehearsed: false,
@@ -239,6 +253,23 @@ pub struct DeliverFacts<'a> {
     /// The sync's tables, when removals had to come first: what is known of those that were not accepted
     /// keeps rows of their key and of their matching value back.
     pub waits: Option<&'a SyncTables>,
+}
+
+/// Which row is to be looked at, and how.
+#[derive(Debug, Clone)]
+pub struct TestRowFacts<'a> {
+    /// The canonical texts of its key's columns.
+    pub key: &'a [String],
+    /// Columns with other values than the row has, each as the canonical text of the value.
+    pub sets: &'a [(String, String)],
+    /// Columns whose previous value is needed too.
+    pub previous: &'a [Column],
+    /// What its row version id is made of.
+    pub version: &'a str,
+    /// There is a snapshot of this shape to compare with.
+    pub known: bool,
+    /// The row is the snapshot's, not the model's.
+    pub from_snapshot: bool,
 }
 
 /// A table of a sync that has the model's columns.

@@ -90,6 +90,11 @@ impl ModelSql {
         Self { text: ModelText::Table { schema, name }, relations: vec![plain.clone()], plain: Some(plain) }
     }
 
+    /// Every row and column of a relation that somebody names as the engine does, quotes and database and all.
+    pub fn relation(name: &str, dialect: Dialect) -> Result<Self, NotOneSelect> {
+        Self::query(&format!("select * from {name}"), dialect)
+    }
+
     /// The same for a managed table.
     pub fn managed(table: &TableRef) -> Self {
         Self::table(Some(table.schema.clone()), table.name.clone())

@@ -187,3 +187,13 @@ fn a_plain_table_can_be_read_twice() {
     let unfolded = ModelSql::query("select * from Customers", Dialect::Duckdb).unwrap();
     assert_eq!(unfolded.plain_table().map(|t| t.name.as_str()), Some("Customers"));
 }
+
+#[test]
+fn a_relation_is_named_as_the_engine_names_it() {
+    for dialect in Dialect::ALL {
+        assert!(ModelSql::relation(r#""shop"."main"."order lines""#, dialect).is_ok());
+        for trick in ["a; drop table b", "a where (1 = 1", "a -- b\r", "a) union (select 1"] {
+            assert!(ModelSql::relation(trick, dialect).is_err(), "{trick}");
+        }
+    }
+}

@@ -2,16 +2,20 @@
 
 use minijinja::value::Value;
 
-use crate::column::{Column, LogicalType};
+use crate::column::Column;
 use crate::dialect::Dialect;
 use crate::dispatch::{Printable, map, parse_expect, render};
 use crate::facts::{
     AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, ReshapedColumn,
-    Shape, SnapshotPart, SyncScope,
+    Shape, SnapshotPart, SyncScope, TestRowFacts,
 };
 use crate::model::{ModelSql, PlainTable};
 use crate::names::SyncTables;
-use crate::sql::{Atomicity, Ident, InvalidText, Literal, STEP_MARK, Script, Sql, Step, TableRef};
+use crate::sql::{Atomicity, Ident, InvalidText, STEP_MARK, Script, Sql, Step, TableRef};
+use crate::values::{
+    all_columns, column_value, columns_value, commit_values, diff_values, escaped, ident, model_value, null,
+    ranges_value, row_ids, scope_values, table, test_row_values, text,
+};
 
 /// One statement, or a few that belong together.
 #[allow(missing_docs, reason = "a variant says what it is; its fields are what its template asks for")]
@@ -56,6 +60,10 @@ pub enum Statement<'a> {
     Diff { scope: SyncScope<'a>, facts: &'a DiffFacts<'a> },
     /// How often each column changed.
     ChangedColumns { shape: &'a Shape, diff: TableRef },
+    /// What became of the claims on matching values.
+    Claims { diff: TableRef, diff_shape: DiffShape },
+    /// The plans that are kept, as one text; `None` when there are none.
+    KeepPlans { tables: &'a SyncTables, generation: i64, plans: Option<&'a str> },
     /// A few rows of one operation.
     Samples { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
     /// A few keys that were set aside.
@@ -77,6 +85,8 @@ pub enum Statement<'a> {
     ForgetAccepted { tables: &'a SyncTables, generation: i64 },
     /// The rows of one operation.
     Deliver { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
+    /// One row for a person to look at, as `Deliver` gives it.
+    TestRow { scope: SyncScope<'a>, facts: &'a TestRowFacts<'a> },
     /// An empty table for outcomes.
     CreateOutcomes { outcomes: TableRef },
     /// Doubts about rows that were sent and not answered for, written into the commit's outcomes;
@@ -84,6 +94,9 @@ pub enum Statement<'a> {
     Doubt { scope: SyncScope<'a>, facts: &'a CommitFacts<'a>, among: Option<&'a [EndedRange]> },
     /// The one atomic step.
     Commit { scope: SyncScope<'a>, facts: &'a CommitFacts<'a> },
+    /// Rejections that are parked, or tried again: that of one key, given as the canonical texts of its
+    /// columns, or all of them.
+    MarkParked { tables: &'a SyncTables, keys: &'a [Column], generation: i64, park: bool, key: &'a [String] },
     /// Open rejections, newest first.
     Rejections { tables: &'a SyncTables, keys: &'a [Column], limit: u64 },
     /// Tables that are no longer needed.
@@ -138,15 +151,19 @@ impl Statement<'_> {
             Self::DiffFirst { .. } => "diff_first",
             Self::Diff { .. } => "diff_full",
             Self::ChangedColumns { .. } => "changed_columns",
+            Self::Claims { .. } => "claims",
+            Self::KeepPlans { .. } => "keep_plans",
             Self::Samples { .. } => "samples",
             Self::SetAsideSamples { .. } => "set_aside_samples",
             Self::Preview { .. } => "preview",
             Self::BeginDelivery { .. } => "begin_delivery",
             Self::ForgetAccepted { .. } => "forget_accepted",
             Self::Deliver { .. } => "deliver",
+            Self::TestRow { .. } => "test_row",
             Self::CreateOutcomes { .. } => "create_outcomes",
             Self::Doubt { .. } => "doubt",
             Self::Commit { .. } => "commit",
+            Self::MarkParked { .. } => "mark_parked",
             Self::Rejections { .. } => "open_rejections",
             Self::Prune { .. } => "prune",
             Self::ManagedTables { .. } => "managed_tables",
@@ -277,6 +294,14 @@ impl Statement<'_> {
             Self::ChangedColumns { shape, diff } => {
                 vec![("columns", columns_value(&shape.columns, dialect)), ("diff", table(diff))]
             }
+            Self::Claims { diff, diff_shape } => {
+                vec![("diff", table(diff)), ("shape", Value::from(diff_shape.name()))]
+            }
+            Self::KeepPlans { tables, generation, plans } => vec![
+                ("state", table(&tables.state())),
+                ("generation", Value::from(*generation)),
+                ("plans", plans.map(text).transpose()?.unwrap_or_else(null)),
+            ],
             Self::Samples { shape, facts } | Self::Deliver { shape, facts } => vec![
                 ("keys", columns_value(&shape.keys, dialect)),
                 ("columns", columns_value(&shape.columns, dialect)),
@@ -322,6 +347,7 @@ impl Statement<'_> {
                 ("doubts", table(&tables.doubts())),
                 ("generation", Value::from(*generation)),
             ],
+            Self::TestRow { scope, facts } => test_row_values(scope, facts, dialect)?,
             Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
             Self::Doubt { scope, facts, among } => {
                 let mut values = commit_values(scope, facts, dialect)?;
@@ -330,6 +356,14 @@ impl Statement<'_> {
                 values
             }
             Self::Commit { scope, facts } => commit_values(scope, facts, dialect)?,
+            Self::MarkParked { tables, keys, generation, park, key } => vec![
+                ("state", table(&tables.state())),
+                ("rejections", table(&tables.rejections())),
+                ("generation", Value::from(*generation)),
+                ("park", Value::from(*park)),
+                ("keys", columns_value(keys, dialect)),
+                ("key", key.iter().map(|value| text(value)).collect::<Result<Value, _>>()?),
+            ],
             Self::Rejections { tables, keys, limit } => vec![
                 ("rejections", table(&tables.rejections())),
                 ("keys", columns_value(keys, dialect)),
@@ -397,6 +431,8 @@ const REJECTION_COLUMNS: &[&str] = &[
     "_levin_rows",
     "_levin_run",
     "_levin_sequence",
+    "_levin_fingerprint",
+    "_levin_parked",
     "_levin_first_at",
     "_levin_last_at",
 ];
@@ -412,166 +448,6 @@ pub fn script(
         steps.extend(statement.steps(dialect)?);
     }
     Ok(Script { steps, atomicity })
-}
-
-fn diff_values(
-    scope: &SyncScope<'_>,
-    facts: &DiffFacts<'_>,
-    dialect: Dialect,
-) -> Result<Vec<(&'static str, Value)>, InvalidText> {
-    let tables = scope.tables;
-    let marks = scope.shape.columns.len();
-    let mut values = scope_values(scope, dialect);
-    values.extend([
-        ("model", model_value(scope.model)),
-        ("diff", table(&tables.diff(facts.of))),
-        ("stage", if facts.stage { table(&tables.stage(facts.of)) } else { Value::from(()) }),
-        ("set_aside", if facts.set_aside { table(&tables.set_aside(facts.of)) } else { Value::from(()) }),
-        ("generation", Value::from(facts.generation)),
-        ("compared", Value::from(facts.compared && marks > 0)),
-        ("in_doubt", Value::from(facts.in_doubt)),
-        ("due_before", Value::from(facts.due_before)),
-        ("resync", Value::from(facts.resync)),
-        ("sorted", Value::from(facts.sorted)),
-        ("by_hash", Value::from(facts.by_hash)),
-        ("every_mark", text(&"1".repeat(marks))?),
-        ("no_mark", text(&"0".repeat(marks))?),
-    ]);
-    Ok(values)
-}
-
-fn commit_values(
-    scope: &SyncScope<'_>,
-    facts: &CommitFacts<'_>,
-    dialect: Dialect,
-) -> Result<Vec<(&'static str, Value)>, InvalidText> {
-    let sent = facts.sent.iter().map(|o| text(o)).collect::<Result<Value, _>>()?;
-    let forgets_removed = facts.complete
-        && facts.diff_shape == DiffShape::Full
-        && !facts.sent.contains(&"removed")
-        && !facts.keep_removals;
-    let supersedes = !scope.shape.matching.is_empty()
-        && facts.keeps_snapshot
-        && facts.diff_shape == DiffShape::Full
-        && facts.sent.contains(&"removed");
-    let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
-    let mut values = scope_values(scope, dialect);
-    values.extend([
-        ("state", table(&scope.tables.state())),
-        ("diff", table(&facts.diff)),
-        ("shape", Value::from(facts.diff_shape.name())),
-        ("diff_generation", Value::from(facts.diff_generation)),
-        ("run", Value::from(facts.run)),
-        ("generation", Value::from(facts.generation)),
-        ("checkpoint", Value::from(facts.checkpoint)),
-        ("last", Value::from(facts.last)),
-        ("ranges", ranges_value(facts.ranges)?),
-        ("exceptions", Value::from(facts.outcomes.is_some())),
-        ("outcomes", optional(&facts.outcomes)),
-        ("set_aside", optional(&facts.set_aside)),
-        ("sent", sent),
-        ("forgets_removed", Value::from(forgets_removed)),
-        ("supersedes", Value::from(supersedes)),
-        ("had_rejections", Value::from(facts.had_rejections)),
-        ("had_doubts", Value::from(facts.had_doubts)),
-        ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
-        ("adopt", Value::from(facts.adopt)),
-        ("adoptable", Value::from(adoptable(scope.shape, dialect))),
-        ("keep_set_aside", Value::from(facts.keep_set_aside && facts.set_aside.is_some())),
-        ("reset", Value::from(facts.reset)),
-        ("due_before", Value::from(facts.due_before)),
-        ("lease_seconds", Value::from(facts.lease_seconds)),
-        ("rehearsed", Value::from(facts.rehearsed)),
-    ]);
-    Ok(values)
-}
-
-fn ranges_value(ranges: &[EndedRange]) -> Result<Value, InvalidText> {
-    ranges
-        .iter()
-        .map(|r| {
-            Ok(map([
-                ("operation", text(r.operation)?),
-                ("first", Value::from(r.first)),
-                ("last", Value::from(r.last)),
-            ]))
-        })
-        .collect()
-}
-
-fn scope_values(scope: &SyncScope<'_>, dialect: Dialect) -> Vec<(&'static str, Value)> {
-    vec![
-        ("snapshot", table(&scope.tables.snapshot())),
-        ("doubts", table(&scope.tables.doubts())),
-        ("rejections", table(&scope.tables.rejections())),
-        ("keys", columns_value(&scope.shape.keys, dialect)),
-        ("columns", columns_value(&scope.shape.columns, dialect)),
-        ("all", all_columns(scope.shape, dialect)),
-        ("matching", columns_value(&scope.shape.matching, dialect)),
-        ("row_ids", row_ids(scope.shape, dialect)),
-    ]
-}
-
-/// Whether the table of a first diff can become the snapshot: it has no claims, and no sequences or an engine that
-/// drops a column beside other changes of the table.
-fn adoptable(shape: &Shape, dialect: Dialect) -> bool {
-    let hidden = dialect.facts().row_ids.is_some() && row_ids(shape, dialect).is_none();
-    shape.matching.is_empty() && !hidden
-}
-
-/// The engine's numbers of a table's rows, unless a column of the model hides them.
-fn row_ids(shape: &Shape, dialect: Dialect) -> Value {
-    let name = dialect.facts().row_ids.as_ref();
-    let hidden =
-        |name: &String| shape.keys.iter().chain(&shape.columns).any(|c| c.name.eq_ignore_ascii_case(name));
-    name.filter(|name| !hidden(name)).map_or(Value::from(()), |name| ident(&Ident(name.clone())))
-}
-
-fn ident(ident: &Ident) -> Value {
-    Printable::Ident(ident.clone()).value()
-}
-
-fn table(table: &TableRef) -> Value {
-    Printable::Table(table.clone()).value()
-}
-
-fn model_value(model: &ModelSql) -> Value {
-    Printable::Model(model.clone()).value()
-}
-
-fn text(text: &str) -> Result<Value, InvalidText> {
-    if text.contains(['\0', STEP_MARK]) {
-        return Err(InvalidText { text: text.to_owned() });
-    }
-    Ok(Printable::Literal(Literal::Text(text.to_owned())).value())
-}
-
-/// A text that `like … escape '\'` takes as it is.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%")
-}
-
-fn null() -> Value {
-    Printable::Literal(Literal::Null).value()
-}
-
-fn column_value(column: &Column, dialect: Dialect) -> Vec<(&'static str, Value)> {
-    let fact = dialect.type_fact(&column.engine_type);
-    let named = |name: Option<&String>| name.map_or(Value::from(()), |n| Value::from(n.as_str()));
-    vec![
-        ("name", ident(&Ident(column.name.clone()))),
-        ("wire", named(fact.and_then(|f| f.wire.as_ref()))),
-        ("comparable", named(fact.and_then(|f| f.comparable.as_ref()))),
-        ("unbounded", Value::from(matches!(column.logical, LogicalType::Text | LogicalType::Binary))),
-    ]
-}
-
-fn columns_value(columns: &[Column], dialect: Dialect) -> Value {
-    columns.iter().map(|c| map(column_value(c, dialect))).collect()
-}
-
-fn all_columns(shape: &Shape, dialect: Dialect) -> Value {
-    shape.keys.iter().chain(&shape.columns).map(|c| map(column_value(c, dialect))).collect()
 }
 
 /// The template engine's message with its causes, which hold the line.

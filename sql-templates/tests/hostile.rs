@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, Ident,
     LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope, SyncTables,
-    TableRef,
+    TableRef, TestRowFacts,
 };
 use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
 use sqlparser::tokenizer::{Token, Tokenizer};
@@ -56,6 +56,8 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         resync: true,
         sorted: true,
         by_hash: true,
+        taken: &shape.columns,
+        parked: Some(text),
     };
     let sent = [text, text];
     let commit = CommitFacts {
@@ -68,6 +70,9 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         had_rejections: true,
         had_doubts: true,
         keeps_snapshot: true,
+        definition: Some(text),
+        answers: &sent,
+        max_attempts: Some(3),
         due_before: Some(1),
         ..CommitFacts::new(table.clone(), DiffShape::Full, 7, 1)
     };
@@ -108,6 +113,18 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         .map(|c| ReshapedColumn { column: c.clone(), kept: c.name != "json", cast: None })
         .collect();
     let drop = [table.clone()];
+    let key = [text.to_owned()];
+    let sets = [("json".to_owned(), text.to_owned())];
+    let keyed_shape = Shape { keys: shape.keys[..1].to_vec(), ..shape.clone() };
+    let keyed = SyncScope { shape: &keyed_shape, ..scope };
+    let test_row = TestRowFacts {
+        key: &key,
+        sets: &sets,
+        previous: &[],
+        version: text,
+        known: true,
+        from_snapshot: false,
+    };
     let reshape = |part| Statement::Reshape { scope, part, columns: &reshaped, due: &shape.columns };
     let statements = [
         Statement::Model { model: &model },
@@ -133,6 +150,8 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         Statement::DiffFirst { scope, facts: &diff_facts },
         Statement::Diff { scope, facts: &diff_facts },
         Statement::ChangedColumns { shape: &shape, diff: table.clone() },
+        Statement::Claims { diff: table.clone(), diff_shape: DiffShape::Full },
+        Statement::KeepPlans { tables: &tables, generation: 2, plans: Some(text) },
         Statement::SetAsideSamples { shape: &shape, set_aside: table.clone(), limit: 5 },
         Statement::Preview { shape: &shape, model: &model, limit: 5 },
         Statement::BeginDelivery {
@@ -148,11 +167,19 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         Statement::ForgetAccepted { tables: &tables, generation: 1 },
         Statement::Deliver { shape: &shape, facts: &changed },
         Statement::Deliver { shape: &shape, facts: &removed },
+        Statement::TestRow { scope: keyed, facts: &test_row },
         Statement::CreateOutcomes { outcomes: table.clone() },
         Statement::Doubt { scope, facts: &commit, among: Some(commit.ranges) },
         Statement::Doubt { scope, facts: &commit, among: None },
         Statement::Commit { scope, facts: &commit },
         Statement::Commit { scope, facts: &adopted },
+        Statement::MarkParked {
+            tables: &tables,
+            keys: &shape.keys[..1],
+            generation: 2,
+            park: true,
+            key: &key,
+        },
         Statement::Rejections { tables: &tables, keys: &shape.keys, limit: 5 },
         Statement::Prune { drop: &drop },
         Statement::ManagedTables { schema: &role, prefix: text },

@@ -37,7 +37,8 @@ pub fn counts_add_up(report: &Value) {
         return;
     }
     let number = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"));
-    let different = |operation| of("plannedRows", operation) + of("notSent", operation);
+    let different =
+        |operation| of("plannedRows", operation) + of("parkedRows", operation) + of("notSent", operation);
     assert_eq!(
         number("querySize"),
         number("unchangedCount")

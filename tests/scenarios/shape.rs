@@ -14,6 +14,7 @@ on_both_warehouses!(
     a_wider_column_sends_everything_again,
     a_value_with_another_form_on_the_wire_is_not_sent,
     a_new_column_sends_everything_again,
+    a_new_column_that_is_only_kept_is_sent_or_forgotten,
     a_dropped_column_sends_everything_again,
     another_template_sends_everything_again,
     a_missing_column_empties_the_field,
@@ -134,6 +135,53 @@ fn a_new_column_sends_everything_again(engine: Engine) {
     assert_eq!(crm.receiver.field("1", "city"), json!("Berlin"));
     assert_eq!(crm.receiver.field("4", "city"), json!(""));
     crm.assert_quiet();
+}
+
+fn a_new_column_that_is_only_kept_is_sent_or_forgotten(engine: Engine) {
+    let keep = "mode: mirror\non_new_column: keep\nguards: {max_set_aside: {percent: 90}}";
+    let crm = Crm::new(engine, 20, keep);
+    crm.model("id", "select id, name from customers");
+    crm.run_sends([20, 0, 0]);
+    crm.sql(
+        "update customers set email = null where id = 1; update customers set name = 'x' where id = 2; \
+         delete from customers where id = 20; insert into customers values (21, 'new', 'new'), (5, 'twice', 'twice')",
+    );
+    crm.model("id", "select id, name, email from customers");
+    let snapshots = crm.project.snapshots();
+    let (code, plan) = crm.project.plan(SYNC, &[]);
+    assert_eq!((code, &plan["reason"]), (0, &json!("new_column:email")), "{plan:#}");
+    assert_eq!(plan["keptColumns"], json!(["email"]), "{plan:#}");
+    // Nineteen are there, one of them without a value and one with two.
+    assert_eq!(plan["keptCount"], json!(17), "{plan:#}");
+    assert_eq!(plan["plannedRows"], json!({"addedCount": 1, "changedCount": 1, "removedCount": 1}));
+    assert_eq!(crm.project.snapshots(), snapshots, "a plan changes nothing");
+    let before = crm.receiver.count();
+    let run = crm.run();
+    assert_eq!((run.code, run.successful(), run.number("duplicateKeyCount")), (1, [1, 1, 1], 2), "{run:#?}");
+    // What goes for another reason has the new field with it.
+    let changed = crm.receiver.since(before).into_iter().find(|r| r.operation() == "changed").unwrap();
+    assert_eq!(row(&changed, "2")["fields"]["email"], "2@example.com");
+    assert_eq!(row(&changed, "2")["changed"], json!(["name"]));
+    // From here on it is a column like any other; null is a value.
+    crm.sql(
+        "update customers set email = 'y' where id in (1, 3); update customers set email = null where id = 4",
+    );
+    let run = crm.run();
+    assert_eq!((run.planned(), run.successful()), ([0, 3, 0], [0, 3, 0]), "{run:#?}");
+    // A key that was set aside: nobody knows which value was meant, so the one that stays is sent.
+    crm.sql("delete from customers where name = 'twice'");
+    assert_eq!(crm.run_sends([0, 1, 0]).number("duplicateKeyCount"), 0);
+    crm.assert_quiet();
+    // A model that gives other rows each time is read once.
+    crm.model("id", "select id, name, email, cast(random() as text) as dice from customers");
+    let (_, plan) = crm.project.plan(SYNC, &[]);
+    assert_eq!(
+        plan["plannedRows"],
+        json!({"addedCount": 0, "changedCount": 0, "removedCount": 0}),
+        "{plan:#}"
+    );
+    crm.run_sends([0, 0, 0]);
+    crm.run_sends([0, 20, 0]);
 }
 
 fn a_dropped_column_sends_everything_again(engine: Engine) {

@@ -443,7 +443,9 @@ impl Run {
         let in_doubt = self.number("inDoubtCount");
         assert!(in_doubt <= self.failed().iter().sum(), "in doubt: {:#}", self.report);
         if let Some(queried) = self.report["querySize"].as_u64() {
-            let differences: u64 = (0..2).map(|i| self.planned()[i] + self.not_sent()[i]).sum();
+            let parked = self.counts("parkedRows");
+            assert_eq!(parked.iter().sum::<u64>(), self.number("parkedCount"), "parked: {:#}", self.report);
+            let differences: u64 = (0..2).map(|i| self.planned()[i] + self.not_sent()[i] + parked[i]).sum();
             let set_aside = self.number("duplicateKeyCount") + self.number("nullKeyCount");
             let tripped = matches!(self.error(), "GUARD_TRIPPED" | "DUPLICATE_PRIMARY_KEY");
             // A run that declares everything accepted plans nothing.

@@ -2,7 +2,7 @@
 //!
 //! * One request carries rows of one operation. A `2xx` accepts all of them but those that a JSON
 //!   answer lists as rejected; an answer that claims to be JSON and cannot be read leaves the rows
-//!   in doubt, because nobody knows which were taken. Keys in that list that are not in the batch
+//!   in doubt, because nobody knows which were taken; so does a 207 without such a list. Keys in that list that are not in the batch
 //!   are ignored.
 //! * A row that cannot be written is rejected alone; the rest of its batch goes on.
 //! * Where the path belongs to one row (`/contacts/{{ row.key }}`), a 404 or 410 is about that row:
@@ -32,7 +32,9 @@ use tokio::time::Instant;
 
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
 use crate::change::{ChangeBatch, Mode, OnRemoved, Operation};
-use crate::destination::{BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts};
+use crate::destination::{
+    BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts, Trial,
+};
 use crate::http::{Answer, Failure, HttpClient, HttpRequest, HttpSettings, Redactor, classify, describe};
 use crate::json::RowEncoder;
 use crate::outcome::{Delivered, DeliveryError, Rejection, RowOutcome};
@@ -181,6 +183,21 @@ impl HttpDestination {
             .collect()
     }
 
+    fn delivery(&self, sync: &DeliverySpec, run: &RunFacts) -> Result<HttpDelivery, DeliveryError> {
+        let options = SyncOptions::read(&sync.options).map_err(misconfigured)?;
+        Ok(HttpDelivery {
+            requests: self.prepare(sync.mode, &options).map_err(misconfigured)?,
+            encoder: self.encoder(sync, &options).map_err(misconfigured)?,
+            rejected: options.rejected,
+            base: self.base.clone(),
+            caller: self.caller.clone(),
+            budget: self.budget.clone(),
+            sync: sync.clone(),
+            run: run.clone(),
+            keeps_exchange: false,
+        })
+    }
+
     fn encoder(&self, sync: &DeliverySpec, options: &SyncOptions) -> Result<RowEncoder, ConfigError> {
         RowEncoder::new(&sync.fields, options.json(&self.config))
             .map_err(|e| error("mappings", e.to_string()))
@@ -312,17 +329,39 @@ impl Destination for HttpDestination {
     }
 
     async fn open(&self, sync: &DeliverySpec, run: &RunFacts) -> Result<Box<dyn Delivery>, DeliveryError> {
-        let options = SyncOptions::read(&sync.options).map_err(misconfigured)?;
-        Ok(Box::new(HttpDelivery {
-            requests: self.prepare(sync.mode, &options).map_err(misconfigured)?,
-            encoder: self.encoder(sync, &options).map_err(misconfigured)?,
-            rejected: options.rejected,
-            base: self.base.clone(),
-            caller: self.caller.clone(),
-            budget: self.budget.clone(),
-            sync: sync.clone(),
-            run: run.clone(),
-        }))
+        Ok(Box::new(self.delivery(sync, run)?))
+    }
+
+    async fn try_row(
+        &self,
+        sync: &DeliverySpec,
+        run: &RunFacts,
+        row: &ChangeBatch,
+        send: bool,
+    ) -> Result<Trial, DeliveryError> {
+        let delivery = HttpDelivery { keeps_exchange: true, ..self.delivery(sync, run)? };
+        let operation = row.operation.name();
+        let prepared = delivery.requests.get(&row.operation).ok_or_else(|| {
+            misconfigured(error(operation, format!("the sync has no request for {operation} rows")))
+        })?;
+        let rows =
+            Rows::new(row, &delivery.encoder).map_err(|message| misconfigured(error("mappings", message)))?;
+        let request = match rows.rejected.first() {
+            Some((_, rejection)) => Err(rejection.clone()),
+            None => rows.request(prepared, &delivery.base, sync, run, Utc::now()),
+        };
+        let request = match request {
+            Ok(HttpRequest { method, url, headers, body }) => {
+                self.caller.client.redactor().whole_request(&method, &url, &headers, &body)
+            }
+            Err(rejection) => {
+                let outcome = RowOutcome::Rejected(rejection);
+                let delivered = Some(Delivered { calls: 0, ..Delivered::all(outcome, 1) });
+                return Ok(Trial { request: String::new(), delivered });
+            }
+        };
+        let delivered = if send { Some(delivery.deliver(row).await) } else { None };
+        Ok(Trial { request, delivered })
     }
 
     fn can_clear(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
@@ -396,6 +435,8 @@ struct HttpDelivery {
     budget: Option<Arc<DefaultDirectRateLimiter>>,
     sync: DeliverySpec,
     run: RunFacts,
+    /// Every exchange is for a person to see, not only those about refused rows.
+    keeps_exchange: bool,
 }
 
 #[async_trait]
@@ -516,7 +557,7 @@ impl HttpDelivery {
             Err(failure) => failure.calls,
         };
         let refused = delivered.outcomes.iter().any(|o| matches!(o, RowOutcome::Rejected(_)));
-        if refused || trouble.is_some() {
+        if refused || trouble.is_some() || self.keeps_exchange {
             delivered.exchange = Some(self.caller.client.exchange(request, &came));
         }
         delivered.error = trouble;

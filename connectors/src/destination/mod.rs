@@ -40,6 +40,17 @@ pub trait Destination: Send + Sync + Debug {
     /// before the first [`Delivery::deliver`].
     async fn open(&self, sync: &DeliverySpec, run: &RunFacts) -> Result<Box<dyn Delivery>, DeliveryError>;
 
+    /// What a batch of one row would be as a request, exactly as it would leave but for secrets; with `send`
+    /// it also leaves, once, as a delivery of its own. A destination that takes rows only as part of a whole
+    /// (a file, a table that is replaced) refuses to send. Without `send` nothing is changed anywhere.
+    async fn try_row(
+        &self,
+        sync: &DeliverySpec,
+        run: &RunFacts,
+        row: &ChangeBatch,
+        send: bool,
+    ) -> Result<Trial, DeliveryError>;
+
     /// Refuses a sync whose table or list cannot be emptied here, saying why. Opens nothing.
     fn can_clear(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
         let message = format!("the destination of sync `{}` cannot be emptied by levin", sync.sync);
@@ -92,6 +103,23 @@ pub trait Delivery: Send + Sync {
     /// Ends the delivery: `Some` gives the one outcome of every row that was `Deferred`. With
     /// `complete` false the run did not come to its end, and deferred rows must not become visible.
     async fn close(self: Box<Self>, complete: bool) -> Result<Option<RowOutcome>, DeliveryError>;
+}
+
+/// One row on its way, for a person to look at.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The request, whole and without secrets.
+    pub request: String,
+    /// How it ended and what came back, when it was sent; or why the row has no form on this wire.
+    pub delivered: Option<Delivered>,
+}
+
+/// Why one row alone is not sent to a place that takes rows only as a whole.
+fn only_whole(what: &str) -> DeliveryError {
+    DeliveryError::Unauthorized {
+        message: format!("{what} is taken as a whole: one row alone is not sent"),
+        hint: "leave `--send` out; a run writes all of it".to_owned(),
+    }
 }
 
 /// The most that one batch may hold; both apply.

@@ -190,6 +190,15 @@ impl Redactor {
         out
     }
 
+    /// The same with the whole body.
+    pub fn whole_request(&self, method: &Method, url: &Url, headers: &HeaderMap, body: &[u8]) -> String {
+        let mut out = format!("{method} {}\n", self.redact(url.as_str()));
+        self.headers(headers, &mut out);
+        out.push('\n');
+        out.push_str(&self.redact(&String::from_utf8_lossy(body)));
+        out
+    }
+
     /// Status, headers and the beginning of the body.
     pub fn response(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> String {
         let mut out = format!("{status}\n");

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::Context;
+use clap_complete::engine::ArgValueCompleter;
+
+use super::{Context, completion};
 use crate::error::{Error, Exit};
 use crate::grants::{self, Grantee};
 
@@ -14,6 +16,7 @@ Examples:
   levin grants warehouse --role levin --database analytics")]
 pub struct Args {
     /// The source
+    #[arg(add = ArgValueCompleter::new(completion::sources))]
     source: String,
     /// The role that levin connects as; default: the one in the source's address
     #[arg(long)]

@@ -9,7 +9,9 @@ use crate::project::Project;
 use crate::redact::Redactor;
 use crate::report::Report;
 
+pub mod apply;
 pub mod check;
+pub mod completion;
 pub mod connectors;
 pub mod explain;
 pub mod gc;
@@ -22,6 +24,7 @@ pub mod run;
 pub mod runs;
 pub mod schema;
 pub mod sql;
+pub mod test_row;
 
 /// What every command may use.
 #[derive(Debug, Clone)]

@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use clap_complete::engine::ArgValueCompleter;
+
 use connectors::json::{JsonOptions, RowEncoder};
 use connectors::warehouse::Tag;
 use sql_templates::{Atomicity, Shape, Statement, script};
 
-use super::Context;
+use super::{Context, completion};
 use crate::error::{Error, ErrorCode, Exit};
 use crate::report::Table;
 use crate::run::{describe_model, model_sql, model_trouble};
@@ -19,6 +21,7 @@ Examples:
   levin preview customers --limit 5")]
 pub struct Args {
     /// The model
+    #[arg(add = ArgValueCompleter::new(completion::models))]
     model: String,
     /// At most so many rows
     #[arg(long, default_value_t = 20)]

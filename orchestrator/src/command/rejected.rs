@@ -1,30 +1,48 @@
 //! `levin rejected`: rows that are refused at the moment, with reasons.
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use clap_complete::engine::ArgValueCompleter;
 
 use serde_json::json;
 
-use super::Context;
+use super::run::duration;
+use super::{Context, completion};
 use crate::error::{Error, Exit};
-use crate::report::Table;
-use crate::run::{OpenRejection, open_rejections};
+use crate::report::{Table, counted};
+use crate::run::{OpenRejection, Request, mark_parked, open_rejections};
 use crate::store::Store;
 
 /// Show rows that are refused at the moment, with reasons
 ///
-/// A row stays here until it is accepted or no longer differs; every run tries it again.
+/// A row stays here until it is accepted or no longer differs. Every run tries it again, unless it is
+/// parked: by hand with `--park`, or after the sync's `max_attempts`. A parked row is not sent until it, its
+/// operation or the sync changes, or `--retry`: then the next run sends it as it is at that time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   levin rejected customers-to-crm
   levin rejected customers-to-crm --key 42    one row, with the last request and response
+  levin rejected customers-to-crm --park --key 42     never mind this one, as it is
+  levin rejected customers-to-crm --retry     the next run sends parked rows again
   levin rejected customers-to-crm --csv > rejected.csv")]
 pub struct Args {
     /// The sync
+    #[arg(add = ArgValueCompleter::new(completion::syncs))]
     sync: String,
     /// Only the row with this key, with its last request and response
     #[arg(long)]
     key: Option<String>,
+    /// Let the next run send parked rows again, as they then are; with `--key` only that one
+    #[arg(long, conflicts_with_all = ["park", "csv"])]
+    retry: bool,
+    /// Do not send rows that are refused at the moment again as they are; with `--key` only that one
+    #[arg(long, conflicts_with = "csv")]
+    park: bool,
+    /// How long to wait for a run of the sync that is under way: `30s`, `5m`
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    wait: Option<Duration>,
     /// At most so many rows
     #[arg(long, default_value_t = 100)]
     limit: u64,
@@ -36,13 +54,29 @@ pub struct Args {
     csv: bool,
 }
 
-const HEADINGS: [&str; 8] = ["key", "operation", "code", "reason", "attempts", "rows", "first at", "last at"];
+const HEADINGS: [&str; 9] =
+    ["key", "operation", "code", "reason", "attempts", "rows", "parked", "first at", "last at"];
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
     let sync = project.sync(&args.sync)?;
     let store = Store::of(&project).await?;
+    if args.park || args.retry {
+        let request = Request { wait: args.wait, ..Request::default() };
+        let marked = mark_parked(&project, sync, &store, request, args.park, args.key.as_deref()).await?;
+        if args.json {
+            let what = if args.park { "parkedCount" } else { "retriedCount" };
+            context.report.json_line(&json!({ "syncId": sync.id, "syncSlug": sync.slug, what: marked }));
+        } else if args.park {
+            let what = "parked; they are not sent again until they, or the sync, change";
+            context.report.done(&format!("{} {what}", counted(marked, "row")));
+        } else {
+            let next = format!("to be tried again: `levin run {}` sends them as they then are", sync.slug);
+            context.report.done(&format!("{} {next}", counted(marked, "row")));
+        }
+        return Ok(Exit::Done.into());
+    }
     let mut rows = open_rejections(&project, sync, &store, args.limit).await?;
     if let Some(key) = &args.key {
         rows.retain(|row| &row.key == key);
@@ -53,7 +87,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         if args.json {
             let mut line = json!({
                 "key": row.key, "operation": row.operation, "code": row.code, "reason": row.reason,
-                "attempts": row.attempts, "rows": row.rows, "run": row.run,
+                "attempts": row.attempts, "rows": row.rows, "run": row.run, "parked": row.parked,
                 "firstAt": row.first_at, "lastAt": row.last_at, "request": null, "response": null,
             });
             if let Some(exchange) = exchange {
@@ -86,7 +120,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     Ok(Exit::Done.into())
 }
 
-fn cells(row: &OpenRejection) -> [String; 8] {
+fn cells(row: &OpenRejection) -> [String; 9] {
     [
         row.key.clone(),
         row.operation.clone(),
@@ -94,13 +128,14 @@ fn cells(row: &OpenRejection) -> [String; 8] {
         row.reason.clone(),
         row.attempts.to_string(),
         row.rows.to_string(),
+        if row.parked { "yes" } else { "" }.to_owned(),
         row.first_at.clone(),
         row.last_at.clone(),
     ]
 }
 
 /// A line of RFC 4180: quotes around what holds a comma, a quote or a line break.
-fn csv_line(cells: [String; 8]) -> String {
+fn csv_line(cells: [String; 9]) -> String {
     cells
         .map(|cell| {
             if cell.contains([',', '"', '\n', '\r']) {

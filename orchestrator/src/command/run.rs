@@ -4,14 +4,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap_complete::engine::ArgValueCompleter;
+
 use futures::StreamExt;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Context;
+use super::{Context, completion};
 use crate::error::{Error, ErrorCode, Exit};
-use crate::project::SyncSpec;
+use crate::project::{Project, SyncSpec};
 use crate::report::{Report, RunProgress, counted, thousands};
-use crate::run::{Cancel, Request, RunReport, Start, Status, run};
+use crate::run::{Cancel, Goal, PlanId, Request, RunReport, Start, Status, run};
 use crate::store::Store;
 
 /// Run syncs now
@@ -26,12 +28,13 @@ Examples:
   levin run customers-to-crm --full-resync     every row again, as added
   levin run customers-to-crm --clear-and-fill  empty the table or list, then every row
   levin run customers-to-crm --reset-cdc       take today's rows as accepted, send nothing
+  levin run customers-to-crm --approve PLAN    exactly the rows of a plan, whatever the guards say
   levin run customers-to-crm --json            one line of JSON per run, for scripts
 
 Exit codes: 0 done, 1 some rows rejected, 2 a run failed, 3 a guard tripped.")]
 pub struct Args {
     /// The syncs to run
-    #[arg(value_name = "SYNC", required_unless_present = "all")]
+    #[arg(value_name = "SYNC", required_unless_present = "all", add = ArgValueCompleter::new(completion::syncs))]
     syncs: Vec<String>,
     /// Run every sync of the project, up to four at once
     #[arg(long, conflicts_with = "syncs")]
@@ -48,6 +51,9 @@ pub struct Args {
     /// Declare the model's current rows accepted and send nothing
     #[arg(long)]
     reset_cdc: bool,
+    /// Send exactly the rows of this plan: one that was saved, or that a guard stopped (as `levin apply`)
+    #[arg(long, value_name = "PLAN", conflicts_with_all = ["all", "full_resync", "reset_cdc"])]
+    approve: Option<PlanId>,
     /// How long to wait for another run of the same sync: `30s`, `5m`
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<Duration>,
@@ -82,14 +88,38 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         (_, _, true) => Start::ResetCdc,
         _ => Start::Incremental,
     };
-    let request = Request { start, wait: args.wait };
+    let goal = match args.approve {
+        None => Goal::Deliver,
+        Some(plan) => match syncs.as_slice() {
+            [sync] if sync.id == plan.sync() => Goal::Apply(plan),
+            _ => {
+                let message = format!("{plan} is no plan of {}", args.syncs.join(", "));
+                return Err(Error::new(ErrorCode::Usage, message)
+                    .hint(format!("`levin apply {plan}` finds the sync by itself")));
+            }
+        },
+    };
+    let request = Request { start, goal, wait: args.wait };
+    let at_once = if args.all { AT_ONCE } else { 1 };
+    execute_all(context, &project, &store, syncs, at_once, request, args.json).await
+}
+
+/// Runs these syncs, and prints how each ended.
+pub async fn execute_all(
+    context: &Context,
+    project: &Project,
+    store: &Store,
+    syncs: Vec<Arc<SyncSpec>>,
+    at_once: usize,
+    request: Request,
+    json: bool,
+) -> Result<ExitCode, Error> {
     let cancel = Cancel::default();
     tokio::spawn(cancel_on_signal(cancel.clone(), context.report.clone()));
-    let at_once = if args.all { AT_ONCE } else { 1 };
-    let progress = RunProgress::new(&context.report, syncs.len() > 1, args.json);
+    let progress = RunProgress::new(&context.report, syncs.len() > 1, json);
     let mut reports = futures::stream::iter(syncs)
         .map(|sync| {
-            let (project, store, cancel, progress) = (&project, &store, cancel.clone(), &progress);
+            let (cancel, progress) = (cancel.clone(), &progress);
             async move { run(project, &sync, store, request, progress, cancel).await }
         })
         .buffer_unordered(at_once);
@@ -98,12 +128,12 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         let report = report?;
         worst = worst.worse(report.exit);
         progress.finish(&report.sync_slug);
-        if args.json {
+        if json {
             let line = serde_json::to_value(&report)
                 .map_err(|e| Error::new(ErrorCode::Internal, format!("cannot print the report: {e}")))?;
             context.report.json_line(&line);
         } else {
-            progress.print(|| print(&report, start, context));
+            progress.print(|| print(&report, request.start, context));
         }
     }
     Ok(worst.into())
@@ -147,6 +177,7 @@ fn print(report: &RunReport, start: Start, context: &Context) {
         (report.failed_rows.total() - report.in_doubt_count.min(report.failed_rows.total()), "rejected"),
         (report.in_doubt_count, "in doubt"),
         (report.aborted_rows.total(), "not sent"),
+        (report.parked_count, "parked"),
         (report.duplicate_key_count.unwrap_or(0), "with a duplicate key"),
         (report.null_key_count.unwrap_or(0), "without a key"),
         (report.not_sent.removed_count, kept_back),

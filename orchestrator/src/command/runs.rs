@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::Context;
+use clap_complete::engine::ArgValueCompleter;
+
+use super::{Context, completion};
 use crate::error::{Error, Exit};
 use crate::report::{Table, thousands};
 use crate::run::Holder;
@@ -17,6 +19,7 @@ Examples:
   levin runs --json")]
 pub struct Args {
     /// Only runs of this sync
+    #[arg(add = ArgValueCompleter::new(completion::syncs))]
     sync: Option<String>,
     /// At most so many runs
     #[arg(long, default_value_t = 20)]

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use clap_complete::engine::ArgValueCompleter;
+
 use clap::builder::PossibleValuesParser;
 use sql_templates::Expect;
 
-use super::Context;
+use super::{Context, completion};
 use crate::error::{Error, Exit};
 use crate::run::{Stage, statements_of};
 use crate::store::Store;
@@ -18,6 +20,7 @@ Examples:
   levin sql customers-to-crm diff      how changes are found")]
 pub struct Args {
     /// The sync
+    #[arg(add = ArgValueCompleter::new(completion::syncs))]
     sync: String,
     /// Only this stage
     #[arg(value_parser = PossibleValuesParser::new(Stage::ALL.map(Stage::name)))]

@@ -77,9 +77,10 @@ fn default_audit_schema() -> String {
 pub(crate) struct ModelConfig {
     /// The slug of the source in which the model is read.
     pub(crate) source: String,
-    /// The column, or the list of columns, that tells rows apart.
-    pub(crate) primary_key: Words,
-    /// The SELECT. Exactly one of `sql`, `sql_file` and `table` is given.
+    /// The column, or the list of columns, that tells rows apart. Only a `dbt` model may go without: then it is
+    /// its `unique_key`, its primary-key constraint, or what its tests say is unique and not null.
+    pub(crate) primary_key: Option<Words>,
+    /// The SELECT. Exactly one of `sql`, `sql_file`, `table` and `dbt` is given.
     #[schemars(length(min = 1))]
     pub(crate) sql: Option<String>,
     /// A file that holds the SELECT, relative to the project.
@@ -88,6 +89,8 @@ pub(crate) struct ModelConfig {
     /// A table or view, read as it is: `schema.table`.
     #[schemars(length(min = 1))]
     pub(crate) table: Option<String>,
+    /// A model of dbt, read from the manifest that dbt writes.
+    pub(crate) dbt: Option<DbtConfig>,
     /// The name by which syncs refer to it. Default: the file's name.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"))]
     #[expect(dead_code, reason = "read from the tree, before the rest of the file is known to be right")]
@@ -95,6 +98,18 @@ pub(crate) struct ModelConfig {
     /// The slug it had before: its id moves along.
     #[expect(dead_code, reason = "read from the tree, as `slug` is")]
     pub(crate) renamed_from: Option<String>,
+}
+
+/// A model of dbt.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DbtConfig {
+    /// The manifest, relative to the project: `target/manifest.json` of the dbt project.
+    #[schemars(length(min = 1))]
+    pub(crate) manifest: String,
+    /// The model's name; `package.name` or `name.v2` where there are several.
+    #[schemars(length(min = 1))]
+    pub(crate) model: String,
 }
 
 /// One word or a list of words.
@@ -167,12 +182,17 @@ pub(crate) struct SyncConfig {
     /// What happens when a key occurs twice: its rows are set aside, or the run fails.
     #[serde(default)]
     pub(crate) on_duplicate_key: OnDuplicateKey,
-    /// What a newly mapped column means for rows that were sent without it.
+    /// What a newly mapped column means for rows that were sent without it: `backfill` sends those in which it
+    /// is not null, `keep` takes its values of today as accepted and sends only later changes.
     #[serde(default)]
     pub(crate) on_new_column: NewColumns,
     /// Mode `update`: what a row means that the destination does not have.
     #[serde(default)]
     pub(crate) not_found: OnNotFound,
+    /// After so many refusals by the destination a row is parked: it is not sent again until it changes, the
+    /// sync changes, or `levin rejected SYNC --retry`. Default: every run tries it again.
+    #[schemars(range(min = 1))]
+    pub(crate) max_attempts: Option<u32>,
 }
 
 fn default_mode() -> Mode {

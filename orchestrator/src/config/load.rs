@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::dbt::Manifests;
 use super::finding::{Finding, Findings, Severity};
 use super::lock::Lock;
 use super::resolve::Resolver;
@@ -140,6 +141,7 @@ pub fn load(
         files: &files,
         findings: &mut loader.findings,
         lock: &mut lock,
+        manifests: Manifests::default(),
     };
     let project = resolver.resolve(project_file.as_ref());
     let sound = !loader.findings.has_mistakes();

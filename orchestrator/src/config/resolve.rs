@@ -8,9 +8,10 @@ use connectors::catalogue::{BuildContext, ConfigError};
 use connectors::change::{Mode, OnRemoved};
 use serde::Deserialize;
 
+use super::dbt::{DbtModel, Manifests};
 use super::file::{
-    DestinationConfig, GuardsConfig, LimitConfig, Matches, ModelConfig, ProjectConfig, ScheduleConfig,
-    SequenceConfig, SourceConfig, SyncConfig,
+    DbtConfig, DestinationConfig, GuardsConfig, LimitConfig, Matches, ModelConfig, ProjectConfig,
+    ScheduleConfig, SequenceConfig, SourceConfig, SyncConfig, Words,
 };
 use super::finding::Findings;
 use super::load::ProjectFile;
@@ -25,7 +26,7 @@ use crate::project::{
     SequenceSpec, SourceSpec, SyncSpec,
 };
 use crate::redact::Redactor;
-use crate::run::model_sql;
+use crate::run::{Meaning, model_sql};
 use crate::suggestion;
 
 /// All files of a project, and what is needed to check them together.
@@ -36,6 +37,7 @@ pub(super) struct Resolver<'a> {
     pub(super) files: &'a [ProjectFile],
     pub(super) findings: &'a mut Findings,
     pub(super) lock: &'a mut Lock,
+    pub(super) manifests: Manifests,
 }
 
 type BySlug<T> = BTreeMap<String, Arc<T>>;
@@ -252,13 +254,17 @@ impl Resolver<'_> {
     }
 
     fn model(&mut self, file: &ProjectFile, id: i64, sources: &BySlug<SourceSpec>) -> Option<ModelSpec> {
-        // Which of the three is there can be told even when other keys are wrong.
+        // Which of the four is there can be told even when other keys are wrong.
         let keys = file.node.entries().iter().map(|entry| entry.key.as_str());
-        let given: Vec<&str> = keys.filter(|key| ["sql", "sql_file", "table"].contains(key)).collect();
+        let given: Vec<&str> = keys.filter(|key| ["sql", "sql_file", "table", "dbt"].contains(key)).collect();
         match given.as_slice() {
             [] => {
                 self.findings
-                    .mistake(&file.path, file.node.line, "the model has none of `sql`, `sql_file`, `table`")
+                    .mistake(
+                        &file.path,
+                        file.node.line,
+                        "the model has none of `sql`, `sql_file`, `table`, `dbt`",
+                    )
                     .hint("write `sql: select …`, or `table: schema.table`");
             }
             [_] => {}
@@ -270,16 +276,43 @@ impl Resolver<'_> {
             }
         }
         let written: ModelConfig = file.written(self.findings)?;
-        let primary_key = written.primary_key.into_vec();
+        let dbt = match &written.dbt {
+            None => None,
+            Some(dbt) => Some(self.dbt_model(file, dbt)?),
+        };
+        let known = dbt.as_ref().map(|model| model.primary_key.clone()).unwrap_or_default();
+        let primary_key = written.primary_key.map_or(known, Words::into_vec);
+        if primary_key.is_empty() && !file.sound("primary_key") {
+            return None;
+        }
+        if primary_key.is_empty() {
+            let message = "the key `primary_key` is missing";
+            match &written.dbt {
+                None => {
+                    self.findings.mistake(&file.path, file.node.line, message);
+                }
+                Some(dbt) => {
+                    let message = format!(
+                        "{message}, and the manifest does not say what tells rows of `{}` apart",
+                        dbt.model
+                    );
+                    self.findings.mistake(&file.path, file.node.line, message).hint(
+                        "write it here; or give the dbt model a `unique_key`, a primary-key constraint, or the tests `unique` and `not_null` on one column",
+                    );
+                }
+            }
+            return None;
+        }
         let mut seen = BTreeSet::new();
         if let Some(twice) = primary_key.iter().find(|column| !seen.insert(column.as_str())) {
             let line = file.node.line_of("primary_key");
             self.findings.mistake(&file.path, line, format!("`primary_key` names `{twice}` twice"));
         }
-        let query = match (written.sql, written.sql_file, written.table) {
-            (Some(sql), None, None) => ModelQuery::Sql(sql),
-            (None, None, Some(table)) => ModelQuery::Table(table),
-            (None, Some(path), None) => match std::fs::read_to_string(self.root.join(&path)) {
+        let query = match (written.sql, written.sql_file, written.table, dbt) {
+            (Some(sql), None, None, None) => ModelQuery::Sql(sql),
+            (None, None, Some(table), None) => ModelQuery::Table(table),
+            (None, None, None, Some(dbt)) => dbt.query,
+            (None, Some(path), None, None) => match std::fs::read_to_string(self.root.join(&path)) {
                 Ok(sql) if sql.trim().is_empty() => {
                     let line = file.node.line_of("sql_file");
                     self.findings.mistake(&file.path, line, format!("the file `{path}` is empty"));
@@ -310,6 +343,17 @@ impl Resolver<'_> {
             return None;
         }
         Some(spec)
+    }
+
+    fn dbt_model(&mut self, file: &ProjectFile, dbt: &DbtConfig) -> Option<DbtModel> {
+        match self.manifests.model(self.root, &dbt.manifest, &dbt.model) {
+            Ok(model) => Some(model),
+            Err(trouble) => {
+                let line = file.node.line_of("dbt");
+                self.findings.mistake(&file.path, line, trouble.message).hint(trouble.hint);
+                None
+            }
+        }
     }
 
     fn destination(&mut self, file: &ProjectFile, id: i64) -> Option<DestinationSpec> {
@@ -362,6 +406,7 @@ impl Resolver<'_> {
             on_duplicate_key: written.on_duplicate_key,
             on_new_column: written.on_new_column,
             not_found: written.not_found,
+            max_attempts: written.max_attempts,
             schedule,
             options: file.own_keys(),
         })
@@ -397,6 +442,13 @@ impl Resolver<'_> {
         if let Some(why) = meaningless {
             let message = format!("mode `{}` {why}: `on_removed` has no meaning with it", mode.name());
             self.findings.mistake(&file.path, line("on_removed"), message).hint("leave `on_removed` out");
+        }
+        if written.max_attempts.is_some() && !Meaning::of(mode).keeps_snapshot() && file.sound("mode") {
+            let message = format!(
+                "mode `{}` sends every row in every run: `max_attempts` has no meaning with it",
+                mode.name()
+            );
+            self.findings.mistake(&file.path, line("max_attempts"), message).hint("leave `max_attempts` out");
         }
         let connector = self
             .files

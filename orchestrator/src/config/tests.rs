@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connectors::catalogue::{BuildContext, ConfigError, DestinationConnector, SourceConnector};
-use connectors::change::{Mode, OnRemoved, Operation};
-use connectors::destination::{BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts};
+use connectors::change::{ChangeBatch, Mode, OnRemoved, Operation};
+use connectors::destination::{
+    BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts, Trial,
+};
 use connectors::outcome::DeliveryError;
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse, WarehouseError};
 use schemars::Schema;
@@ -140,6 +142,16 @@ impl Destination for Sink {
     }
 
     async fn open(&self, _: &DeliverySpec, _: &RunFacts) -> Result<Box<dyn Delivery>, DeliveryError> {
+        Err(DeliveryError::Unavailable { answered: false, after: None, message: "never opened".to_owned() })
+    }
+
+    async fn try_row(
+        &self,
+        _: &DeliverySpec,
+        _: &RunFacts,
+        _: &ChangeBatch,
+        _: bool,
+    ) -> Result<Trial, DeliveryError> {
         Err(DeliveryError::Unavailable { answered: false, after: None, message: "never opened".to_owned() })
     }
 
@@ -379,7 +391,7 @@ schedule: {every: 15x}
         "models/empty.yml:1: the file is empty (`levin schema` lists the keys; delete the file if it is not needed)",
         "models/file.yml:3: the file `nowhere.sql` cannot be read: it does not exist \
          (the path starts at the project's folder)",
-        "models/none.yml:1: the model has none of `sql`, `sql_file`, `table` \
+        "models/none.yml:1: the model has none of `sql`, `sql_file`, `table`, `dbt` \
          (write `sql: select …`, or `table: schema.table`)",
         "sequences/s.yml:1: there is no sync `aa` (did you mean `a`?)",
         "sequences/s.yml:2: `* * * *` has 4 instead of 5 fields \

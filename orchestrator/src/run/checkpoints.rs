@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use connectors::outcome::Rejection;
 use connectors::warehouse::Session;
 use sql_templates::{CommitFacts, DiffShape, EndedRange, SyncScope, TableRef};
 
@@ -11,6 +12,7 @@ use super::ledger::Ledger;
 use super::state::State;
 use super::{Run, Start, commit, lease, prune};
 use crate::error::Error;
+use crate::project::OnNotFound;
 use crate::store::NotedException;
 
 /// Which commit comes next.
@@ -44,6 +46,10 @@ pub(super) struct FinalFacts<'a> {
     pub(super) fresh: bool,
     pub(super) sent: &'a [&'a str],
     pub(super) due: i64,
+    /// The digest of the definition under which rows are sent.
+    pub(super) definition: &'a str,
+    /// Codes of rejections that count as attempts.
+    pub(super) answers: &'a [&'a str],
 }
 
 impl<'a> FinalFacts<'a> {
@@ -66,9 +72,22 @@ impl<'a> FinalFacts<'a> {
             had_doubts: state.doubts > 0,
             keeps_snapshot: self.keeps_snapshot,
             lease_seconds: Some(lease::seconds(run.lease_length())),
+            definition: Some(self.definition),
+            answers: self.answers,
+            max_attempts: run.sync.max_attempts,
             ..CommitFacts::new(self.diff.table.clone(), self.diff.shape, commits.generation, run.id)
         }
     }
+}
+
+/// Codes of rejections that are a destination's answer to the row: what levin refused by itself was never
+/// tried, and a record that may be missing counts for nothing.
+pub(super) fn answers(run: &Run<'_>) -> Vec<&'static str> {
+    let mut answers = vec![Rejection::REFUSED, Rejection::DESTINATION_ERROR];
+    if run.sync.not_found == OnNotFound::Fail {
+        answers.push(Rejection::NOT_FOUND);
+    }
+    answers
 }
 
 /// Whether the warehouse has anything to learn from this run.
@@ -142,7 +161,8 @@ pub(super) fn still_due(
     exceptions: &[NotedException],
     reset: bool,
 ) -> Option<i64> {
-    let all_accepted = complete && exceptions.is_empty() && facts.diff.set_aside.is_none();
+    let parked = facts.diff.counts.parked.total();
+    let all_accepted = complete && exceptions.is_empty() && facts.diff.set_aside.is_none() && parked == 0;
     // Removals that a resync left for the next run are older than the resync, and must not come back as added.
     (reset || (facts.due > 0 && all_accepted)).then_some(0)
 }

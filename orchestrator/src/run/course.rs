@@ -9,7 +9,9 @@ use sql_templates::{Atomicity, AuditFacts, Statement, script};
 
 use super::deliver::Delivered;
 use super::differences::Counts;
+use super::plans::PlanId;
 use super::report::{OperationCounts, ReportedError, RunReport, Settled, Status};
+use super::view::PlanReport;
 use super::{Run, text_of};
 use crate::error::{Error, ErrorCode, Exit};
 use crate::project::OnNotFound;
@@ -19,9 +21,14 @@ use crate::project::OnNotFound;
 pub(super) struct Course {
     pub(super) counts: Option<Counts>,
     pub(super) planned: OperationCounts,
+    pub(super) parked: OperationCounts,
     pub(super) not_sent: OperationCounts,
     pub(super) delivered: Delivered,
     pub(super) settled: Option<Settled>,
+    /// The plan that was kept because a guard stopped the run, or that the run applies.
+    pub(super) plan: Option<PlanId>,
+    /// What was kept as a plan because that was all that was asked.
+    pub(super) saved: Option<PlanReport>,
     /// Tables that are no longer needed are still there.
     pub(super) untidy: bool,
 }
@@ -95,7 +102,8 @@ impl Course {
             duplicate_key_count: self.counts.map(|c| c.duplicate_keys),
             null_key_count: self.counts.map(|c| c.null_keys),
             superseded_count: delivered.superseded,
-            parked_count: 0,
+            parked_count: self.parked.total(),
+            parked_rows: self.parked,
             in_doubt_count: delivered.in_doubt,
             not_sent: self.not_sent,
             started_at: run.started_text(),
@@ -105,6 +113,7 @@ impl Course {
             retries: delivered.retries,
             error: error.as_ref().map(ReportedError::from),
             settled: self.settled,
+            plan_id: self.plan,
             exit,
         }
     }

@@ -101,6 +101,8 @@ pub enum Change {
 pub struct Reshape {
     /// Every column as it will be.
     pub columns: Vec<ReshapedColumn>,
+    /// Columns that the snapshot did not have.
+    pub new: Vec<Column>,
     /// Columns of the old snapshot whose values have another form on the wire from now on.
     pub due: Vec<Column>,
     /// What happened, for people: `new_column:city` …
@@ -111,6 +113,7 @@ pub struct Reshape {
 /// whoever calls has dealt with those, and with another meaning.
 pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
     let mut columns = Vec::new();
+    let mut new = Vec::new();
     let mut due = Vec::new();
     let mut reasons = Vec::new();
     for key in &is.keys {
@@ -137,7 +140,10 @@ pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
         let before = was.columns.iter().find(|c| c.name == column.name);
         let kept = before.is_some_and(|b| b.logical == column.logical);
         match before {
-            None => reasons.push(format!("new_column:{}", column.name)),
+            None => {
+                new.push(column.clone());
+                reasons.push(format!("new_column:{}", column.name));
+            }
             Some(before) if !kept => {
                 due.push(before.clone());
                 reasons.push(format!("column_type:{}", column.name));
@@ -158,7 +164,7 @@ pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
     if reasons.is_empty() && same_order {
         return Ok(Change::None);
     }
-    Ok(Change::Reshape(Reshape { columns, due, reasons }))
+    Ok(Change::Reshape(Reshape { columns, new, due, reasons }))
 }
 
 /// Numbers and times of two types have a wider one in common; text and JSON of two types may have
@@ -224,6 +230,7 @@ mod tests {
         let Change::Reshape(reshape) = compare(&was, &is).unwrap() else { panic!("nothing to do?") };
         assert_eq!(reshape.reasons, ["wider_column:a", "column_type:b", "new_column:d", "dropped_column:c"]);
         assert_eq!(reshape.due, [column("b", "text", LogicalType::Text)]);
+        assert_eq!(reshape.new, [column("d", "text", LogicalType::Text)]);
         let kept: Vec<bool> = reshape.columns.iter().map(|c| c.kept).collect();
         assert_eq!(kept, [true, true, false, false]);
     }

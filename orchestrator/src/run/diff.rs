@@ -1,7 +1,9 @@
 //! Stage 2: what differs, found inside the warehouse.
 
-use connectors::warehouse::{ErrorKind, Session};
-use sql_templates::{Atomicity, DiffFacts, DiffShape, Script, Shape, Statement, SyncScope, TableRef, script};
+use connectors::warehouse::{Effect, ErrorKind, Session};
+use sql_templates::{
+    Atomicity, Column, DiffFacts, DiffShape, Script, Shape, Statement, SyncScope, TableRef, script,
+};
 
 use super::Run;
 use super::definition::Definition;
@@ -31,6 +33,10 @@ pub struct DiffQuestion<'a> {
     pub resync: bool,
     /// Every column has the same type in model and snapshot: see [`alike`].
     pub alike: bool,
+    /// New columns whose values of today count as accepted.
+    pub taken: &'a [Column],
+    /// The digest of the sync's definition, when there are rows that are parked under it.
+    pub parked: Option<&'a str>,
 }
 
 /// Whether every column of the snapshot has the type that it has in the model. A snapshot keeps a wider
@@ -47,6 +53,13 @@ pub async fn alike(session: &mut dyn Session, run: &Run<'_>, definition: &Defini
         .iter()
         .chain(&definition.columns)
         .all(|column| stored.iter().any(|s| s.name == column.name && s.engine_type == column.engine_type)))
+}
+
+impl DiffQuestion<'_> {
+    /// Of a key that comes twice nobody knows which value is to be taken as accepted, so such keys are found first.
+    pub fn begins_careful(&self) -> bool {
+        !self.taken.is_empty()
+    }
 }
 
 /// The script of a diff; `careful` copies the model first and sets null and duplicate keys aside.
@@ -84,6 +97,8 @@ fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
             && !careful
             && !question.in_doubt
             && question.due_before.is_none_or(|due| due <= 0),
+        taken: question.taken,
+        parked: question.parked,
     }
 }
 
@@ -97,26 +112,28 @@ pub async fn diff(
     before: &[Statement<'_>],
 ) -> Result<Diff, Error> {
     fail::fail_point!("diff.before");
-    let quick = diff_script(run, scope, question, false, Atomicity::Snapshot, before)?;
     let mut before = before;
     let table = run.tables.diff(question.of);
-    match session.execute(&quick).await {
-        Ok(effect) => {
-            check_keys(run, session, &effect, std::slice::from_ref(&table)).await?;
-            if let Some(counts) = read_counts(&effect)? {
-                fail::fail_point!("diff.after");
-                return Ok(Diff { table, shape: shape(question), set_aside: None, counts });
+    if !question.begins_careful() {
+        let quick = diff_script(run, scope, question, false, Atomicity::Snapshot, before)?;
+        match session.execute(&quick).await {
+            Ok(effect) => {
+                check_keys(run, session, &effect, std::slice::from_ref(&table)).await?;
+                if let Some(counts) = read_counts(&effect)? {
+                    fail::fail_point!("diff.after");
+                    return Ok(Diff { table, shape: shape(question), set_aside: None, counts, taken: None });
+                }
+                let drop = script(
+                    run.dialect(),
+                    Atomicity::Transaction,
+                    &[Statement::Prune { drop: std::slice::from_ref(&table) }],
+                )?;
+                session.execute(&drop).await?;
+                before = &[];
             }
-            let drop = script(
-                run.dialect(),
-                Atomicity::Transaction,
-                &[Statement::Prune { drop: std::slice::from_ref(&table) }],
-            )?;
-            session.execute(&drop).await?;
-            before = &[];
+            Err(e) if e.kind == ErrorKind::UniqueViolation => {}
+            Err(e) => return Err(failed(run, scope.shape, e)),
         }
-        Err(e) if e.kind == ErrorKind::UniqueViolation => {}
-        Err(e) => return Err(failed(run, scope.shape, e)),
     }
     let careful = diff_script(run, scope, question, true, Atomicity::Snapshot, before)?;
     let effect = session.execute(&careful).await.map_err(|e| failed(run, scope.shape, e))?;
@@ -124,14 +141,25 @@ pub async fn diff(
     let counts = read_counts(&effect)?
         .ok_or_else(|| Error::new(ErrorCode::Internal, "keys that were set aside are in the diff"))?;
     fail::fail_point!("diff.after");
-    Ok(Diff { table, shape: shape(question), set_aside: Some(run.tables.set_aside(question.of)), counts })
+    let mut set_aside = Some(run.tables.set_aside(question.of));
+    if counts.duplicate_keys + counts.null_keys == 0 {
+        let drop = Statement::Prune { drop: set_aside.as_slice() };
+        session.execute(&script(run.dialect(), Atomicity::Transaction, &[drop])?).await?;
+        set_aside = None;
+    }
+    Ok(Diff { table, shape: shape(question), set_aside, counts, taken: taken(question, &effect) })
+}
+
+/// In how many rows of the snapshot a new column was taken as accepted, if there is one.
+pub fn taken(question: &DiffQuestion<'_>, effect: &Effect) -> Option<u64> {
+    (!question.taken.is_empty()).then(|| effect.rows("take new columns as accepted")).flatten()
 }
 
 /// Refuses keys that the snapshot could not hold, before anything is sent; the diff's tables go.
 async fn check_keys(
     run: &Run<'_>,
     session: &mut dyn Session,
-    effect: &connectors::warehouse::Effect,
+    effect: &Effect,
     tables: &[TableRef],
 ) -> Result<(), Error> {
     let refused = longest_key(run, effect);
@@ -143,7 +171,7 @@ async fn check_keys(
 }
 
 /// Refuses keys that the snapshot could not hold.
-pub fn longest_key(run: &Run<'_>, effect: &connectors::warehouse::Effect) -> Result<(), Error> {
+pub fn longest_key(run: &Run<'_>, effect: &Effect) -> Result<(), Error> {
     let longest = only_row(effect.result("count"), "the count")?.count("longest_key")?.unsigned_abs();
     match run.dialect().facts().max_key_bytes {
         Some(most) if longest > most => {

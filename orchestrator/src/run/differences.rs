@@ -1,8 +1,11 @@
 //! What a diff found: its table, and how many rows of each kind.
 
+use connectors::change::Operation;
 use connectors::warehouse::Effect;
+use serde::{Deserialize, Serialize};
 use sql_templates::{DiffShape, TableRef};
 
+use super::report::OperationCounts;
 use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
 
@@ -17,11 +20,13 @@ pub struct Diff {
     pub set_aside: Option<TableRef>,
     /// How many rows of each kind.
     pub counts: Counts,
+    /// In how many rows of the snapshot a new column was taken as accepted; `None` when there is none.
+    pub taken: Option<u64>,
 }
 
 /// How many rows the model has, and what they are. They add up:
 /// queried = unchanged + added + changed + duplicate-key + null-key rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Rows of the model.
     pub queried: u64,
@@ -39,6 +44,9 @@ pub struct Counts {
     pub null_keys: u64,
     /// Keys in the snapshot, and in doubt beside it.
     pub known: u64,
+    /// Dead letters among the added, changed and removed ones.
+    #[serde(default)]
+    pub parked: OperationCounts,
 }
 
 impl Counts {
@@ -68,7 +76,15 @@ pub fn read_counts(effect: &Effect) -> Result<Option<Counts>, Error> {
         u64::try_from(n)
             .map_err(|_| Error::new(ErrorCode::Internal, format!("the count of {what} rows is {n}")))
     };
+    let mut parked = OperationCounts::default();
+    for operation in Operation::ALL {
+        let column = format!("parked_{}", operation.name());
+        if row.has(&column) {
+            *parked.of_mut(operation) = count(row.count(&column)?, "parked")?;
+        }
+    }
     Ok(Some(Counts {
+        parked,
         queried: count(queried, "queried")?,
         unchanged: count(unchanged, "unchanged")?,
         added: count(added, "added")?,

@@ -14,6 +14,7 @@ mod ledger;
 mod model;
 mod outset;
 mod plan;
+mod plans;
 mod prepare;
 mod prune;
 mod rehearsal;
@@ -26,6 +27,8 @@ mod stages;
 mod state;
 mod statements;
 mod summary;
+mod trial;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -35,18 +38,22 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::{Mode, Operation};
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
-use sql_templates::{CommitFacts, Dialect, Statement, SyncScope, SyncTables};
+use serde::{Deserialize, Serialize};
+use sql_templates::{Dialect, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
 pub use model::{Returned, define, describe_model, look_at_model, model_sql, model_trouble, tables_of};
 pub use plan::Verdict;
-pub use rehearsal::{PlanReport, Sample, rehearse};
-pub use rejections::{OpenRejection, open_rejections};
+pub use plans::PlanId;
+pub use rehearsal::rehearse;
+pub use rejections::{OpenRejection, key_parts, mark_parked, no_key, open_rejections};
 pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
 pub use rows::{ResultRow, only_row, result_rows};
 pub use stages::Stage;
 pub use statements::statements_of;
+pub use trial::{TestRow, test_row};
+pub use view::{PlanReport, Sample};
 
 use crate::error::{Error, ErrorCode};
 use crate::mapping::{Mapper, RunValues};
@@ -60,11 +67,12 @@ use diff::DiffQuestion;
 use lease::Lease;
 use model::Described;
 use outset::{begin, establish, redefine};
-use settle::Unfinished;
 use state::State;
+use view::Known;
 
 /// From where a run starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Start {
     /// From what the destination last accepted.
     #[default]
@@ -80,11 +88,25 @@ pub enum Start {
     ResetCdc,
 }
 
+/// How far a run goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Goal {
+    /// It sends what differs, unless a guard forbids it.
+    #[default]
+    Deliver,
+    /// It keeps what differs as a plan, and sends nothing.
+    Save,
+    /// It sends exactly the rows of a plan that was kept, whatever the guards said of them.
+    Apply(PlanId),
+}
+
 /// What is asked of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Request {
-    /// From where it starts.
+    /// From where it starts; a plan that is applied starts from where it was made.
     pub start: Start,
+    /// How far it goes.
+    pub goal: Goal,
     /// How long it waits for another run of the same sync.
     pub wait: Option<Duration>,
 }
@@ -255,6 +277,9 @@ pub async fn run(
     cancel: Cancel,
 ) -> Result<RunReport, Error> {
     let mut run = Run::new(project, sync, store, request, progress, cancel)?;
+    if let Goal::Apply(id) = request.goal {
+        run.request.start = plans::start_of(&run, id).await?;
+    }
     run.id = store.begin_run(sync.id, &sync.slug, &run.started_text(), &Holder::this(None)).await?;
     let mut course = Course::default();
     let mut clock = Clock::new(&run);
@@ -270,6 +295,23 @@ pub async fn run(
     Ok(report)
 }
 
+/// Computes what a run would send, as a run does, and keeps it as a plan that can be applied.
+///
+/// # Errors
+/// As a run's, before anything is sent: `SYNC_BUSY` while another run holds the sync, among others.
+pub async fn save_plan(
+    project: &Project,
+    sync: &Arc<SyncSpec>,
+    store: &Store,
+    request: Request,
+) -> Result<PlanReport, Error> {
+    let request = Request { goal: Goal::Save, ..request };
+    let run = Run::new(project, sync, store, request, &Silent, Cancel::default())?;
+    let mut course = Course::default();
+    execute(&run, &mut course, &mut Clock::new(&run)).await?;
+    course.saved.ok_or_else(|| Error::new(ErrorCode::Internal, "a plan was kept and is not there"))
+}
+
 /// The stages in their order.
 async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a>) -> Result<(), Error> {
     let mut session = run.session("prepare").await?;
@@ -277,7 +319,7 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
     fail::fail_point!("prepare.after_lease");
     let outcome = execute_with_lease(run, course, clock, &mut session, &lease, &mut state).await;
     // The lease is given up whatever happened; if that fails it runs out by itself.
-    let ran = outcome.is_ok();
+    let ran = outcome.is_ok() && run.request.goal != Goal::Save;
     let complete = ran && course.everything_ended();
     let queried = course.counts.filter(|_| complete).and_then(|c| i64::try_from(c.queried).ok());
     let tidy = if outcome.is_err() || lease.is_lost() || course.untidy {
@@ -322,19 +364,9 @@ async fn execute_with_lease<'a>(
     lease: &Lease,
     state: &mut State,
 ) -> Result<(), Error> {
-    run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
     let mut commits = Commits { generation: lease.generation(), checkpoint: 0 };
-    let unclean = state.holder.is_some();
     let known = state.definition.is_some();
-    prepare::start_over_without_tables(session.as_mut(), run, state).await?;
-    if state.delivering.is_some() {
-        course.settled = settle(run, session, state, &mut commits).await?;
-    }
-    run.store.forget_others(run.sync.id, run.id).await?;
-    if unclean {
-        let left = prepare::leftovers(session.as_mut(), run, None, None).await?;
-        prune::prune(session.as_mut(), run, &left).await?;
-    }
+    course.settled = settle::clear_away(run, session, state, &mut commits).await?;
     fail::fail_point!("prepare.after_settling");
     run.go_on_clearing(state);
     let clears = run.start() == Start::ClearAndFill;
@@ -348,8 +380,21 @@ async fn execute_with_lease<'a>(
         clearing::possible(&run.sync, &spec)?;
     }
     let target = run.sync.destination.destination.target(&spec);
-    let change = prepare::change_of_snapshot(run, state, &described, &target)?;
-    let change = reshape::possible(session.as_mut(), run, scope, state.definition.as_ref(), change).await?;
+    let digest = plans::digest_of(&run.sync, &described.definition);
+    let approved = match run.request.goal {
+        Goal::Apply(id) => Some(plans::approved(session.as_mut(), run, state, id, &digest, &target).await?),
+        Goal::Deliver | Goal::Save => None,
+    };
+    plans::retire(session.as_mut(), run, lease.generation(), state).await?;
+    let change = match &approved {
+        // The shape changed when the plan was made.
+        Some(plan) if plan.fresh => Change::Fresh,
+        Some(_) => Change::None,
+        None => {
+            let change = prepare::change_of_snapshot(run, state, &described, &target)?;
+            reshape::possible(session.as_mut(), run, scope, state.definition.as_ref(), change).await?
+        }
+    };
     let reshape = match &change {
         Change::Reshape(reshape) => Some(reshape),
         _ => None,
@@ -393,14 +438,19 @@ async fn execute_with_lease<'a>(
         in_doubt: state.doubts > 0 && !fresh && !clears,
         due_before: due_before(run, state, lease.generation()),
         resync: resync || clears || state.due_before > 1,
+        taken: reshape::taken(run, &change),
+        parked: honours_parked(run, state).then_some(digest.as_str()).filter(|_| !fresh),
     };
     let canceller = session.canceller();
-    let diff = tokio::select! {
-        diff = diff::diff(session.as_mut(), run, scope, &question, &before) => diff?,
-        () = run.cancel.cancelled() => {
-            let _ = canceller.cancel().await;
-            return Err(Error::new(ErrorCode::Cancelled, "the run was cancelled before anything was sent"));
-        }
+    let diff = match &approved {
+        Some(plan) => plan.diff(run)?,
+        None => tokio::select! {
+            diff = diff::diff(session.as_mut(), run, scope, &question, &before) => diff?,
+            () = run.cancel.cancelled() => {
+                let _ = canceller.cancel().await;
+                return Err(Error::new(ErrorCode::Cancelled, "the run was cancelled before anything was sent"));
+            }
+        },
     };
     let mut drop_later = vec![diff.table.clone()];
     drop_later.extend(diff.set_aside.clone());
@@ -409,17 +459,44 @@ async fn execute_with_lease<'a>(
 
     let outcome = async {
         let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.start());
-        (course.planned, course.not_sent) = plan::split(&diff.counts, &sent);
+        (course.planned, course.parked, course.not_sent) = plan::split(&diff.counts, &sent);
         if run.start() == Start::ResetCdc {
+            course.parked = OperationCounts::default();
             course.not_sent = OperationCounts::default();
         } else {
             let verdicts = plan::verdicts(run, &diff.counts, &sent, state.queried);
-            if let Some(error) =
-                plan::duplicate_keys_forbidden(run, &diff.counts).or_else(|| plan::tripped(run, &verdicts))
+            if let Some(error) = plan::duplicate_keys_forbidden(run, &diff.counts)
+                && run.request.goal != Goal::Save
             {
                 return Err(error);
             }
+            let stopped = verdicts.iter().any(|verdict| verdict.tripped);
+            if stopped && run.request.goal == Goal::Deliver {
+                let generation = lease.generation();
+                let plan =
+                    plans::keep(session.as_mut(), run, generation, &diff, fresh, &digest, &target).await?;
+                course.plan = Some(plan.id);
+                return Err(plan::tripped(run, &verdicts, plan.id));
+            }
         }
+        if run.request.goal == Goal::Save {
+            let generation = lease.generation();
+            let plan = plans::keep(session.as_mut(), run, generation, &diff, fresh, &digest, &target).await?;
+            drop_later.clear();
+            let known = Known {
+                generation,
+                change: &change,
+                taken: diff.taken,
+                definition: &digest,
+                target: &target,
+                queried: state.queried,
+                under_way: false,
+                expires_at: Some(plan.expires_at()),
+            };
+            course.saved = Some(view::look(session.as_mut(), run, &described, &diff, known).await?);
+            return Ok(());
+        }
+        course.plan = approved.as_ref().map(|plan| plan.id);
         clock.ended(Stage::Plan, &summary::planned(&course.planned));
 
         if fresh {
@@ -427,6 +504,7 @@ async fn execute_with_lease<'a>(
             state.doubts = 0;
             state.rejections = 0;
             state.refused = 0;
+            state.parked = 0;
         }
         if clears {
             let facts = run_facts(run, lease.generation(), &course.planned);
@@ -441,13 +519,24 @@ async fn execute_with_lease<'a>(
             redefine(run, session.as_mut(), &described, &target, lease.generation(), due).await?;
         }
         let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
-        let facts = FinalFacts { diff: &diff, keeps_snapshot, fresh, sent: &words, due };
+        let answers = checkpoints::answers(run);
+        let facts = FinalFacts {
+            diff: &diff,
+            keeps_snapshot,
+            fresh,
+            sent: &words,
+            due,
+            definition: &digest,
+            answers: &answers,
+        };
         // A result without rows is a result: what stands for the latest one becomes empty too.
         let whole = matches!(run.sync.mode, Mode::All | Mode::Snapshot) && run.start() != Start::ResetCdc;
         let delivers = course.planned.total() > 0 || whole;
         let result = if delivers {
             begin(run, session.as_mut(), &diff, &words, lease.generation(), due).await?;
             session.rest().await;
+            // From here on no plan fits any more.
+            drop_later.extend(plans::tables(run, &state.plans)?);
             let shipment = Shipment {
                 diff: &diff,
                 described: &described,
@@ -455,7 +544,7 @@ async fn execute_with_lease<'a>(
                 spec: &spec,
                 facts: &run_facts(run, lease.generation(), &course.planned),
                 sent: &sent,
-                known_rejections: state.refused,
+                known_rejections: state.refused - i64::try_from(course.parked.total()).unwrap_or_default(),
             };
             let mut checkpoints =
                 Checkpoints { run, scope, facts: &facts, state, commits: &mut commits, last: Instant::now() };
@@ -480,7 +569,7 @@ async fn execute_with_lease<'a>(
         result
     }
     .await;
-    if !lease.is_lost() {
+    if !lease.is_lost() && run.request.goal != Goal::Save {
         course::audit(run, session.as_mut(), course, outcome.as_ref().err()).await;
         // After an error the next run may have to settle from these tables: see `tidy`.
         if outcome.is_ok() {
@@ -497,8 +586,9 @@ async fn tidy(run: &Run<'_>, generation: i64) -> Result<(), Error> {
     // The run's own session may be gone with what went wrong.
     let mut session = run.session("prune").await?;
     let state = state::read_state(session.as_mut(), run).await?;
-    let keep = state.and_then(|s| s.delivering).map(|d| d.table);
-    let left = prepare::leftovers(session.as_mut(), run, Some(generation), keep.as_deref()).await?;
+    let mut keep: Vec<String> = state.iter().flat_map(plans::tables_of_plans).collect();
+    keep.extend(state.and_then(|s| s.delivering).map(|d| d.table));
+    let left = prepare::leftovers(session.as_mut(), run, Some(generation), &keep).await?;
     prune::prune(session.as_mut(), run, &left).await.map(drop)
 }
 
@@ -510,6 +600,11 @@ fn due_before(run: &Run<'_>, state: &State, generation: i64) -> Option<i64> {
         _ if state.due_before > 0 => Some(state.due_before),
         _ => None,
     }
+}
+
+/// Whether rows that are parked are left alone: who sends every row again sends those too.
+fn honours_parked(run: &Run<'_>, state: &State) -> bool {
+    state.parked > 0 && run.start() == Start::Incremental && Meaning::of(run.sync.mode).keeps_snapshot()
 }
 
 fn run_values(run: &Run<'_>, generation: i64) -> RunValues {
@@ -552,39 +647,4 @@ fn run_facts(run: &Run<'_>, generation: i64, planned: &OperationCounts) -> RunFa
         started_at: run.started_at,
         planned: Operation::ALL.into_iter().map(|o| (o, planned.of(o))).collect(),
     }
-}
-
-/// Brings what an interrupted run left to its end: what its notes prove is committed, the rest of
-/// what it had begun is in doubt.
-async fn settle(
-    run: &Run<'_>,
-    session: &mut Box<dyn Session>,
-    state: &mut State,
-    commits: &mut Commits,
-) -> Result<Option<Settled>, Error> {
-    let of = format!("{}_settling", commits.generation);
-    let Some(unfinished) = Unfinished::find(run, session.as_mut(), Some(state), &of).await? else {
-        return Ok(None);
-    };
-    let mut left = unfinished.ranges();
-    loop {
-        let (piece, rest) = left.split_at(left.len().min(commit::MOST_RANGES));
-        left = rest;
-        let facts = CommitFacts {
-            lease_seconds: Some(lease::seconds(run.lease_length())),
-            ..unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty())
-        };
-        let script = commit::commit_script(run, unfinished.scope(run), &facts)?;
-        commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
-        commits.checkpoint += 1;
-        if left.is_empty() {
-            break;
-        }
-    }
-    run.store.forget(unfinished.run(), None).await?;
-    prune::prune(session.as_mut(), run, &unfinished.tables()).await?;
-    if let Some(settled) = state::read_state(session.as_mut(), run).await? {
-        *state = State { holder: state.holder.clone(), ..settled };
-    }
-    Ok(Some(unfinished.settled()))
 }

@@ -37,6 +37,9 @@ pub fn model_sql(model: &ModelSpec, dialect: Dialect) -> Result<ModelSql, Error>
         ModelQuery::Sql(text) => {
             ModelSql::query(text, dialect).map_err(|e: NotOneSelect| invalid(e.to_string()))
         }
+        ModelQuery::Relation(name) => {
+            ModelSql::relation(name, dialect).map_err(|e: NotOneSelect| invalid(e.to_string()))
+        }
         ModelQuery::Table(text) => {
             let parts =
                 split_name(text).ok_or_else(|| invalid(format!("`table: {text}` is no table's name")))?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::definition::Meaning;
 use super::differences::Counts;
+use super::plans::PlanId;
 use super::report::OperationCounts;
 use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
@@ -69,16 +70,17 @@ pub fn verdicts(
         };
         verdicts.push(Verdict { guard, limit, value, tripped: over_rows || over_percent });
     };
+    let (planned, ..) = split(counts, sent);
     // In mode `remove` what is new in the model is what is removed: whichever word was written holds.
     if run.sync.mode == Mode::Remove {
-        judge("max_removed", &guards.max_removed, counts.added, before);
+        judge("max_removed", &guards.max_removed, planned.added_count, before);
     } else if sent.contains(&Operation::Removed) {
-        judge("max_removed", &guards.max_removed, counts.removed, before);
+        judge("max_removed", &guards.max_removed, planned.removed_count, before);
     }
     if sent.contains(&Operation::Changed) {
-        judge("max_changed", &guards.max_changed, counts.changed, before);
+        judge("max_changed", &guards.max_changed, planned.changed_count, before);
     }
-    judge("max_added", &guards.max_added, counts.added, before);
+    judge("max_added", &guards.max_added, planned.added_count, before);
     judge("max_set_aside", &guards.max_set_aside, counts.duplicate_keys + counts.null_keys, counts.queried);
     if let Some(least) = guards.min_rows {
         verdicts.push(Verdict {
@@ -101,24 +103,22 @@ pub fn verdicts(
     verdicts
 }
 
-/// The error of a run that a guard forbids, if one does.
-pub fn tripped(run: &Run<'_>, verdicts: &[Verdict]) -> Option<Error> {
+/// The error of a run that a guard forbids; what it would have sent is kept as a plan.
+pub fn tripped(run: &Run<'_>, verdicts: &[Verdict], plan: PlanId) -> Error {
     let over: Vec<String> = verdicts
         .iter()
         .filter(|v| v.tripped)
         .map(|v| format!("`{}` allows {}, this run has {}", v.guard, v.limit, v.value))
         .collect();
-    (!over.is_empty()).then(|| {
-        Error::new(
-            ErrorCode::GuardTripped,
-            format!("sync `{}` was stopped before anything was sent: {}", run.sync.slug, over.join("; ")),
-        )
-        .hint(format!(
-            "look at `levin plan {}`; when it is meant, raise the guard in {}",
-            run.sync.slug,
-            run.sync.file.display()
-        ))
-    })
+    Error::new(
+        ErrorCode::GuardTripped,
+        format!("sync `{}` was stopped before anything was sent: {}", run.sync.slug, over.join("; ")),
+    )
+    .hint(format!(
+        "look at `levin plan {}`; when it is meant, `levin apply {plan}` sends exactly these rows (for 24 hours); when it is always meant, raise the guard in {}",
+        run.sync.slug,
+        run.sync.file.display()
+    ))
 }
 
 /// The error of a run whose model returns a key twice although the sync says that it must not.
@@ -134,17 +134,22 @@ pub fn duplicate_keys_forbidden(run: &Run<'_>, counts: &Counts) -> Option<Error>
     })
 }
 
-/// Counts of the diff split into what the mode sends and what it does not.
-pub fn split(counts: &Counts, sent: &[Operation]) -> (OperationCounts, OperationCounts) {
+/// Counts of the diff split into what is planned, what is parked of it, and what the mode does not send.
+pub fn split(counts: &Counts, sent: &[Operation]) -> (OperationCounts, OperationCounts, OperationCounts) {
     let mut planned = OperationCounts::default();
+    let mut parked = OperationCounts::default();
     let mut not_sent = OperationCounts::default();
     for (operation, count) in [
         (Operation::Added, counts.added),
         (Operation::Changed, counts.changed),
         (Operation::Removed, counts.removed),
     ] {
-        let of = if sent.contains(&operation) { &mut planned } else { &mut not_sent };
-        *of.of_mut(operation) = count;
+        if sent.contains(&operation) {
+            *parked.of_mut(operation) = counts.parked.of(operation);
+            *planned.of_mut(operation) = count - counts.parked.of(operation);
+        } else {
+            *not_sent.of_mut(operation) = count;
+        }
     }
-    (planned, not_sent)
+    (planned, parked, not_sent)
 }

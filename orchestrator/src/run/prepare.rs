@@ -223,7 +223,7 @@ fn span(seconds: f64) -> String {
 }
 
 /// The names of the sync's tables that are there.
-async fn tables_there(session: &mut dyn Session, run: &Run<'_>) -> Result<Vec<String>, Error> {
+pub async fn tables_there(session: &mut dyn Session, run: &Run<'_>) -> Result<Vec<String>, Error> {
     let prefix = format!("{}_s{}", project_prefix(&run.project.uuid.to_string()), run.sync.id);
     let list = script(
         run.dialect(),
@@ -274,22 +274,23 @@ pub async fn start_over_without_tables(
         doubts: 0,
         rejections: 0,
         refused: 0,
+        parked: 0,
         ..state.clone()
     };
     Ok(())
 }
 
-/// Tables that runs of this sync left behind, of one generation or of all, but one to keep.
+/// Tables that runs of this sync left behind, of one generation or of all, but some to keep.
 pub async fn leftovers(
     session: &mut dyn Session,
     run: &Run<'_>,
     generation: Option<i64>,
-    keep: Option<&str>,
+    keep: &[String],
 ) -> Result<Vec<sql_templates::TableRef>, Error> {
     let mut tables = Vec::new();
     for name in tables_there(session, run).await? {
         let asked = generation.is_none() || run.tables.generation_of(&name) == generation;
-        if asked && run.tables.is_leftover(&name) && keep != Some(name.as_str()) {
+        if asked && run.tables.is_leftover(&name) && !keep.contains(&name) {
             tables.push(
                 run.tables.recorded(&name).map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?,
             );

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use connectors::change::with_logical_type;
 use connectors::json::{JsonOptions, RowEncoder};
-use sql_templates::{Atomicity, LogicalType, Statement, script};
+use connectors::warehouse::{ErrorKind, WarehouseError};
+use sql_templates::{Atomicity, Column, LogicalType, Statement, script};
 
+use super::checkpoints::Commits;
 use super::lease::Cancel;
 use super::rows::result_rows;
 use super::state::read_state;
-use super::{Request, Run, Silent};
+use super::{Request, Run, Silent, prepare, prune, settle};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Project, SyncSpec};
 use crate::store::Store;
@@ -32,6 +34,8 @@ pub struct OpenRejection {
     pub rows: i64,
     /// The last run that met it.
     pub run: i64,
+    /// It is a dead letter: not sent again as long as it, its operation and the sync are as they were.
+    pub parked: bool,
     /// When it was first refused, RFC 3339.
     pub first_at: String,
     /// When it was last refused.
@@ -67,12 +71,95 @@ pub async fn open_rejections(
                 attempts: result.count("_levin_attempts")?,
                 rows: result.count("_levin_rows")?,
                 run: result.count("_levin_run")?,
+                parked: result.truth("_levin_parked")?,
                 first_at: texts.of("_levin_first_at", row),
                 last_at: texts.of("_levin_last_at", row),
             });
         }
     }
     Ok(found)
+}
+
+/// Parks rows that are refused at the moment, or lets the next run try parked ones again: that with this
+/// key, or all of them. Returns how many were marked.
+///
+/// # Errors
+/// `SYNC_BUSY` while another run holds the sync; `USAGE` for a text that is no key.
+pub async fn mark_parked(
+    project: &Project,
+    sync: &Arc<SyncSpec>,
+    store: &Store,
+    request: Request,
+    park: bool,
+    key: Option<&str>,
+) -> Result<u64, Error> {
+    let run = Run::new(project, sync, store, request, &Silent, Cancel::default())?;
+    let mut session = run.session("rejected").await?;
+    if read_state(session.as_mut(), &run).await?.is_none_or(|s| s.definition.is_none()) {
+        return Ok(0);
+    }
+    let (lease, mut state) = prepare::take_lease(session.as_mut(), &run).await?;
+    let marked = async {
+        let mut commits = Commits { generation: lease.generation(), checkpoint: 0 };
+        settle::clear_away(&run, &mut session, &mut state, &mut commits).await?;
+        let Some(definition) = &state.definition else { return Ok(0) };
+        let key = match key {
+            Some(text) => key_parts(text, &definition.keys)?,
+            None => Vec::new(),
+        };
+        let mark = Statement::MarkParked {
+            tables: &run.tables,
+            keys: &definition.keys,
+            generation: lease.generation(),
+            park,
+            key: &key,
+        };
+        let effect = session.execute(&script(run.dialect(), Atomicity::Transaction, &[mark])?).await;
+        let effect = effect.map_err(|e| no_key(&e, &definition.keys).unwrap_or_else(|| e.into()))?;
+        Ok(effect.rows("mark rejections").unwrap_or_default())
+    }
+    .await;
+    lease.stop_renewing();
+    if let Err(error) = prune::release(session.as_mut(), &run, lease.generation(), None, false).await {
+        tracing::warn!(error = %error, "the lease was not given up; it runs out by itself");
+    }
+    marked
+}
+
+/// The texts of a key's columns, from the canonical text of the key: the bare text of a single column, a
+/// JSON array of several.
+///
+/// # Errors
+/// `USAGE` for a text that cannot be the key's.
+pub fn key_parts(text: &str, keys: &[Column]) -> Result<Vec<String>, Error> {
+    if keys.len() == 1 {
+        return Ok(vec![text.to_owned()]);
+    }
+    let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
+    let wrong = || {
+        let message = format!("`{text}` is no key of {}", names.join(", "));
+        Error::new(ErrorCode::Usage, message)
+            .hint("write a key of several columns as `levin rejected` shows it: [\"acme\",42]")
+    };
+    let parts: Vec<&serde_json::value::RawValue> = serde_json::from_str(text).map_err(|_| wrong())?;
+    if parts.len() != keys.len() {
+        return Err(wrong());
+    }
+    let texts = parts.into_iter().map(|part| match serde_json::from_str::<String>(part.get()) {
+        Ok(text) => text,
+        // A number keeps all its digits.
+        Err(_) => part.get().to_owned(),
+    });
+    Ok(texts.collect())
+}
+
+/// What to say when a text could not be made a value of the key's type.
+pub fn no_key(error: &WarehouseError, keys: &[Column]) -> Option<Error> {
+    let types: Vec<String> = keys.iter().map(|key| format!("{} ({})", key.name, key.engine_type)).collect();
+    matches!(error.kind, ErrorKind::Data | ErrorKind::Invalid).then(|| {
+        Error::new(ErrorCode::Usage, format!("this is no key of {}: {}", types.join(", "), error.message))
+            .hint("`levin rejected` and `levin plan` show keys as they are written")
+    })
 }
 
 /// The wire text of a result's values.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use connectors::change::Operation;
 use serde::{Deserialize, Serialize};
 
+use super::plans::PlanId;
 use crate::error::{Error, Exit};
 
 /// Rows by operation.
@@ -121,8 +122,10 @@ pub struct RunReport {
     pub null_key_count: Option<u64>,
     /// Removals that gave way to another row with the same matching value.
     pub superseded_count: u64,
-    /// Rows parked as dead letters.
+    /// Rows that differ and are parked as dead letters, beside those planned.
     pub parked_count: u64,
+    /// The same, by operation.
+    pub parked_rows: OperationCounts,
     /// Rows among the failed ones that may have been applied.
     pub in_doubt_count: u64,
     /// Differences that the mode does not send.
@@ -142,6 +145,9 @@ pub struct RunReport {
     /// The run before was interrupted and this one settled it: rows found accepted, and in doubt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<Settled>,
+    /// The plan that this run applied; for a run that a guard stopped, the plan that would apply what it found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_id: Option<PlanId>,
     /// The exit code of a command that ran only this.
     #[serde(skip)]
     pub exit: Exit,

@@ -2,12 +2,13 @@
 //! diff that needs them: when that fails, the old shape and all that it knows is still there.
 
 use connectors::warehouse::{Effect, ErrorKind, Session};
-use sql_templates::{Atomicity, SnapshotPart, Statement, SyncScope, script};
+use sql_templates::{Atomicity, Column, SnapshotPart, Statement, SyncScope, script};
 
 use super::Run;
 use super::definition::{Change, Definition, Reshape};
 use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
+use crate::project::NewColumns;
 
 /// The statements that bring snapshot, doubts and rejections into a new shape.
 pub fn statements<'a>(scope: SyncScope<'a>, change: &'a Reshape) -> Vec<Statement<'a>> {
@@ -29,6 +30,14 @@ pub fn statements<'a>(scope: SyncScope<'a>, change: &'a Reshape) -> Vec<Statemen
         });
     }
     statements
+}
+
+/// New columns whose values of today count as accepted.
+pub fn taken<'a>(run: &Run<'_>, change: &'a Change) -> &'a [Column] {
+    match change {
+        Change::Reshape(reshape) if run.sync.on_new_column == NewColumns::Keep => &reshape.new,
+        _ => &[],
+    }
 }
 
 /// What of a change the known rows can go through. Casts are tried in a transaction that is undone:

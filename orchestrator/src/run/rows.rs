@@ -66,6 +66,20 @@ impl ResultRow<'_> {
         }
     }
 
+    /// Whether the statement returned such a column.
+    pub fn has(&self, name: &str) -> bool {
+        self.batch.column_by_name(name).is_some()
+    }
+
+    /// Whether something is so; the statement never leaves it null.
+    pub fn truth(&self, name: &str) -> Result<bool, Error> {
+        let column = self.column(name)?;
+        match column.as_boolean_opt() {
+            Some(truths) if truths.is_valid(self.row) => Ok(truths.value(self.row)),
+            _ => Err(internal(&format!("{name} arrived as {}, or as null", column.data_type()))),
+        }
+    }
+
     /// The columns `k0` … as a person may read them.
     pub fn displayed_key(&self, keys: usize) -> String {
         let parts: Vec<String> = (0..keys)

@@ -1,13 +1,15 @@
 //! What an interrupted run left behind: a delivery that began and was not committed to its end.
 
+use chrono::Utc;
 use connectors::warehouse::Session;
 use sql_templates::{CommitFacts, EndedRange, ModelSql, Shape, SyncScope, TableRef};
 
-use super::Run;
+use super::checkpoints::{Commits, answers};
 use super::commit;
 use super::ledger::Ledger;
 use super::report::Settled;
-use super::state::{Delivering, State};
+use super::state::{self, Delivering, State};
+use super::{Run, lease, plans, prepare, prune, text_of};
 use crate::error::{Error, ErrorCode};
 
 /// A delivery that began and was not committed to its end, with what its notes prove.
@@ -21,6 +23,7 @@ pub struct Unfinished {
     outcomes: TableRef,
     ranges: Vec<EndedRange>,
     sent: Vec<&'static str>,
+    answers: Vec<&'static str>,
     settled: Settled,
 }
 
@@ -62,6 +65,7 @@ impl Unfinished {
             outcomes: run.tables.outcomes(of),
             ranges: ended.ranges(),
             sent: delivering.sent.iter().map(|o| o.name()).collect(),
+            answers: answers(run),
             settled: Settled { run: delivering.run, ended_batches, open_batches, notes_lost },
             delivering,
         };
@@ -96,6 +100,7 @@ impl Unfinished {
             ranges,
             outcomes: Some(self.outcomes.clone()),
             sent: &self.sent,
+            answers: &self.answers,
             had_rejections: state.rejections > 0,
             had_doubts: state.doubts > 0,
             keeps_snapshot: self.keeps_snapshot,
@@ -127,4 +132,63 @@ impl Unfinished {
     pub fn tables(&self) -> [TableRef; 2] {
         [self.outcomes.clone(), self.diff.clone()]
     }
+}
+
+/// Makes good what runs before this one left: what they began is settled, and tables that nobody needs go.
+/// Every holder of a lease begins with it.
+pub(super) async fn clear_away(
+    run: &Run<'_>,
+    session: &mut Box<dyn Session>,
+    state: &mut State,
+    commits: &mut Commits,
+) -> Result<Option<Settled>, Error> {
+    run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
+    let unclean = state.holder.is_some();
+    prepare::start_over_without_tables(session.as_mut(), run, state).await?;
+    let settled = match &state.delivering {
+        Some(_) => settle(run, session, state, commits).await?,
+        None => None,
+    };
+    run.store.forget_others(run.sync.id, run.id).await?;
+    if unclean {
+        let kept: Vec<String> = plans::tables_of_plans(state).collect();
+        let left = prepare::leftovers(session.as_mut(), run, None, &kept).await?;
+        prune::prune(session.as_mut(), run, &left).await?;
+    }
+    Ok(settled)
+}
+
+/// Brings what an interrupted run left to its end: what its notes prove is committed, the rest of
+/// what it had begun is in doubt.
+async fn settle(
+    run: &Run<'_>,
+    session: &mut Box<dyn Session>,
+    state: &mut State,
+    commits: &mut Commits,
+) -> Result<Option<Settled>, Error> {
+    let of = format!("{}_settling", commits.generation);
+    let Some(unfinished) = Unfinished::find(run, session.as_mut(), Some(state), &of).await? else {
+        return Ok(None);
+    };
+    let mut left = unfinished.ranges();
+    loop {
+        let (piece, rest) = left.split_at(left.len().min(commit::MOST_RANGES));
+        left = rest;
+        let facts = CommitFacts {
+            lease_seconds: Some(lease::seconds(run.lease_length())),
+            ..unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty())
+        };
+        let script = commit::commit_script(run, unfinished.scope(run), &facts)?;
+        commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
+        commits.checkpoint += 1;
+        if left.is_empty() {
+            break;
+        }
+    }
+    run.store.forget(unfinished.run(), None).await?;
+    prune::prune(session.as_mut(), run, &unfinished.tables()).await?;
+    if let Some(settled) = state::read_state(session.as_mut(), run).await? {
+        *state = State { holder: state.holder.clone(), ..settled };
+    }
+    Ok(Some(unfinished.settled()))
 }

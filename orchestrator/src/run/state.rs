@@ -7,6 +7,7 @@ use sql_templates::{Atomicity, DiffShape, Statement, script};
 use super::Run;
 use super::definition::Definition;
 use super::lease::Holder;
+use super::plans::KeptPlan;
 use super::rows::result_rows;
 use crate::error::{Error, ErrorCode};
 use crate::grants::missing_for_writing;
@@ -40,6 +41,12 @@ pub struct State {
     pub refused: i64,
     /// Seconds since the model was last compared with the snapshot.
     pub idle_seconds: Option<f64>,
+    /// The generation under which that changed last against which a model is compared.
+    pub basis: i64,
+    /// Open rejections of rows that are not to be sent as they are.
+    pub parked: i64,
+    /// Plans that can be applied, as long as the basis is theirs.
+    pub(super) plans: Vec<KeptPlan>,
 }
 
 impl State {
@@ -122,5 +129,9 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
         rejections: row.count("rejections")?,
         refused: row.count("refused")?,
         idle_seconds: row.float("idle_seconds")?,
+        basis: row.count("basis")?,
+        parked: row.count("parked")?,
+        // What another version of levin wrote is no plan of this one.
+        plans: row.text("plans")?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
     }))
 }

@@ -8,6 +8,7 @@ use sql_templates::{
 };
 
 use super::batches::BEFORE_THE_FIRST;
+use super::checkpoints::answers;
 use super::definition::Meaning;
 use super::deliver::waits;
 use super::diff::{DiffQuestion, alike, diff_script};
@@ -15,7 +16,7 @@ use super::lease::Cancel;
 use super::model::describe;
 use super::stages::Stage;
 use super::state::read_state;
-use super::{Request, Run, Silent, Start, due_before, plan, prepare};
+use super::{Request, Run, Silent, Start, due_before, honours_parked, plan, plans, prepare};
 use crate::error::Error;
 use crate::project::{Project, SyncSpec};
 use crate::store::Store;
@@ -39,6 +40,8 @@ pub async fn statements_of(
     let sent = plan::sent_operations(sync.mode, sync.on_removed, Start::Incremental);
     let first =
         state.as_ref().is_none_or(|s| s.definition.is_none()) || !Meaning::of(sync.mode).keeps_snapshot();
+    let digest = plans::digest_of(sync, &described.definition);
+    let answers = answers(&run);
     let question = DiffQuestion {
         of: &of,
         generation,
@@ -49,6 +52,8 @@ pub async fn statements_of(
         due_before: state.as_ref().and_then(|s| due_before(&run, s, generation)),
         resync: state.as_ref().is_some_and(|s| s.due_before > 1),
         alike: !first && alike(session.as_mut(), &run, &described.definition).await?,
+        taken: &[],
+        parked: state.as_ref().filter(|s| !first && honours_parked(&run, s)).map(|_| digest.as_str()),
     };
     let diff = run.tables.diff(&of);
     let diff_shape = if first { DiffShape::First } else { DiffShape::Full };
@@ -66,6 +71,9 @@ pub async fn statements_of(
         had_doubts: question.in_doubt,
         keeps_snapshot,
         adopt: first && keeps_snapshot,
+        definition: Some(&digest),
+        answers: &answers,
+        max_attempts: sync.max_attempts,
         ..CommitFacts::new(diff.clone(), diff_shape, generation, 0)
     };
     let one = |statements: &[Statement<'_>]| {

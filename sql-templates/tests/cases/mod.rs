@@ -3,7 +3,7 @@
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, EngineType,
     Ident, LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
-    SyncTables,
+    SyncTables, TestRowFacts,
 };
 
 fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
@@ -62,7 +62,11 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         resync: false,
         sorted: false,
         by_hash: false,
+        taken: &[],
+        parked: None,
     };
+    let taking = DiffFacts { taken: &shape.columns[..2], stage: true, set_aside: true, ..plain.clone() };
+    let parking = DiffFacts { parked: Some("4f2a"), ..plain.clone() };
     let staged = DiffFacts { stage: true, set_aside: true, ..plain.clone() };
     let doubtful = DiffFacts { in_doubt: true, due_before: Some(7), resync: true, ..staged.clone() };
     let by_hash = DiffFacts { by_hash: dialect.facts().hashes_first, ..plain.clone() };
@@ -85,6 +89,13 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         had_doubts: true,
         ranges: &[ended("changed", 1, 100), ended("added", 201, 353)],
         ..commit.clone()
+    };
+    let parks = CommitFacts {
+        definition: Some("4f2a"),
+        answers: &["REFUSED", "NOT_FOUND"],
+        max_attempts: Some(3),
+        set_aside: None,
+        ..exceptional.clone()
     };
     let checkpoint = CommitFacts {
         last: false,
@@ -156,6 +167,17 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     let role = Ident::new("levin").unwrap();
     let database = Ident::new("analytics").unwrap();
 
+    let key = ["acme".to_owned(), "42".to_owned()];
+    let sets = [("email".to_owned(), "it's@example.com".to_owned())];
+    let test_row = TestRowFacts {
+        key: &key[1..],
+        sets: &sets,
+        previous: &shape.columns[..1],
+        version: "test.4f2a",
+        known: true,
+        from_snapshot: false,
+    };
+    let removed_row = TestRowFacts { known: false, from_snapshot: true, sets: &[], ..test_row.clone() };
     let mut statements = vec![
         ("model_rows", Statement::Model { model: &model }),
         ("create_schemas", Statement::CreateSchemas { tables: &tables }),
@@ -226,8 +248,17 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("diff_first.matching", Statement::DiffFirst { scope: matched_scope, facts: &plain }),
         ("diff_full.matching", Statement::Diff { scope: matched_scope, facts: &plain }),
         ("diff_full.matching_in_doubt", Statement::Diff { scope: matched_scope, facts: &doubtful }),
+        ("diff_full.taken", Statement::Diff { scope, facts: &taking }),
+        ("diff_full.parked", Statement::Diff { scope, facts: &parking }),
+        ("diff_full.matching_parked", Statement::Diff { scope: matched_scope, facts: &parking }),
         ("diff_full.keys_only", Statement::Diff { scope, facts: &keys_only }),
         ("changed_columns", Statement::ChangedColumns { shape: &shape, diff: tables.diff("7") }),
+        ("claims", Statement::Claims { diff: tables.diff("7"), diff_shape: DiffShape::Full }),
+        ("claims.first", Statement::Claims { diff: tables.diff("7"), diff_shape: DiffShape::First }),
+        (
+            "keep_plans",
+            Statement::KeepPlans { tables: &tables, generation: 7, plans: Some("[{\"id\":\"plan_1_\"}]") },
+        ),
         ("samples", Statement::Samples { shape: &shape, facts: &removals }),
         (
             "set_aside_samples",
@@ -252,6 +283,8 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("deliver.matching", Statement::Deliver { shape: &matched, facts: &waiting }),
         ("deliver.removed_page", Statement::Deliver { shape: &shape, facts: &removals }),
         ("deliver.first", Statement::Deliver { shape: &shape, facts: &first }),
+        ("test_row", Statement::TestRow { scope, facts: &test_row }),
+        ("test_row.removed", Statement::TestRow { scope: matched_scope, facts: &removed_row }),
         ("create_outcomes", Statement::CreateOutcomes { outcomes: tables.outcomes("7_0") }),
         (
             "doubt",
@@ -266,6 +299,27 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("commit.matching_adopted", Statement::Commit { scope: matched_scope, facts: &adopted }),
         ("doubt.matching", Statement::Doubt { scope: matched_scope, facts: &exceptional, among: None }),
         ("commit.reset", Statement::Commit { scope: composite_scope, facts: &reset }),
+        ("commit.parks", Statement::Commit { scope, facts: &parks }),
+        (
+            "mark_parked",
+            Statement::MarkParked {
+                tables: &tables,
+                keys: &composite.keys,
+                generation: 7,
+                park: true,
+                key: &key,
+            },
+        ),
+        (
+            "mark_parked.retried",
+            Statement::MarkParked {
+                tables: &tables,
+                keys: &composite.keys,
+                generation: 7,
+                park: false,
+                key: &[],
+            },
+        ),
         ("open_rejections", Statement::Rejections { tables: &tables, keys: &composite.keys, limit: 100 }),
         ("prune", Statement::Prune { drop: &drop }),
         ("managed_tables", Statement::ManagedTables { schema: tables.planner_schema(), prefix: "p6f0c2a9e" }),

@@ -301,6 +301,8 @@ impl Trial {
             resync: question.resync,
             sorted: question.plain,
             by_hash: !question.first && !in_doubt && question.due_before.is_none() && self.is_alike().await,
+            taken: &[],
+            parked: None,
         };
         let careful =
             DiffFacts { stage: true, set_aside: true, sorted: false, by_hash: false, ..quick.clone() };

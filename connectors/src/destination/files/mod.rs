@@ -31,11 +31,13 @@ use self::parquet::Columns;
 use self::rows::RowWriter;
 use self::store::Store;
 use self::writing::{FilesDelivery, NewFile, Opened, blocking};
-use super::{BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts};
+use super::{
+    BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts, Trial, only_whole,
+};
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
-use crate::change::{Mode, Operation};
+use crate::change::{ChangeBatch, Mode, Operation};
 use crate::json::{JsonOptions, NonFinite, Nulls, Numbers};
-use crate::outcome::DeliveryError;
+use crate::outcome::{Delivered, DeliveryError, RowOutcome};
 
 /// The catalogue's entry.
 pub static FILES: DestinationConnector = DestinationConnector {
@@ -413,6 +415,47 @@ impl Destination for Files {
         let message =
             "files are never taken away again: mode `snapshot` writes the whole result anew in every run";
         Err(ConfigError { path: "mode".into(), message: message.into() })
+    }
+
+    async fn try_row(
+        &self,
+        sync: &DeliverySpec,
+        run: &RunFacts,
+        row: &ChangeBatch,
+        send: bool,
+    ) -> Result<Trial, DeliveryError> {
+        if send {
+            return Err(only_whole("a file"));
+        }
+        let checked = Self::checked(sync).map_err(misconfigured)?;
+        let wrong = |path: &str, message| misconfigured(ConfigError { path: path.into(), message });
+        checked.place(sync, run).map_err(|message| wrong("object", message))?;
+        // A row of Parquet is nothing to look at; a person sees it as JSON.
+        let rows = match checked.columns {
+            None => checked.rows,
+            Some(_) => {
+                let people = JsonOptions::for_people();
+                RowWriter::new(Format::Jsonl, people, sync.mode == Mode::Diff, &sync.fields)
+                    .map_err(|message| wrong("mappings", message))?
+            }
+        };
+        let mut bytes = Vec::new();
+        rows.write_head(&mut bytes);
+        let outcomes = rows.write(row, &mut bytes).map_err(|message| wrong("mappings", message))?;
+        let refused = outcomes.iter().any(|outcome| outcome.rejection().is_some());
+        let root = match &self.root {
+            Root::Folder(path) => path.display().to_string(),
+            Root::Store(store) => store.identity().to_owned(),
+        };
+        let shown = format!("{root}/{}", sync.object.as_deref().unwrap_or_default());
+        Ok(Trial {
+            request: format!("{shown}\n\n{}", String::from_utf8_lossy(&bytes)),
+            delivered: refused.then(|| Delivered {
+                outcomes,
+                calls: 0,
+                ..Delivered::all(RowOutcome::NotSent, 0)
+            }),
+        })
     }
 
     fn timeout(&self) -> Duration {

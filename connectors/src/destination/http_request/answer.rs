@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::value::RawValue;
 
@@ -19,18 +20,29 @@ pub(super) struct Listed {
 /// The rows that a successful answer lists as rejected; none when it is empty or not JSON.
 ///
 /// An error when the answer claims to be JSON and is not, or is cut off, or lists rows in a form
-/// that cannot be read: then nobody knows which rows were taken.
+/// that cannot be read: then nobody knows which rows were taken. A 207 says that they fared differently, so
+/// one without a list is such an answer too.
 pub(super) fn rejected(answer: &Answer, paths: &RejectedPaths) -> Result<Vec<Listed>, String> {
     if let BodyEnd::Broken(why) = &answer.end {
         return Err(format!("HTTP {}, but the answer was cut off: {why}", answer.status));
     }
     let content_type = answer.headers.get(CONTENT_TYPE).and_then(|t| t.to_str().ok()).unwrap_or_default();
     let claims_json = is_json(content_type);
+    let unreadable = |what: &str| {
+        format!(
+            "HTTP {}, but {what} in the answer; set `rejected: {{list, key, reason}}` to where they stand",
+            answer.status
+        )
+    };
+    let fared_differently = answer.status == StatusCode::MULTI_STATUS;
     if answer.body.is_empty() {
         return Ok(Vec::new());
     }
     let body = match (serde_json::from_slice::<&RawValue>(&answer.body), &answer.end) {
         (Ok(body), BodyEnd::Complete) => body,
+        _ if !claims_json && fared_differently => {
+            return Err(unreadable("there is no list of rejected rows"));
+        }
         _ if !claims_json => return Ok(Vec::new()),
         (_, BodyEnd::TooLong) => {
             return Err(format!("HTTP {}, but the answer is too long to read", answer.status));
@@ -40,16 +52,16 @@ pub(super) fn rejected(answer: &Answer, paths: &RejectedPaths) -> Result<Vec<Lis
         }
         (Ok(_), _) => return Err(format!("HTTP {}, but the answer is incomplete", answer.status)),
     };
-    let Some(list) = at(body, &paths.list) else { return Ok(Vec::new()) };
+    let Some(list) = at(body, &paths.list) else {
+        return if fared_differently {
+            Err(unreadable("there is no list of rejected rows"))
+        } else {
+            Ok(Vec::new())
+        };
+    };
     if matches!(list.get(), "null" | "0" | "false" | "{}" | "\"\"") {
         return Ok(Vec::new());
     }
-    let unreadable = |what: &str| {
-        format!(
-            "HTTP {}, but {what} in the answer; set `rejected: {{list, key, reason}}` to where they stand",
-            answer.status
-        )
-    };
     let entries: Vec<&RawValue> = serde_json::from_str(list.get())
         .map_err(|_| unreadable(&format!("`{}` is no list of rejected rows", paths.list)))?;
     entries

@@ -20,6 +20,7 @@ mod apply;
 mod copy;
 mod delivery;
 mod replace;
+mod show;
 mod table;
 mod trouble;
 
@@ -37,9 +38,11 @@ use self::delivery::PostgresDelivery;
 use self::replace::ReplaceDelivery;
 use self::table::{Table, TableName, differently_cased, quoted, quoted_list};
 use self::trouble::Troubles;
-use super::{BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts};
+use super::{
+    BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts, Trial, only_whole,
+};
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
-use crate::change::{Mode, OnRemoved, Operation};
+use crate::change::{ChangeBatch, Mode, OnRemoved, Operation};
 use crate::duration::Span;
 use crate::outcome::DeliveryError;
 use crate::postgres_client::{PostgresConnection, PostgresUrl};
@@ -447,6 +450,42 @@ impl Destination for Postgres {
         let delete = format!("delete from {}", table.name.quoted());
         let deleted = connection.client.batch_execute(&delete).await;
         deleted.map_err(|e| self.server.troubles.of(&e, Some(&table.name)))
+    }
+
+    async fn try_row(
+        &self,
+        sync: &DeliverySpec,
+        run: &RunFacts,
+        row: &ChangeBatch,
+        send: bool,
+    ) -> Result<Trial, DeliveryError> {
+        let checked = Self::checked(sync).map_err(trouble::misconfigured)?;
+        if send && checked.options.replace {
+            return Err(only_whole("a table that is replaced"));
+        }
+        let connection = self.server.connect(&format!("levin/{}/test-row", sync.sync)).await?;
+        let request = match self.look(&connection, sync, &checked).await? {
+            None => show::creation(&checked.name, sync, row),
+            Some(table) => {
+                let identity: Vec<String> = sync.identity.fields().iter().map(|f| f.name().clone()).collect();
+                let unique = table
+                    .is_unique(&connection.client, &identity)
+                    .await
+                    .map_err(|e| self.server.troubles.of(&e, Some(&table.name)))?;
+                let plan = Plan::new(Planning { sync, table: &table, unique })?;
+                show::transaction(&plan, row)
+            }
+        };
+        drop(connection);
+        let delivered = if send {
+            let delivery = self.open(sync, run).await?;
+            let delivered = delivery.deliver(row).await;
+            delivery.close(true).await?;
+            Some(delivered)
+        } else {
+            None
+        };
+        Ok(Trial { request, delivered })
     }
 
     fn timeout(&self) -> Duration {

@@ -28,7 +28,7 @@ create table "levin_planner"."p6f0c2a9e_s1_rejections" as
 select "id", cast(0 as bigint) as _levin_generation, cast(0 as bigint) as _levin_checkpoint,
   cast('' as text) as _levin_operation, cast('' as text) as _levin_code, cast('' as text) as _levin_reason,
   cast(0 as bigint) as _levin_attempts, cast(0 as bigint) as _levin_rows, cast(0 as bigint) as _levin_run,
-  cast(0 as bigint) as _levin_sequence,
+  cast(0 as bigint) as _levin_sequence, cast('' as text) as _levin_fingerprint, 1 = 0 as _levin_parked,
   get_current_timestamp() as _levin_first_at, get_current_timestamp() as _levin_last_at
 from (
 select * from customers -- all of them;

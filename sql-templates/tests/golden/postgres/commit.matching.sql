@@ -1,14 +1,17 @@
 -- fence (exactly one row)
 update "levin_planner"."p6f0c2a9e_s1_state"
-set checkpoint = checkpoint + 1,
+set checkpoint = checkpoint + 1, basis = 7,
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
 -- record the rejections
-insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
+insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_fingerprint, _levin_parked, _levin_first_at, _levin_last_at)
 select f."id", 7, 1,
 f._levin_operation, o.code, o.reason,
-  coalesce(r._levin_attempts, 0) + case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then 0 else 1 end, 1, 12, f._levin_sequence,
+  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_attempts else
+    case when r._levin_parked then 0 else coalesce(r._levin_attempts, 0) end + 1 end, 1, 12, f._levin_sequence,
+  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_fingerprint else '' end,
+  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_parked else 1 = 0 end,
   coalesce(r._levin_first_at, clock_timestamp()), clock_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o
 join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on f._levin_sequence = o.sequence
@@ -29,10 +32,10 @@ where (t._levin_generation < 7 or t._levin_checkpoint < 1)
   );
 
 -- record the keys set aside
-insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
+insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_fingerprint, _levin_parked, _levin_first_at, _levin_last_at)
 select a."id", 7, 1,
   'added', a._levin_code, 'rows with this key: ' || cast(a._levin_rows as text),
-  0, a._levin_rows, 12, 0,
+  0, a._levin_rows, 12, -1, '', 1 = 0,
   coalesce(r._levin_first_at, clock_timestamp()), clock_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a
 left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."id" as text), '') = coalesce(cast(a."id" as text), '') and (r."id" is null) = (a."id" is null);
@@ -112,6 +115,7 @@ where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) 
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
     rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
-    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_attempts > 0)
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_sequence >= 0),
+    parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked)
 where generation = 7;
 

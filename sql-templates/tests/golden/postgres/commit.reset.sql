@@ -1,6 +1,6 @@
 -- fence (exactly one row)
 update "levin_planner"."p6f0c2a9e_s1_state"
-set checkpoint = checkpoint + 1,
+set checkpoint = checkpoint + 1, basis = 7,
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
@@ -11,10 +11,10 @@ delete from "levin_planner"."p6f0c2a9e_s1_rejections";
 delete from "levin_planner"."p6f0c2a9e_s1_doubts";
 
 -- record the keys set aside
-insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("tenant", "id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_first_at, _levin_last_at)
+insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("tenant", "id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_fingerprint, _levin_parked, _levin_first_at, _levin_last_at)
 select a."tenant", a."id", 7, 1,
   'added', a._levin_code, 'rows with this key: ' || cast(a._levin_rows as text),
-  0, a._levin_rows, 12, 0,
+  0, a._levin_rows, 12, -1, '', 1 = 0,
   coalesce(r._levin_first_at, clock_timestamp()), clock_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a
 left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."tenant" as text), '') = coalesce(cast(a."tenant" as text), '') and (r."tenant" is null) = (a."tenant" is null) and coalesce(cast(r."id" as text), '') = coalesce(cast(a."id" as text), '') and (r."id" is null) = (a."id" is null);
@@ -47,6 +47,7 @@ alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapsh
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
     rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
-    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_attempts > 0)
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_sequence >= 0),
+    parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked)
 where generation = 7;
 

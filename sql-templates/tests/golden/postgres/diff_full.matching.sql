@@ -93,7 +93,7 @@ left join superseded as s on j._levin_operation = 'removed' and s."id" = j."id" 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
   s.known - r.gone + r.new_keys as expected,
-  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" where _levin_operation <> 'removed' group by "id" having count(*) > 1) as r) as own_duplicates,
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" where not _levin_operation = 'removed' group by "id" having count(*) > 1) as r) as own_duplicates,
   0 as longest_key
 from (
   select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
