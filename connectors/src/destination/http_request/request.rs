@@ -26,6 +26,8 @@ use crate::outcome::Rejection;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FACTS: [&str; 4] = ["sync", "run", "generation", "operation"];
+/// A first guess of the bytes of a row, so that buffers seldom grow.
+const TYPICAL_ROW: usize = 128;
 /// The word for the operation of a request that empties a list.
 const CLEARED: &str = "cleared";
 
@@ -149,8 +151,9 @@ pub(super) struct Rows<'a> {
     batch: &'a ChangeBatch,
     encoder: &'a RowEncoder,
     bound: BoundRows<'a>,
-    /// Each row's fields as JSON.
-    encoded: Vec<Vec<u8>>,
+    /// The rows' fields as JSON, one behind the other, and where each ends.
+    encoded: Vec<u8>,
+    ends: Vec<usize>,
     /// The positions of the rows that travel.
     pub sent: Vec<usize>,
     /// The rows that do not, and why.
@@ -164,19 +167,28 @@ impl<'a> Rows<'a> {
             batch,
             encoder,
             bound,
-            encoded: Vec::with_capacity(batch.len()),
+            encoded: Vec::with_capacity(batch.len() * TYPICAL_ROW),
+            ends: Vec::with_capacity(batch.len()),
             sent: Vec::new(),
             rejected: Vec::new(),
         };
         for row in 0..batch.len() {
-            let mut out = Vec::new();
-            match encoder.encode_row(&rows.bound, row, &mut out) {
+            let begin = rows.encoded.len();
+            match encoder.encode_row(&rows.bound, row, &mut rows.encoded) {
                 Ok(()) => rows.sent.push(row),
-                Err(rejection) => rows.rejected.push((row, rejection)),
+                Err(rejection) => {
+                    rows.encoded.truncate(begin);
+                    rows.rejected.push((row, rejection));
+                }
             }
-            rows.encoded.push(out);
+            rows.ends.push(rows.encoded.len());
         }
         Ok(rows)
+    }
+
+    fn fields(&self, row: usize) -> &[u8] {
+        let begin = row.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.encoded[begin..self.ends[row]]
     }
 
     fn changed(&self, row: usize) -> Option<&[String]> {
@@ -184,7 +196,8 @@ impl<'a> Rows<'a> {
     }
 
     fn envelope(&self, sync: &DeliverySpec, run: &RunFacts) -> Vec<u8> {
-        let mut out = b"{\"sync\":".to_vec();
+        let mut out = Vec::with_capacity(self.encoded.len() + (self.sent.len() + 1) * TYPICAL_ROW);
+        out.extend_from_slice(b"{\"sync\":");
         write_string(&sync.sync, &mut out);
         let operation = sync.mode.word(self.batch.operation);
         out.extend_from_slice(
@@ -200,7 +213,7 @@ impl<'a> Rows<'a> {
             out.extend_from_slice(b",\"version\":");
             write_string(self.batch.versions.value(row), &mut out);
             out.extend_from_slice(b",\"fields\":");
-            out.extend_from_slice(&self.encoded[row]);
+            out.extend_from_slice(self.fields(row));
             for (j, name) in self.changed(row).unwrap_or_default().iter().enumerate() {
                 out.extend_from_slice(if j == 0 { b",\"changed\":[" } else { b"," });
                 write_string(name, &mut out);
@@ -215,13 +228,14 @@ impl<'a> Rows<'a> {
         out
     }
 
-    /// What templates see.
-    fn context(&self, sync: &DeliverySpec, run: &RunFacts) -> Result<Value, Rejection> {
+    /// What templates see; rows only where one of them may ask for rows.
+    fn context(&self, prepared: &Prepared, sync: &DeliverySpec, run: &RunFacts) -> Result<Value, Rejection> {
         let names: Arc<[String]> = self.encoder.names().map(str::to_owned).collect();
         let row_names: Arc<[String]> = ["key", "version", "fields", "changed"].map(String::from).into();
         let numbers = self.encoder.options().numbers;
-        let rows = self
-            .sent
+        let asked = prepared.per_row || prepared.body.is_some();
+        let seen = if asked { &self.sent[..] } else { &[] };
+        let rows = seen
             .iter()
             .map(|&row| {
                 let fields = (0..names.len())
@@ -263,7 +277,7 @@ impl<'a> Rows<'a> {
         now: DateTime<Utc>,
     ) -> Result<HttpRequest, Rejection> {
         let failed = |message: String| Rejection::new(Rejection::TEMPLATE_FAILED, message);
-        let context = self.context(sync, run)?;
+        let context = self.context(prepared, sync, run)?;
         let path = prepared.path.render(&context).map_err(|e| failed(format!("path: {e}")))?;
         let url = join(&base.url, &path).map_err(|e| failed(format!("path: {e}")))?;
         let body = match &prepared.body {
