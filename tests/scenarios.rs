@@ -25,6 +25,8 @@ mod lists;
 mod mapping;
 #[path = "scenarios/matching.rs"]
 mod matching;
+#[path = "scenarios/memory.rs"]
+mod memory;
 #[path = "scenarios/modes.rs"]
 mod modes;
 #[path = "scenarios/rejections.rs"]
