@@ -29,6 +29,8 @@ mod lists;
 mod mapping;
 #[path = "scenarios/matching.rs"]
 mod matching;
+#[path = "scenarios/memory.rs"]
+mod memory;
 #[path = "scenarios/modes.rs"]
 mod modes;
 #[path = "scenarios/parked.rs"]

@@ -50,6 +50,7 @@ on_every_destination!(
     nothing_is_seen_before_it_may_be,
     a_delivery_that_is_not_complete_leaves_what_was_accepted_and_no_more,
     a_connection_that_is_cut_is_never_a_yes,
+    an_answer_that_is_lost_once_costs_nothing,
     nobody_there_is_certain,
     equal_places_have_equal_targets,
     a_check_says_what_is_missing,
@@ -191,6 +192,24 @@ async fn a_connection_that_is_cut_is_never_a_yes(kind: Kind) {
         deliver(&subject, 2, &[(1, "a", Odd::Fine), (2, "b", Odd::Fine)]).await;
         assert_eq!(subject.content().await, content(&[(1, "a"), (2, "b")]), "{cut:?}");
     }
+}
+
+/// Whoever repeats by itself, in the middle of what cannot be repeated from outside, ends well.
+async fn an_answer_that_is_lost_once_costs_nothing(kind: Kind) {
+    let subject = kind.subject().await;
+    let Some(way) = subject.way.as_ref().filter(|_| kind.connector().deferred) else { return };
+    let delivery = subject.destination.open(&kind.spec(), &facts(1)).await.unwrap();
+    delivery.deliver(&kind.rows(Operation::Added, &[(1, "a", Odd::Fine)])).await;
+    way.cut(Cut::AnswerOnce);
+    assert_eq!(delivery.close(true).await.unwrap(), Some(RowOutcome::Accepted));
+    assert_eq!(subject.content().await, content(&[(1, "a")]));
+    // The same to a byte under the same name is another run's all the same.
+    let delivery = subject.destination.open(&kind.spec(), &facts(1)).await.unwrap();
+    delivery.deliver(&kind.rows(Operation::Added, &[(1, "a", Odd::Fine)])).await;
+    let Err(DeliveryError::Unauthorized { message, .. }) = delivery.close(true).await else {
+        panic!("{kind:?} takes another's file for its own");
+    };
+    assert!(message.contains("exists already"), "{message}");
 }
 
 async fn nobody_there_is_certain(kind: Kind) {

@@ -17,6 +17,8 @@ pub enum Cut {
     Saying = 1,
     /// What the client says arrives; the connection ends when the answer comes.
     Answer = 2,
+    /// The same once; then everything passes again.
+    AnswerOnce = 3,
 }
 
 /// Listens on loopback and passes everything on, until it is told to cut.
@@ -58,7 +60,10 @@ async fn pass(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {
             }
             read = from_server.read(&mut downward) => {
                 let Ok(n @ 1..) = read else { return };
-                if is(Cut::Answer) || to_client.write_all(&downward[..n]).await.is_err() { return }
+                let once = Cut::AnswerOnce as u8;
+                let cut_now = is(Cut::Answer)
+                    || cut.compare_exchange(once, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+                if cut_now || to_client.write_all(&downward[..n]).await.is_err() { return }
             }
         }
     }

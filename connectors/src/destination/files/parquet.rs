@@ -8,7 +8,7 @@
 //! | timestamp, timestamp_tz | microseconds (nanoseconds where the source has them), the latter adjusted to UTC |
 //! | text, json, time, interval, uuid | text, written as in JSON Lines |
 //!
-//! A row group is written out as soon as it holds [`ROW_GROUP`] bytes, so memory stays flat.
+//! A row group is written out as soon as it takes [`ROW_GROUP`] bytes of memory, which stays flat so.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::change::{ChangeBatch, Digits, digits, logical_type};
 use crate::json::{JsonOptions, NonFinite, RowEncoder};
 use crate::outcome::{Rejection, RowOutcome};
 
-/// The bytes after which a row group is written out.
+/// The bytes in memory after which a row group is written out.
 const ROW_GROUP: usize = 16 << 20;
 /// The most digits of Parquet's decimals.
 const MOST_DIGITS: u8 = 76;
@@ -136,7 +136,7 @@ impl Columns {
         if rows.num_rows() > 0 {
             file.writer.write(&rows).map_err(|e| e.to_string())?;
         }
-        if file.writer.in_progress_size() >= ROW_GROUP {
+        if file.writer.memory_size() >= ROW_GROUP {
             file.writer.flush().map_err(|e| e.to_string())?;
         }
         Ok(outcomes)

@@ -36,11 +36,11 @@ use crate::outcome::{DeliveryError, RowOutcome};
 /// What is uploaded at once; S3 takes no less than 5 MiB but for the last part, and 10,000 parts at most.
 const PART: usize = 8 << 20;
 /// The longest that one request may take.
-const REQUEST: Duration = Duration::from_secs(60);
-/// How long a request is repeated that meets a trouble which may pass.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What an attempt to deliver may take: a part, with its repeats.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(150);
+const REQUEST: Duration = Duration::from_secs(30);
+/// For how long a request is begun again that meets a trouble which may pass.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What a delivery may take, or its closing, which is more: a look, a part, the end, and another look.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(4 * (20 + 30) + 40);
 
 /// A part of an object store.
 pub(super) struct Store {
@@ -176,29 +176,39 @@ impl Store {
     async fn judge(
         &self,
         path: &Path,
-        replace: bool,
         error: &Error,
-        length: u64,
+        written: Written<'_>,
     ) -> Result<RowOutcome, Unpublished> {
-        if matches!(
+        let refused = matches!(
             error,
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } | Error::NotFound { .. }
-        ) {
-            return Err(Unpublished::Failed(self.trouble(error)));
-        }
-        if crate::http::forbidden_in(error).is_some() {
+        );
+        if refused || crate::http::forbidden_in(error).is_some() {
             return Err(Unpublished::Failed(self.trouble(error)));
         }
         let exists = matches!(error, Error::AlreadyExists { .. } | Error::Precondition { .. });
-        // Only the first answer says surely that somebody else's object is in the way: after a repeat it may
-        // be our own.
-        let repeated = chain(error).contains("retries");
-        if exists && !repeated {
+        // The first answer says surely that somebody else's object is in the way, be it the same to a byte;
+        // after a repeat it may be our own.
+        if exists && !chain(error).contains("retries") {
             return Err(Unpublished::Exists);
         }
-        match self.objects.head(path).await {
-            Ok(found) if !replace && found.size == length => Ok(RowOutcome::Accepted),
-            Ok(_) if exists => Err(Unpublished::Exists),
+        let ours = match written {
+            Written::Whole(bytes) => match self.objects.get(path).await {
+                Ok(found) => found.bytes().await.ok().map(|found| found == *bytes),
+                Err(Error::NotFound { .. }) => Some(false),
+                Err(_) => None,
+            },
+            // There was none before; one that was there to be replaced tells nothing.
+            Written::InParts { length, replace: false } => match self.objects.head(path).await {
+                Ok(found) => Some(found.size == length),
+                Err(_) => None,
+            },
+            Written::InParts { .. } => None,
+        };
+        match ours {
+            Some(true) => Ok(RowOutcome::Accepted),
+            Some(false) if exists => Err(Unpublished::Exists),
+            // What is not there yet may still come: the request was not answered.
             _ => {
                 tracing::error!(object = %path, error = chain(error), "whether the file appeared is not known");
                 Ok(RowOutcome::InDoubt)
@@ -358,14 +368,12 @@ impl Upload {
         let rest = self.rest.split().freeze();
         let (store, path, replace) = (self.store.clone(), self.path.clone(), self.replace);
         if self.parts.is_none() {
-            let mode = if self.replace { PutMode::Overwrite } else { PutMode::Create };
-            let length = rest.len() as u64;
-            let options = PutOptions::from(mode);
-            let put = self.store.objects.put_opts(&self.path, PutPayload::from(rest), options).await;
+            let mode = if replace { PutMode::Overwrite } else { PutMode::Create };
+            let put =
+                store.objects.put_opts(&path, PutPayload::from(rest.clone()), PutOptions::from(mode)).await;
             return match put {
                 Ok(_) => Ok(RowOutcome::Accepted),
-                // A repeat of a request that was lost on its way back finds its own object.
-                Err(error) => store.judge(&path, replace, &error, length).await,
+                Err(error) => store.judge(&path, &error, Written::Whole(&rest)).await,
             };
         }
         // A multipart upload knows no condition in any of the stores' interfaces: look first.
@@ -393,7 +401,7 @@ impl Upload {
         let Some(parts) = &mut self.parts else { return Ok(RowOutcome::Accepted) };
         match parts.complete().await {
             Ok(_) => Ok(RowOutcome::Accepted),
-            Err(error) => store.judge(&path, replace, &error, length).await,
+            Err(error) => store.judge(&path, &error, Written::InParts { length, replace }).await,
         }
     }
 
@@ -406,6 +414,16 @@ impl Upload {
                 "parts of a file that did not appear are left; a lifecycle rule of the bucket takes them away");
         }
     }
+}
+
+/// What was written of an object when its end was answered with an error.
+enum Written<'a> {
+    /// All of it, in one request.
+    Whole(&'a Bytes),
+    InParts {
+        length: u64,
+        replace: bool,
+    },
 }
 
 /// Why a finished object did not appear.
