@@ -63,7 +63,7 @@ fn checklist() -> Vec<Line> {
 /// The names of the test functions in a Rust file, and of those that a macro runs on each warehouse.
 fn tests_of(text: &str) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
-    for macro_call in ["\non_both_warehouses!(", "\non_every_warehouse!("] {
+    for macro_call in ["\non_both_warehouses!(", "\non_every_warehouse!(", "\non_every_destination!("] {
         let listed = text.split(macro_call).nth(1).and_then(|rest| rest.split(");").next());
         // `duckdb_in_memory: a, b`: the word before the colon is no test.
         let names = listed.into_iter().flat_map(|listed| listed.split(','));

@@ -5,6 +5,8 @@
 
 #[path = "crash/cases.rs"]
 mod cases;
+#[path = "crash/clearing.rs"]
+mod clearing;
 #[path = "crash/commit.rs"]
 mod commit;
 #[path = "crash/cut.rs"]

@@ -4,3 +4,5 @@
 mod cut;
 #[path = "destinations/postgres.rs"]
 mod postgres;
+#[path = "destinations/stores.rs"]
+mod stores;

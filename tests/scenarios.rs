@@ -3,6 +3,8 @@
 
 #[path = "scenarios/changes.rs"]
 mod changes;
+#[path = "scenarios/clearing.rs"]
+mod clearing;
 #[path = "scenarios/commands.rs"]
 mod commands;
 #[path = "scenarios/dbt.rs"]
@@ -11,6 +13,8 @@ mod dbt;
 mod defects;
 #[path = "scenarios/doubt.rs"]
 mod doubt;
+#[path = "scenarios/exports.rs"]
+mod exports;
 #[path = "scenarios/guards.rs"]
 mod guards;
 #[path = "scenarios/interruption.rs"]
@@ -19,6 +23,8 @@ mod interruption;
 mod keys;
 #[path = "scenarios/lease.rs"]
 mod lease;
+#[path = "scenarios/lists.rs"]
+mod lists;
 #[path = "scenarios/mapping.rs"]
 mod mapping;
 #[path = "scenarios/matching.rs"]
@@ -45,6 +51,8 @@ mod tangles;
 mod terminal;
 #[path = "scenarios/test_row.rs"]
 mod test_row;
+#[path = "scenarios/tokens.rs"]
+mod tokens;
 #[path = "scenarios/values.rs"]
 mod values;
 #[path = "scenarios/volatile.rs"]
@@ -105,7 +113,7 @@ impl Crm {
 
     /// Writes the sync's file: 10 rows per request unless it says otherwise.
     fn sync(&self, more: &str) {
-        let each = if more.contains("each:") || more.contains("\nadded:") {
+        let each = if more.contains("each:") || more.contains("\nadded:") || more.contains("\narchive:") {
             ""
         } else {
             "each: {method: POST, path: /rows, batch_size: 10}\n"

@@ -45,8 +45,16 @@ pub enum Mode {
     Upsert,
     /// `upsert` with `on_removed: delete` fixed.
     Mirror,
+    /// Keys only: added rows join the destination's list, removed rows leave it.
+    Segment,
+    /// Keys only: added rows join the destination's list, and none leaves it.
+    Add,
+    /// The model's rows are taken off the destination's list; a row that leaves the model sends nothing.
+    Remove,
     /// Sends every row in every run.
     All,
+    /// Sends every row in every run to the destination's archive operation.
+    Archive,
     /// Writes one file or table per run with the changed rows and their operation.
     Diff,
     /// Writes one file or table per run with the whole result.
@@ -61,10 +69,36 @@ impl Mode {
             Self::Update => "update",
             Self::Upsert => "upsert",
             Self::Mirror => "mirror",
+            Self::Segment => "segment",
+            Self::Add => "add",
+            Self::Remove => "remove",
             Self::All => "all",
+            Self::Archive => "archive",
             Self::Diff => "diff",
             Self::Snapshot => "snapshot",
         }
+    }
+
+    /// What the destination does with rows that the diff calls by this operation. The two differ in mode
+    /// `remove` only: a row that is new in its model is one to be taken off the list.
+    pub fn at_destination(self, operation: Operation) -> Operation {
+        match (self, operation) {
+            (Self::Remove, Operation::Added) => Operation::Removed,
+            _ => operation,
+        }
+    }
+
+    /// The word that payloads and templates give for what the destination does with such rows.
+    pub fn word(self, operation: Operation) -> &'static str {
+        match self {
+            Self::Archive => "archived",
+            _ => self.at_destination(operation).name(),
+        }
+    }
+
+    /// What becomes of a record that is to be removed, where the mode itself says so.
+    pub fn fixed_removal(self) -> Option<OnRemoved> {
+        matches!(self, Self::Mirror | Self::Segment | Self::Remove).then_some(OnRemoved::Delete)
     }
 }
 
@@ -113,6 +147,44 @@ pub fn with_logical_type(field: Field, logical: LogicalType) -> Field {
     field.with_metadata(metadata)
 }
 
+/// The key under which a decimal field's [`Digits`] stand in its Arrow metadata.
+const DIGITS: &str = "levin.digits";
+
+/// How many digits a decimal type has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digits {
+    /// In all.
+    pub precision: u8,
+    /// After the point.
+    pub scale: i8,
+}
+
+impl Digits {
+    /// What an engine's type says in its parentheses: `DECIMAL(18,2)`, `numeric(10)`. Nothing for a type of
+    /// any number of digits.
+    pub fn of_type(engine_type: &str) -> Option<Self> {
+        let (_, inside) = engine_type.trim_end().strip_suffix(')')?.rsplit_once('(')?;
+        let (precision, scale) = inside.split_once(',').unwrap_or((inside, "0"));
+        let digits = Self { precision: precision.trim().parse().ok()?, scale: scale.trim().parse().ok()? };
+        let whole =
+            digits.precision > 0 && digits.scale >= 0 && digits.scale.unsigned_abs() <= digits.precision;
+        whole.then_some(digits)
+    }
+}
+
+/// The digits of a decimal field, where its source knows them.
+pub fn digits(field: &Field) -> Option<Digits> {
+    Digits::of_type(field.metadata().get(DIGITS)?)
+}
+
+/// The same field, with the digits that the engine's type names.
+pub fn with_digits(field: Field, engine_type: &str) -> Field {
+    let Some(Digits { precision, scale }) = Digits::of_type(engine_type) else { return field };
+    let mut metadata = field.metadata().clone();
+    metadata.insert(DIGITS.to_owned(), format!("({precision},{scale})"));
+    field.with_metadata(metadata)
+}
+
 /// The form of Arrow that carries each logical type between warehouse, mapping and destination:
 ///
 /// | logical | Arrow |
@@ -134,7 +206,7 @@ pub fn with_logical_type(field: Field, logical: LogicalType) -> Field {
 /// have the same length; slicing is cheap.
 #[derive(Debug, Clone)]
 pub struct ChangeBatch {
-    /// What happened to every row of this batch.
+    /// What the destination does with every row of this batch: see [`Mode::at_destination`].
     pub operation: Operation,
     /// The position of each row in its diff; names the row inside levin.
     pub sequences: Int64Array,
@@ -146,7 +218,8 @@ pub struct ChangeBatch {
     pub changed: Vec<Arc<[String]>>,
     /// What identifies the record at the destination, under the destination's field names.
     pub identity: RecordBatch,
-    /// The mapped fields, under the destination's names. For `removed` rows the last accepted values.
+    /// The mapped fields, under the destination's names. For `removed` rows the last accepted values; in
+    /// mode `remove` the model's own.
     pub fields: RecordBatch,
 }
 

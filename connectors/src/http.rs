@@ -147,12 +147,50 @@ impl HttpClient {
         &self.settings.redactor
     }
 
+    /// The client below, for libraries that speak a protocol of their own over it: names are resolved and
+    /// checked as ever, redirects are not followed. Addresses in digits must be asked for with
+    /// [`HttpClient::admits`], deadlines are the caller's.
+    pub(crate) fn raw(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// Whether an address may be reached, as far as can be told without looking its name up.
+    pub(crate) fn admits(&self, url: &Url) -> Result<(), AddressRefused> {
+        self.check_address(url, 0).map_err(|failure| AddressRefused(failure.error))
+    }
+
+    /// The longest that [`HttpClient::send`] takes.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.settings.timeout
+    }
+
     /// One request and its answer, whatever its status; [`classify`] tells what a status means.
     pub async fn send(&self, request: &HttpRequest) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + self.settings.timeout;
+        self.send_until(request, Instant::now() + self.settings.timeout).await
+    }
+
+    /// The same with a deadline of the caller's.
+    pub(crate) async fn send_until(
+        &self,
+        request: &HttpRequest,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        self.follow(request, deadline, MAX_REDIRECTS).await
+    }
+
+    /// The same for a request whose body nobody but its address may see.
+    pub(crate) async fn send_without_redirects(
+        &self,
+        request: &HttpRequest,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        self.follow(request, deadline, 0).await
+    }
+
+    async fn follow(&self, request: &HttpRequest, deadline: Instant, most: usize) -> Result<Answer, Failure> {
         let mut url = request.url.clone();
         let mut headers = request.headers.clone();
-        for redirects in 0..=MAX_REDIRECTS as u64 {
+        for redirects in 0..=most as u64 {
             self.check_address(&url, redirects)?;
             let calls = redirects + 1;
             let hop = self
@@ -182,9 +220,16 @@ impl HttpClient {
             url = next;
         }
         Err(Failure::cannot(
-            format!("the address redirects more than {MAX_REDIRECTS} times"),
+            if most == 0 {
+                format!(
+                    "{} redirects, which is not followed here",
+                    self.settings.redactor.redact(url.as_str())
+                )
+            } else {
+                format!("the address redirects more than {most} times")
+            },
             "Set the address to where the redirects end.",
-            MAX_REDIRECTS as u64 + 1,
+            most as u64 + 1,
         ))
     }
 
@@ -360,6 +405,19 @@ async fn read(mut response: reqwest::Response, deadline: Instant, calls: u64) ->
     Answer { status, headers, body: body.freeze(), end, calls }
 }
 
+/// An address that a request may not reach.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct AddressRefused(DeliveryError);
+
+/// The refusal of an address among the causes of a library's error.
+pub(crate) fn forbidden_in(error: &(dyn StdError + 'static)) -> Option<DeliveryError> {
+    sources(error).find_map(|cause| {
+        let refused = cause.downcast_ref::<AddressRefused>().map(|AddressRefused(error)| error.clone());
+        refused.or_else(|| cause.downcast_ref::<Forbidden>().map(|found| forbidden(found, 0).error))
+    })
+}
+
 fn forbidden(found: &Forbidden, calls: u64) -> Failure {
     let hint = "Levin reaches public addresses only. If this one is meant, set `allow_private_networks: true` \
                 in the destination.";
@@ -391,7 +449,7 @@ fn is_certificate_trouble(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// The error and what caused it, on one line, nothing twice.
-fn chain(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     for part in sources(error).map(ToString::to_string) {
         if text.contains(&part) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::change::ChangeBatch;
-use crate::destination::Delivery;
+use crate::destination::{Delivery, DeliverySpec, Destination, RunFacts};
 use crate::outcome::{Delivered, DeliveryError, Exchange, Rejection, RowOutcome};
 
 /// How troubles that may pass are repeated.
@@ -140,6 +140,69 @@ pub async fn deliver_batch(
         }
     }
     driver.finish()
+}
+
+/// How the emptying of a destination ended.
+#[derive(Debug)]
+pub struct Cleared {
+    /// Requests that left.
+    pub calls: u64,
+    /// Attempts that repeated another after a trouble.
+    pub retries: u64,
+    /// Why the destination is not known to be empty, if so.
+    pub trouble: Option<ClearTrouble>,
+}
+
+/// Why a destination is not known to be empty.
+#[derive(Debug)]
+pub struct ClearTrouble {
+    /// What happened last; `None` when the gate admitted no further attempt.
+    pub error: Option<DeliveryError>,
+    /// Some attempt may have emptied it, or a part of it.
+    pub in_doubt: bool,
+}
+
+/// Empties what a sync writes to: repeats and waits as [`deliver_batch`] does.
+pub async fn clear(
+    destination: &dyn Destination,
+    sync: &DeliverySpec,
+    run: &RunFacts,
+    policy: &RetryPolicy,
+    gate: &dyn Gate,
+) -> Cleared {
+    let timeout = destination.timeout();
+    let mut cleared = Cleared { calls: 0, retries: 0, trouble: None };
+    let mut in_doubt = false;
+    loop {
+        let stopped = ClearTrouble { error: None, in_doubt };
+        if gate.admit(timeout).await.is_err() {
+            return Cleared { trouble: Some(stopped), ..cleared };
+        }
+        cleared.retries += u64::from(cleared.calls > 0);
+        cleared.calls += 1;
+        let silence = || {
+            let message = format!("no answer within {} s", timeout.as_secs_f32());
+            Err(DeliveryError::Unavailable { answered: false, after: None, message })
+        };
+        let attempt = tokio::time::timeout(timeout, destination.clear(sync, run)).await;
+        let Err(error) = attempt.unwrap_or_else(|_| silence()) else { return cleared };
+        in_doubt |= matches!(error, DeliveryError::Unavailable { .. });
+        let asked = match &error {
+            DeliveryError::Throttled { after, .. } | DeliveryError::Unavailable { after, .. } => Some(*after),
+            DeliveryError::Refused { .. } | DeliveryError::Unauthorized { .. } => None,
+        };
+        let Some(asked) = asked.filter(|_| cleared.retries < u64::from(policy.retries)) else {
+            return Cleared { trouble: Some(ClearTrouble { error: Some(error), in_doubt }), ..cleared };
+        };
+        let repeat = u32::try_from(cleared.retries).unwrap_or(u32::MAX);
+        tokio::select! {
+            biased;
+            () = gate.stopped() => {
+                return Cleared { trouble: Some(ClearTrouble { error: None, in_doubt }), ..cleared };
+            }
+            () = tokio::time::sleep(policy.wait(repeat, asked)) => {}
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -450,3 +450,104 @@ fn stop_rules() {
     assert_eq!(rules.observe(1, &[RowOutcome::Accepted]), None);
     assert_eq!(rules.observe(0, &bad), None, "another batch was accepted meanwhile");
 }
+
+/// A destination of which only the emptying is asked.
+#[derive(Debug)]
+struct Emptied {
+    answers: Mutex<VecDeque<DeliveryError>>,
+}
+
+#[async_trait]
+impl Destination for Emptied {
+    fn target(&self, _: &DeliverySpec) -> String {
+        String::new()
+    }
+
+    fn validate(&self, _: &DeliverySpec) -> Result<(), crate::catalogue::ConfigError> {
+        Ok(())
+    }
+
+    async fn check(&self, _: Option<&DeliverySpec>) -> Result<(), DeliveryError> {
+        Ok(())
+    }
+
+    async fn fields(
+        &self,
+        _: &str,
+    ) -> Result<Option<Vec<crate::destination::DestinationField>>, DeliveryError> {
+        Ok(None)
+    }
+
+    async fn open(&self, _: &DeliverySpec, _: &RunFacts) -> Result<Box<dyn Delivery>, DeliveryError> {
+        Ok(Box::new(Fake::new(accepted)))
+    }
+
+    async fn try_row(
+        &self,
+        _: &DeliverySpec,
+        _: &RunFacts,
+        _: &ChangeBatch,
+        _: bool,
+    ) -> Result<crate::destination::Trial, DeliveryError> {
+        Err(DeliveryError::Refused { message: "only the emptying is asked".to_owned() })
+    }
+
+    async fn clear(&self, _: &DeliverySpec, _: &RunFacts) -> Result<(), DeliveryError> {
+        self.answers.lock().unwrap().pop_front().map_or(Ok(()), Err)
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    fn batch_limits(&self, _: &DeliverySpec, _: Operation) -> crate::destination::BatchLimits {
+        crate::destination::BatchLimits { rows: 1, bytes: 1 }
+    }
+}
+
+async fn emptied(answers: Vec<DeliveryError>, attempts: usize) -> Cleared {
+    let destination = Emptied { answers: Mutex::new(answers.into()) };
+    let sync = DeliverySpec {
+        sync: "list".into(),
+        sync_id: 1,
+        model: "people".into(),
+        object: None,
+        mode: crate::change::Mode::Upsert,
+        on_removed: crate::change::OnRemoved::Nothing,
+        options: serde_json::Value::Null,
+        identity: Arc::new(Schema::empty()),
+        fields: Arc::new(Schema::empty()),
+    };
+    let run = RunFacts {
+        run_id: 1,
+        generation: 1,
+        started_at: chrono::Utc::now(),
+        planned: std::collections::BTreeMap::new(),
+    };
+    let policy = RetryPolicy { retries: 2, base: Duration::from_millis(1), cap: Duration::from_millis(2) };
+    clear(&destination, &sync, &run, &policy, &Admits::new(attempts)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptying_is_repeated_and_says_whether_it_is_in_doubt() {
+    let silent = || DeliveryError::Unavailable { answered: false, after: None, message: "cut".into() };
+    let slow = || DeliveryError::Throttled { after: Some(Duration::from_secs(7)), message: "429".into() };
+    let no = || DeliveryError::Refused { message: "422".into() };
+    let ended = |cleared: &Cleared| {
+        let trouble = cleared.trouble.as_ref();
+        (cleared.calls, cleared.retries, trouble.map(|t| (t.error.is_some(), t.in_doubt)))
+    };
+    assert_eq!(ended(&emptied(vec![], 9).await), (1, 0, None));
+    let before = Instant::now();
+    assert_eq!(ended(&emptied(vec![slow(), silent()], 9).await), (3, 2, None));
+    assert!(before.elapsed() >= Duration::from_secs(7), "it waits as long as was asked");
+    // A definite no ends it; whether an attempt before it went through nobody knows.
+    assert_eq!(ended(&emptied(vec![no()], 9).await), (1, 0, Some((true, false))));
+    assert_eq!(ended(&emptied(vec![slow(), no()], 9).await), (2, 1, Some((true, false))));
+    assert_eq!(ended(&emptied(vec![silent(), no()], 9).await), (2, 1, Some((true, true))));
+    // Retries are spent, and the gate is asked before every attempt.
+    assert_eq!(ended(&emptied(vec![silent(), silent(), silent()], 9).await), (3, 2, Some((true, true))));
+    assert_eq!(ended(&emptied(vec![slow(), slow(), slow()], 9).await), (3, 2, Some((true, false))));
+    assert_eq!(ended(&emptied(vec![], 0).await), (0, 0, Some((false, false))));
+    assert_eq!(ended(&emptied(vec![silent()], 1).await), (1, 0, Some((false, true))));
+}

@@ -209,6 +209,7 @@ error_codes! {
     QueryColumnMissing    "QUERY_COLUMN_MISSING"      Failed   "return the column from the model, or take it out of the mappings"
     TargetChanged         "TARGET_CHANGED"            Failed   "`--full-resync` fills the new target; `--reset-cdc` declares that it already holds the rows"
     ModeChanged           "MODE_CHANGED"              Failed   "`levin run SYNC --full-resync`, or `--reset-cdc` when the destination is right as it is"
+    ClearUnsupported      "CLEAR_UNSUPPORTED"         Usage    "for `http_request` add `clear: {method, path}` to the sync; `--full-resync` sends every row without emptying anything"
     GuardTripped          "GUARD_TRIPPED"             Guard    "look at `levin plan SYNC`; when it is meant, `levin run SYNC --approve PLAN`"
     SyncBusy              "SYNC_BUSY"                 Failed   "wait for the other run, or run again with `--wait 5m`"
     LeaseLost             "LEASE_LOST"                Failed   "nothing to do: the run that took over, or the next one, settles this one"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use connectors::change::{ChangeBatch, Operation, logical_type, with_logical_type};
+use connectors::change::{ChangeBatch, Mode, Operation, logical_type, with_digits, with_logical_type};
 use connectors::json::{BoundRows, JsonOptions, RowEncoder, invalid_text};
 use connectors::outcome::Rejection;
 use minijinja::value::{Enumerator, Object, Value};
@@ -149,6 +149,7 @@ pub struct Mapper {
     sync_id: i64,
     sync_slug: String,
     model_slug: String,
+    mode: Mode,
     run: RunValues,
     keys: Vec<Column>,
     columns: Vec<Column>,
@@ -255,6 +256,7 @@ impl Mapper {
             sync_id: sync.id,
             sync_slug: sync.slug.clone(),
             model_slug: sync.model.slug.clone(),
+            mode: sync.mode,
             run,
             keys: shape.keys.clone(),
             columns: shape.columns.clone(),
@@ -280,8 +282,20 @@ impl Mapper {
 
     /// The mapped destination fields.
     pub fn fields_schema(&self) -> SchemaRef {
-        let fields: Vec<Field> =
-            self.fields.iter().map(|f| field(&f.to, arrow_type(f.logical), f.logical)).collect();
+        let all: Vec<&Column> = self.keys.iter().chain(&self.columns).collect();
+        let fields: Vec<Field> = self
+            .fields
+            .iter()
+            .map(|f| {
+                let plain = field(&f.to, arrow_type(f.logical), f.logical);
+                match f.value {
+                    FieldValue::Column(at) if f.logical == LogicalType::Decimal => {
+                        with_digits(plain, &all[at].engine_type)
+                    }
+                    _ => plain,
+                }
+            })
+            .collect();
         Arc::new(Schema::new(fields))
     }
 
@@ -360,6 +374,7 @@ impl Mapper {
                 Error::new(ErrorCode::Internal, format!("mapped columns do not fit together: {e}"))
             })?;
         let identity = self.identity_batch(&source, &mut rejections)?;
+        let operation = self.mode.at_destination(operation);
         let batch = ChangeBatch { operation, sequences, keys, versions, changed, identity, fields };
         if rejections.is_empty() && superseded.is_empty() {
             return Ok(Mapped { batch, rejected: Vec::new(), superseded: Vec::new() });
@@ -440,11 +455,16 @@ impl Mapper {
         source: &Source,
         rejections: &mut HashMap<usize, Rejection>,
     ) -> Result<RecordBatch, Error> {
+        // Where no claims are judged, nobody has looked at the matching fields yet.
+        let unjudged = matches!(self.mode, Mode::Remove | Mode::Archive);
         let (fields, columns): (Vec<Field>, Vec<ArrayRef>) = self
             .identity
             .iter()
             .map(|(at, to)| {
                 let column = source.sendable(*at, to, rejections);
+                for row in (0..source.rows).filter(|row| unjudged && column.is_null(*row)) {
+                    rejections.entry(row).or_insert_with(|| refused_null(to));
+                }
                 (field(to, column.data_type().clone(), source.logical(*at)), column)
             })
             .unzip();
@@ -542,6 +562,10 @@ impl Mapper {
 enum Compiled<'a> {
     Expression(minijinja::Expression<'a, 'a>),
     Text(minijinja::Template<'a, 'a>),
+}
+
+fn refused_null(field: &str) -> Rejection {
+    Rejection::new(Rejection::NULL_MATCH_VALUE, format!("the matching field `{field}` is null"))
 }
 
 /// Why a row's claim on its matching value was refused; `None` for a removal that gives way to another
@@ -787,7 +811,7 @@ impl RowContext<'_> {
             Variable::SyncId => mapper.sync_id.to_string(),
             Variable::SyncSlug => mapper.sync_slug.clone(),
             Variable::ModelSlug => mapper.model_slug.clone(),
-            Variable::Operation => self.operation.name().to_owned(),
+            Variable::Operation => mapper.mode.word(self.operation).to_owned(),
             Variable::RowVersion => self.versions.value(self.row).to_owned(),
             Variable::Generation => mapper.run.generation.to_string(),
             Variable::RunStartedAt => mapper.run.run_started_at.clone(),
@@ -804,7 +828,7 @@ impl RowContext<'_> {
             sync_id => mapper.sync_id,
             sync_slug => mapper.sync_slug.as_str(),
             model_slug => mapper.model_slug.as_str(),
-            operation => self.operation.name(),
+            operation => mapper.mode.word(self.operation),
             row_version => self.versions.value(self.row),
             generation => mapper.run.generation,
             run_started_at => mapper.run.run_started_at.as_str(),

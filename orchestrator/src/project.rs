@@ -189,7 +189,7 @@ pub struct SyncSpec {
     pub destination: Arc<DestinationSpec>,
     /// What it does there.
     pub mode: Mode,
-    /// What happens there to removed rows; `Delete` for [`Mode::Mirror`].
+    /// What happens there to removed rows, whether the mode or the sync says so.
     pub on_removed: OnRemoved,
     /// What the destination calls its table, object, list, topic or path; may be a template.
     pub object: Option<String>,

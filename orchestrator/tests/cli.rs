@@ -74,7 +74,7 @@ syncs/a.yml:1: there is no model `customer`
   hint: did you mean `customers`?
 syncs/a.yml:2: there is no destination `crm`
   hint: there are no destinations yet
-syncs/a.yml:3: `mode` must be one of `insert`, `update`, `upsert`, `mirror`, `all`, `diff`, `snapshot`, not the text `upserts`
+syncs/a.yml:3: `mode` must be one of `insert`, `update`, `upsert`, `mirror`, `segment`, `add`, `remove`, `all`, `archive`, `diff`, `snapshot`, not the text `upserts`
   hint: did you mean `upsert`?
 syncs/a.yml:5: the mapping has no `to`
   hint: `to` names the destination's field

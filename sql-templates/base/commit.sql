@@ -14,12 +14,12 @@ create table {{ outcomes }} (
 {% macro doubt() %}
 {{ step("doubt what may have been sent") }}
 insert into {{ outcomes }}
-select f._levin_sequence, 'in_doubt', true, 'INTERRUPTED', {% if among is none %}'the notes of this delivery are lost'{% else %}'no answer came'{% endif +%}
+select {{ d.sequence("f") }}, 'in_doubt', true, 'INTERRUPTED', {% if among is none %}'the notes of this delivery are lost'{% else %}'no answer came'{% endif +%}
 from {{ diff }} as f
-where {% if among is not none %}({% for range in among %}{% if shape == "full" %}(f._levin_operation = {{ range.operation }} and {% endif %}f._levin_sequence between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %})
+where {% if among is not none %}({% for range in among %}{% if shape == "full" %}(f._levin_operation = {{ range.operation }} and {% endif %}{{ d.sequence("f") }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %})
 {% else %}not exists (
   select 1 from {{ snapshot }} as s
-  where s._levin_generation = {{ diff_generation }} and s._levin_sequence = f._levin_sequence and {{ d.same_key(keys, "s", "f") }}
+  where s._levin_generation = {{ diff_generation }} and {{ d.same_key(keys, "s", "f") }}
 )
 {% if matching %}
   and f._levin_claim is null
@@ -42,15 +42,15 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 
 {# Rows of the diff that were accepted: their delivery has ended, and not as an exception. #}
 {% macro accepted(alias) %}
-({% for range in ranges %}{% if shape == "full" %}({{ col(alias, "_levin_operation") }} = {{ range.operation }} and {% endif %}{{ col(alias, "_levin_sequence") }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
+({% for range in ranges %}{% if shape == "full" %}({{ col(alias, "_levin_operation") }} = {{ range.operation }} and {% endif %}{{ d.sequence(alias) }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
 {% if exceptions %}
-    and not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ col(alias, "_levin_sequence") }})
+    and not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence(alias) }})
 {% endif %}
 {% endmacro %}
 
 {# What a row version id is made of: the delivery, or the one in doubt that it repeats. #}
 {% macro version(alias) %}
-{% set own %}'{{ diff_generation }}.' || {{ d.text(col(alias, "_levin_sequence")) }}{% endset %}
+{% set own %}'{{ diff_generation }}.' || {{ d.text(d.sequence(alias)) }}{% endset %}
 {% if shape == "full" %}coalesce({{ col(alias, "_levin_version") }}, {{ own }}){% else %}{{ own }}{% endif %}
 {% endmacro %}
 
@@ -95,7 +95,7 @@ delete from {{ doubts }}
 update {{ state }}
 set doubts = (select count(*) from {{ doubts }}),
     rejections = (select count(*) from {{ rejections }}),
-    refused = (select count(*) from {{ rejections }} where _levin_sequence > 0),
+    refused = (select count(*) from {{ rejections }} where _levin_fingerprint is not null),
     parked = (select count(*) from {{ rejections }} where _levin_parked){% if lease_seconds %},
     lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}{% endif +%}
 where generation = {{ generation }}
@@ -127,7 +127,7 @@ where generation = {{ generation }}
 {% macro measured(value) %}coalesce(cast(length({{ d.text(value) }}) as {{ d.type_text() }}) || ':' || {{ d.text(value) }}, '-'){% endmacro %}
 
 {# Whether a rejection is about the very row that is refused again, in the same delivery. #}
-{% macro same_delivery() %}r._levin_run = {{ run }} and r._levin_sequence = f._levin_sequence{% endmacro %}
+{% macro same_delivery() %}r._levin_run = {{ run }} and r._levin_sequence = {{ d.sequence("f") }}{% endmacro %}
 {# Only answers count. A row that was parked and is refused again has changed since: it begins anew. #}
 {% macro attempts() %}
 case when {{ d.same_delivery() }} then r._levin_attempts else
@@ -140,18 +140,18 @@ case when {{ d.same_delivery() }} then r._levin_attempts else
 insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, o.code, o.reason,
-  {{ d.attempts() }}, 1, {{ run }}, f._levin_sequence,
+  {{ d.attempts() }}, 1, {{ run }}, {{ d.sequence("f") }},
   case when {{ d.same_delivery() }} then r._levin_fingerprint else {% if definition is not none %}{{ d.fingerprint("f") }}{% else %}''{% endif %} end,
   case when {{ d.same_delivery() }} then r._levin_parked else {% if max_attempts is not none %}{% if answers %}o.code in ({% for code in answers %}{{ code }}{% if not loop.last %}, {% endif %}{% endfor %}) and {% endif %}{{ d.attempts() }} >= {{ max_attempts }}{% else %}1 = 0{% endif %} end,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ outcomes }} as o
-join {{ diff }} as f on f._levin_sequence = o.sequence
+join {{ diff }} as f on {{ d.sequence("f") }} = o.sequence
 left join {{ rejections }} as r on {{ d.same_rejection("r", "f") }}
 where o.outcome = 'rejected'
 {% if matching and shape == "full" %}
   and not exists (
-    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = g._levin_sequence
-    where p.outcome = 'rejected' and g._levin_sequence > f._levin_sequence and {{ d.same_key(keys, "g", "f") }}
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = {{ d.sequence("g") }}
+    where p.outcome = 'rejected' and {{ d.sequence("g") }} > {{ d.sequence("f") }} and {{ d.same_key(keys, "g", "f") }}
   )
 {% endif %}
 {{ d.forget_older_rejections() }}
@@ -162,7 +162,7 @@ where o.outcome = 'rejected'
 insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("a", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   'added', a._levin_code, 'rows with this key: ' || {{ d.text("a._levin_rows" | sql) }},
-  0, a._levin_rows, {{ run }}, 0, '', 1 = 0,
+  0, a._levin_rows, {{ run }}, 0, null, 1 = 0,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ set_aside }} as a
 left join {{ rejections }} as r on {{ d.same_rejection("r", "a") }}
@@ -189,7 +189,7 @@ where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ c
   and ({% if last %}not exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }}
-  ){% if generation != diff_generation %} and t._levin_sequence > 0{% endif +%}
+  ){% if generation != diff_generation %} and t._levin_fingerprint is not null{% endif +%}
   or {% endif %}exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }} and {{ d.accepted("f") }}
@@ -214,7 +214,7 @@ where exists (
 {{ step("replace older doubts") }}
 delete from {{ doubts }} as t
 where exists (
-  select 1 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
+  select 1 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = {{ d.sequence("f") }}
   where o.in_doubt and {{ d.same_key(keys, "f", "t") }}
 )
 {{ step("write the doubts") }}
@@ -225,12 +225,12 @@ select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}
 {% endfor %}
 
   {{ diff_generation }}, {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, {{ d.version("f") }}
-from {{ diff }} as f join {{ outcomes }} as o on o.sequence = f._levin_sequence
+from {{ diff }} as f join {{ outcomes }} as o on o.sequence = {{ d.sequence("f") }}
 where o.in_doubt
 {% if matching and shape == "full" %}
   and not (f._levin_operation = 'removed' and f._levin_changed is null and exists (
-    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = g._levin_sequence
-    where p.in_doubt and g._levin_sequence <> f._levin_sequence and {{ d.same_key(keys, "g", "f") }}
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = {{ d.sequence("g") }}
+    where p.in_doubt and {{ d.sequence("g") }} <> {{ d.sequence("f") }} and {{ d.same_key(keys, "g", "f") }}
   ))
 {% endif %}
 {% endif %}
@@ -239,16 +239,23 @@ where o.in_doubt
 {% macro apply_accepted() %}
 {{ step("take accepted rows out of the snapshot") }}
 delete from {{ snapshot }} as t
+{% if matching and shape == "full" %}
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
-    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %}){% if matching and shape == "full" +%}
-    and {{ d.same_record("f", "t") }}{% endif +%}
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %})
+    and {{ d.same_record("f", "t") }}
 )
+{% else %}
+where {{ d.whole_key(keys, "t") }} in (
+  select {{ d.key_columns("f") }} from {{ diff }} as f
+  where {{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif +%}
+)
+{% endif %}
 {% if ranges %}
 {{ step("put accepted rows into the snapshot") }}
 insert into {{ snapshot }}
-select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}{{ diff_generation }}, f._levin_sequence
+select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}{{ diff_generation }}
 from {{ diff }} as f
 where {{ d.accepted("f") }}
 {% if shape == "full" %}
@@ -257,10 +264,10 @@ where {{ d.accepted("f") }}
 {% endif %}
 {% endmacro %}
 
-{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. With claims
-   it has a column more, and is copied. #}
+{# The whole result was accepted, or declared so: the table of the diff becomes the snapshot. Where it has
+   columns that the snapshot has not, and cannot lose them here, it is copied. #}
 {% macro adopt_diff() %}
-{% if matching %}
+{% if not adoptable %}
 {{ step("empty the snapshot") }}
 delete from {{ snapshot }} as t
 {% if keep_set_aside %}
@@ -268,21 +275,25 @@ where not exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "
 {% endif %}
 {{ step("put the rows into the snapshot") }}
 insert into {{ snapshot }}
-select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}f._levin_generation, f._levin_sequence
+select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}f._levin_generation
 from {{ diff }} as f
 {% if exceptions %}
-where not exists (select 1 from {{ outcomes }} as o where o.sequence = f._levin_sequence)
+where not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence("f") }})
 {% endif %}
 {% else %}
 {% if exceptions %}
 {{ step("leave out what was not accepted") }}
 delete from {{ diff }} as t
-where exists (select 1 from {{ outcomes }} as o where o.sequence = t._levin_sequence)
+where exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence("t") }})
+{% endif %}
+{% if not row_ids %}
+{{ step("forget the sequences") }}
+alter table {{ diff }} drop column _levin_sequence
 {% endif %}
 {% if keep_set_aside %}
 {{ step("keep what was known of keys set aside") }}
 insert into {{ diff }}
-select {% for c in all %}{{ col("s", c.name) }}, {% endfor %}s._levin_generation, s._levin_sequence
+select {% for c in all %}{{ col("s", c.name) }}, {% endfor %}s._levin_generation
 from {{ snapshot }} as s
 where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", "s") }})
 {% endif %}
@@ -305,12 +316,13 @@ limit {{ limit }}
 {% endmacro %}
 
 {# Rows that are not to be sent as they are, or that are to be tried again. What an interrupted run met has
-   no fingerprint: nobody knows any more under which definition it was sent. #}
+   an empty fingerprint: nobody knows any more under which definition it was sent. A key that is set aside
+   has none. #}
 {% macro mark_parked() %}
 {{ step("mark rejections") }}
 update {{ rejections }}
 set _levin_parked = {% if park %}1 = 1{% else %}1 = 0{% endif +%}
-where _levin_sequence > 0 and {% if park %}not _levin_parked and _levin_fingerprint <> ''{% else %}_levin_parked{% endif +%}
+where {% if park %}not _levin_parked and _levin_fingerprint <> ''{% else %}_levin_parked{% endif +%}
 {% for value in key %}
   and {{ keys[loop.index0].name }} = {{ d.value_of(keys[loop.index0], value) }}
 {% endfor %}

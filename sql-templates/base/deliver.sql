@@ -42,7 +42,19 @@ left join {{ snapshot }} as k on {% for key in keys %}{{ col("k", key.name) }} =
 {% endif %}
 {% endmacro %}
 
-{# The rows of one operation. Engines that read in pages ask with `after` and `limit`. #}
+{# The destination was emptied: nothing that it once accepted, or may have, is there any more. #}
+{% macro forget_accepted() %}
+{{ step("forget what was accepted") }}
+delete from {{ snapshot }}
+{{ step("forget what was in doubt") }}
+delete from {{ doubts }}
+{{ step("nothing is in doubt", "one row") }}
+update {{ state }}
+set doubts = 0
+where generation = {{ generation }}
+{% endmacro %}
+
+{# The rows of one operation. Engines that read in pages ask with `after` and `through`. #}
 {% macro deliver() %}
 {{ step("deliver " ~ operation, "rows") }}
 {{ d.delivered_rows() }}

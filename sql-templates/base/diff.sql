@@ -53,12 +53,12 @@ cross join (
 {% endmacro %}
 
 {# Every row is new: a first run, or a mode that sends every row every run. The table has the
-   snapshot's own columns, so that it can become the snapshot by a change of its name. #}
+   snapshot's own columns and the row's number, so that it can become the snapshot by a change of its name. #}
 {% macro diff_first() %}
 {{ d.stage_model() }}
 {{ step("write the rows") }}
 create table {{ diff }} as
-select {% for c in all %}m.{{ c.name }}, {% endfor %}cast({{ generation }} as {{ d.type_bigint() }}) as _levin_generation, row_number() over () as _levin_sequence
+select {% for c in all %}m.{{ c.name }}, {% endfor %}cast({{ generation }} as {{ d.type_bigint() }}) as _levin_generation{{ d.number_here() }}
 {% if matching %}
   {{ d.first_claim() }}
 {% endif %}
@@ -93,8 +93,9 @@ cross join (select count(*) as added from {{ diff }}) as r
 {% endmacro %}
 {% macro mark(c) %}case when {{ d.differs(c, col("m", c.name), col("k", c.name)) }} then '1' else '0' end{% endmacro %}
 
-{# The sequence of a row in its diff: written among the other columns, or around them. #}
-{% macro row_number() %}, row_number() over () as _levin_sequence{% endmacro %}
+{# The sequence of a row in its diff: written among the other columns, or around those of a full diff. #}
+{% macro number_here() %}{% if not row_ids %}, row_number() over () as _levin_sequence{% endif %}{% endmacro %}
+{% macro row_number() %}{{ d.number_here() }}{% endmacro %}
 {% macro number_rows() %}{% endmacro %}
 {% macro rows_numbered() %}{% endmacro %}
 
@@ -169,8 +170,58 @@ where {{ d.same_key(keys, "m", "t") }}
 r._levin_parked and {{ d.same_key(keys, "r", row) }} and r._levin_operation = {{ col(row, "_levin_operation") }} and r._levin_fingerprint = {{ d.fingerprint(row) }}
 {% endmacro %}
 
+{# Rows of the model, and keys of the snapshot, that differ, found by carrying no more of the snapshot through
+   the join than key and hash: its values are read again, but only for those keys. Both sides have the
+   same types, without which equal hashes would mean nothing. Null keys go after the join: a filter
+   before it would make the model look smaller, and the wide side would be kept in memory. #}
+{% macro differing() %}
+with differing as (
+  select {% for c in all %}{{ col("m", c.name) }}, {% endfor %}{% for key in keys %}{{ col("k", key.name) }} as _levin_known{{ loop.index0 }}{% if not loop.last %}, {% endif %}{% endfor +%}
+  from (
+    select {% for c in all %}{{ col("m", c.name) }}, {% endfor %}{% if compared %}{{ d.row_hash(columns, "m") }}{% else %}0{% endif %} as _levin_hash
+    from {{ d.source() }} as m
+  ) as m
+  full join (
+    select {% for key in keys %}{{ col("s", key.name) }}, {% endfor %}{% if compared %}{{ d.row_hash(columns, "s") }}{% else %}0{% endif %} as _levin_hash
+    from {{ snapshot }} as s
+  ) as k on {{ d.same_key(keys, "m", "k") }}
+  where (k.{{ keys[0].name }} is not null or {{ d.key_is_whole(keys, "m") }})
+    and (m.{{ keys[0].name }} is null or k.{{ keys[0].name }} is null or m._levin_hash <> k._levin_hash)
+)
+{% endmacro %}
+
+{# The two sides of the comparison: the model's rows with whole keys, and what is known. #}
+{% macro model_side() %}
+{% if by_hash %}
+(
+  select * from differing as m
+  where {{ d.key_is_whole(keys, "m") }}
+)
+{% else %}
+(
+  select * from {{ d.source() }} as m
+  where {{ d.key_is_whole(keys, "m") }}
+{% if set_aside %}
+    and not {{ d.is_set_aside("m") }}
+{% endif %}
+)
+{% endif %}
+{% endmacro %}
+{% macro known_side() %}
+{% if by_hash %}
+(
+  select * from {{ snapshot }} as s
+  where {{ d.whole_key(keys, "s") }} in (select {% for key in keys %}f._levin_known{{ loop.index0 }}{% if not loop.last %}, {% endif %}{% endfor %} from differing as f)
+)
+{% else %}{{ d.known() }}
+{% endif %}
+{% endmacro %}
+
 {# Every row that differs, every key in doubt, and every row that is due. #}
 {% macro differences() %}
+{% if by_hash %}
+{{ d.differing() }}
+{% endif %}
 select
   case
 {% if matching %}
@@ -231,14 +282,8 @@ select
 {% else %}
   {{ d.pack(all, "k", snapshot) }} as _levin_previous{{ d.row_number() }}
 {% endif %}
-from (
-  select * from {{ d.source() }} as m
-  where {{ d.key_is_whole(keys, "m") }}
-{% if set_aside %}
-    and not {{ d.is_set_aside("m") }}
-{% endif %}
-) as m
-full join {{ d.known() }} as k on {{ d.same_key(keys, "m", "k") }}
+from {{ d.model_side() }} as m
+full join {{ d.known_side() }} as k on {{ d.same_key(keys, "m", "k") }}
 {% if matching %}
 {{ d.parts() }}
 where {{ d.part_counts() }} and (m.{{ keys[0].name }} is null{% else %}
@@ -271,7 +316,7 @@ where m.{{ keys[0].name }} is null{% endif +%}
 {% endif %}
 {% if in_doubt %}
   union all
-  select {% for c in all %}d.{{ c.name }}, {% endfor %}d._levin_generation, 0, false, d._levin_operation, d._levin_version, {{ d.pack(all, "d", snapshot) }}
+  select {% for c in all %}d.{{ c.name }}, {% endfor %}d._levin_generation, false, d._levin_operation, d._levin_version, {{ d.pack(all, "d", snapshot) }}
   from {{ doubts }} as d
   where not exists (select 1 from {{ snapshot }} as s where {{ d.same_key(keys, "s", "d") }})
 {% if set_aside %}

@@ -21,12 +21,19 @@
 {% macro same_key(keys, left, right) %}
 {% for key in keys %}{{ col(left, key.name) }} = {{ col(right, key.name) }}{% if not loop.last %} and {% endif %}{% endfor %}
 {% endmacro %}
+{# The key as one value, for `in`: engines join that at once where they take an `exists` apart first. #}
+{% macro whole_key(keys, alias) %}
+{% if keys | length > 1 %}({% endif %}{% for key in keys %}{{ col(alias, key.name) }}{% if not loop.last %}, {% endif %}{% endfor %}{% if keys | length > 1 %}){% endif %}
+{% endmacro %}
 {% macro key_is_null(keys, alias) %}
 {% for key in keys %}{{ col(alias, key.name) }} is null{% if not loop.last %} or {% endif %}{% endfor %}
 {% endmacro %}
 {% macro key_is_whole(keys, alias) %}
 {% for key in keys %}{{ col(alias, key.name) }} is not null{% if not loop.last %} and {% endif %}{% endfor %}
 {% endmacro %}
+
+{# A number of 64 bits for all values of a row: the same for two rows only if none differs, collisions aside. #}
+{% macro row_hash(columns, alias) %}hash({% for c in columns %}{{ d.comparable(c, col(alias, c.name)) }}{% if not loop.last %}, {% endif %}{% endfor %}){% endmacro %}
 
 {# ---- a whole snapshot row in one column ---- #}
 {% macro pack(all, alias, snapshot) %}
@@ -54,15 +61,18 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 {% macro drop(table) %}drop table if exists {{ table }}{% endmacro %}
 {% macro rename(table, to) %}alter table {{ table }} rename to {{ to.name }}{% endmacro %}
 
+{# The number of a row in its diff: a column, or what the engine numbers the rows of every table with, which
+   costs nothing and does not keep it from writing with all its threads. #}
+{% macro sequence(alias) %}{% if row_ids %}{{ col(alias, row_ids) }}{% else %}{{ col(alias, "_levin_sequence") }}{% endif %}{% endmacro %}
 {# The order in which rows of a diff leave: every range of sequences that a batch stands for is whole. #}
-{% macro in_sequence() %}order by d._levin_sequence{% endmacro %}
+{% macro in_sequence() %}order by {{ d.sequence("d") }}{% endmacro %}
 
 {# ---- a row on its way out: keys k0…, current values c0…, previous values p0… ---- #}
 {% macro delivered_rows() %}
 {% if waits %}
 {{ d.waiting() }}
 {% endif %}
-select d._levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif %}{% if matching %}, {{ d.claim() }} as _levin_claim{% endif +%}
+select {{ d.sequence("d") }} as _levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif %}{% if matching %}, {{ d.claim() }} as _levin_claim{% endif +%}
 {% for key in keys %}
   , {{ d.wire(key, col("d", key.name)) }} as k{{ loop.index0 }}
 {% endfor %}
@@ -85,10 +95,13 @@ from {{ diff }} as d
 {% if shape == "full" %}
 where d._levin_operation = {{ operation_literal }}
 {% if after is not none %}
-  and d._levin_sequence > {{ after }}
+  and {{ d.sequence("d") }} > {{ after }}
 {% endif %}
 {% elif after is not none %}
-where d._levin_sequence > {{ after }}
+where {{ d.sequence("d") }} > {{ after }}
+{% endif %}
+{% if through is not none %}
+  and {{ d.sequence("d") }} <= {{ through }}
 {% endif %}
 {{ d.in_sequence() }}
 {% if limit is not none %}

@@ -116,8 +116,7 @@ select j._levin_operation, j._levin_changed, j._levin_version,
   {{ col("j", c.name) }},
 {% endfor %}
   j._levin_previous, {{ d.match_columns("j") }},
-  case when s.{{ keys[0].name }} is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim,
-  row_number() over () as _levin_sequence
+  case when s.{{ keys[0].name }} is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim{{ d.number_here() }}
 from judged as j
 left join superseded as s on j._levin_operation = 'removed' and {{ d.same_key(keys, "s", "j") }} and {{ d.same_match("s", "j") }}
 {% endmacro %}

@@ -100,7 +100,7 @@ where table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ t
 {{ d.drop(snapshot) }}
 {{ step("create the snapshot") }}
 create table {{ snapshot }} as
-select {% for c in all %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation, cast(0 as {{ d.type_bigint() }}) as _levin_sequence
+select {% for c in all %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation
 from (
 {{ model }}
 ) as m
@@ -166,6 +166,12 @@ from {{ reshaped }}
 update {{ state }}
 set definition = {{ definition }}, target = {{ target }}, due_before = {{ due_before }}, basis = {{ generation }}
 where generation = {{ generation }}
+{% endmacro %}
+
+{# The snapshot as it is, to be described. #}
+{% macro snapshot_rows() %}
+{{ step("the snapshot", "rows") }}
+select * from {{ snapshot }}
 {% endmacro %}
 
 {# The model as it is, to be described. #}

@@ -12,7 +12,7 @@
 
 {# A composite column counts as one of the 1,600 that a table can have. #}
 {% macro pack(all, alias, snapshot) %}
-row({% for c in all %}{{ col(alias, c.name) }}, {% endfor %}null, null)::{{ snapshot }}
+row({% for c in all %}{{ col(alias, c.name) }}, {% endfor %}null)::{{ snapshot }}
 {% endmacro %}
 {% macro unpack(packed, column) %}({{ packed }}).{{ column.name }}{% endmacro %}
 
@@ -33,7 +33,7 @@ set local enable_hashjoin = off
 {# Rows come as they were written, in the order of their sequence, and sorting them again would take
    longer than reading them: the driver's sessions have neither parallel workers nor synchronized scans.
    A join keeps no order. #}
-{% macro in_sequence() %}{% if waits %}order by d._levin_sequence{% endif %}{% endmacro %}
+{% macro in_sequence() %}{% if waits %}order by {{ d.sequence("d") }}{% endif %}{% endmacro %}
 
 {# Text need not be valid in the database's encoding, so it is not converted. #}
 {% macro digest(value) %}encode(sha256(convert_to({{ value }}, getdatabaseencoding())), 'hex'){% endmacro %}

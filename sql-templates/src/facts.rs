@@ -83,6 +83,8 @@ pub struct DiffFacts<'a> {
     pub resync: bool,
     /// Model and snapshot both come sorted by key from an index.
     pub sorted: bool,
+    /// Hashes of rows are compared first; both have the same types, nothing is in doubt, due or set aside.
+    pub by_hash: bool,
     /// New columns whose values of today count as accepted.
     pub taken: &'a [Column],
     /// There are rows that are not to be sent as they are; the digest of the sync's definition tells
@@ -242,8 +244,10 @@ pub struct DeliverFacts<'a> {
     pub operation: &'a str,
     /// Columns whose previous value is needed too.
     pub previous: &'a [Column],
-    /// Only rows behind this sequence, in order: for engines that read in pages.
+    /// Only rows behind this sequence.
     pub after: Option<i64>,
+    /// With `after`: only rows up to this sequence, a page of the diff.
+    pub through: Option<i64>,
     /// At most so many rows.
     pub limit: Option<u64>,
     /// The sync's tables, when removals had to come first: what is known of those that were not accepted

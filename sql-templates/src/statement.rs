@@ -14,7 +14,7 @@ use crate::names::SyncTables;
 use crate::sql::{Atomicity, Ident, InvalidText, STEP_MARK, Script, Sql, Step, TableRef};
 use crate::values::{
     all_columns, column_value, columns_value, commit_values, diff_values, escaped, ident, model_value, null,
-    ranges_value, scope_values, table, test_row_values, text,
+    ranges_value, row_ids, scope_values, table, test_row_values, text,
 };
 
 /// One statement, or a few that belong together.
@@ -31,6 +31,8 @@ pub enum Statement<'a> {
     CreateState { tables: &'a SyncTables, project: &'a str, sync_id: i64, slug: &'a str, generation: i64 },
     /// The state's row.
     ReadState { tables: &'a SyncTables },
+    /// The snapshot as it is, to be described.
+    Snapshot { tables: &'a SyncTables },
     /// A new generation, if nobody holds the lease (or the holder is known to be gone).
     TakeLease {
         tables: &'a SyncTables,
@@ -79,6 +81,8 @@ pub enum Statement<'a> {
         run: i64,
         due_before: i64,
     },
+    /// The destination was emptied: snapshot and doubts are.
+    ForgetAccepted { tables: &'a SyncTables, generation: i64 },
     /// The rows of one operation.
     Deliver { shape: &'a Shape, facts: &'a DeliverFacts<'a> },
     /// One row for a person to look at, as `Deliver` gives it.
@@ -136,6 +140,7 @@ impl Statement<'_> {
             Self::CreateSchemas { .. } => "create_schemas",
             Self::CreateState { .. } => "create_state",
             Self::ReadState { .. } => "read_state",
+            Self::Snapshot { .. } => "snapshot_rows",
             Self::TakeLease { .. } => "take_lease",
             Self::RenewLease { .. } => "renew_lease",
             Self::ReleaseLease { .. } => "release_lease",
@@ -152,6 +157,7 @@ impl Statement<'_> {
             Self::SetAsideSamples { .. } => "set_aside_samples",
             Self::Preview { .. } => "preview",
             Self::BeginDelivery { .. } => "begin_delivery",
+            Self::ForgetAccepted { .. } => "forget_accepted",
             Self::Deliver { .. } => "deliver",
             Self::TestRow { .. } => "test_row",
             Self::CreateOutcomes { .. } => "create_outcomes",
@@ -208,6 +214,7 @@ impl Statement<'_> {
                 ("sync_slug", text(slug)?),
             ],
             Self::ReadState { tables } => vec![("state", table(&tables.state()))],
+            Self::Snapshot { tables } => vec![("snapshot", table(&tables.snapshot()))],
             Self::TakeLease { tables, slug, generation, holder, lease_seconds, replace_holder } => vec![
                 ("state", table(&tables.state())),
                 ("sync_slug", text(slug)?),
@@ -239,11 +246,9 @@ impl Statement<'_> {
             Self::Reshape { scope, part, columns, due } => {
                 let tables = scope.tables;
                 let (what, from, extras) = match part {
-                    SnapshotPart::Snapshot => (
-                        "the snapshot",
-                        tables.snapshot(),
-                        &["_levin_generation", "_levin_sequence"] as &[&str],
-                    ),
+                    SnapshotPart::Snapshot => {
+                        ("the snapshot", tables.snapshot(), &["_levin_generation"] as &[&str])
+                    }
                     SnapshotPart::Doubts => (
                         "the doubts",
                         tables.doubts(),
@@ -301,6 +306,7 @@ impl Statement<'_> {
                 ("keys", columns_value(&shape.keys, dialect)),
                 ("columns", columns_value(&shape.columns, dialect)),
                 ("matching", columns_value(&shape.matching, dialect)),
+                ("row_ids", row_ids(shape, dialect)),
                 ("waits", Value::from(facts.waits.is_some())),
                 ("snapshot", facts.waits.map_or(Value::from(()), |tables| table(&tables.snapshot()))),
                 ("doubts", facts.waits.map_or(Value::from(()), |tables| table(&tables.doubts()))),
@@ -310,6 +316,7 @@ impl Statement<'_> {
                 ("shape", Value::from(facts.diff_shape.name())),
                 ("diff", table(&facts.diff)),
                 ("after", Value::from(facts.after)),
+                ("through", Value::from(facts.through)),
                 ("limit", Value::from(facts.limit)),
             ],
             Self::SetAsideSamples { shape, set_aside, limit } => vec![
@@ -335,6 +342,12 @@ impl Statement<'_> {
                 ]
             }
             Self::TestRow { scope, facts } => test_row_values(scope, facts, dialect)?,
+            Self::ForgetAccepted { tables, generation } => vec![
+                ("state", table(&tables.state())),
+                ("snapshot", table(&tables.snapshot())),
+                ("doubts", table(&tables.doubts())),
+                ("generation", Value::from(*generation)),
+            ],
             Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
             Self::Doubt { scope, facts, among } => {
                 let mut values = commit_values(scope, facts, dialect)?;

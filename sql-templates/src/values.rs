@@ -28,6 +28,7 @@ pub(crate) fn diff_values(
         ("due_before", Value::from(facts.due_before)),
         ("resync", Value::from(facts.resync)),
         ("sorted", Value::from(facts.sorted)),
+        ("by_hash", Value::from(facts.by_hash)),
         ("shape", Value::from(DiffShape::Full.name())),
         ("taken", columns_value(facts.taken, dialect)),
         ("parked", Value::from(facts.parked.is_some())),
@@ -74,6 +75,7 @@ pub(crate) fn commit_values(
         ("had_doubts", Value::from(facts.had_doubts)),
         ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
         ("adopt", Value::from(facts.adopt)),
+        ("adoptable", Value::from(adoptable(scope.shape, dialect))),
         ("keep_set_aside", Value::from(facts.keep_set_aside && facts.set_aside.is_some())),
         ("reset", Value::from(facts.reset)),
         ("definition", facts.definition.map(text).transpose()?.unwrap_or_else(|| Value::from(()))),
@@ -134,7 +136,23 @@ pub(crate) fn scope_values(scope: &SyncScope<'_>, dialect: Dialect) -> Vec<(&'st
         ("columns", columns_value(&scope.shape.columns, dialect)),
         ("all", all_columns(scope.shape, dialect)),
         ("matching", columns_value(&scope.shape.matching, dialect)),
+        ("row_ids", row_ids(scope.shape, dialect)),
     ]
+}
+
+/// Whether the table of a first diff can become the snapshot: it has no claims, and no sequences or an engine that
+/// drops a column beside other changes of the table.
+fn adoptable(shape: &Shape, dialect: Dialect) -> bool {
+    let hidden = dialect.facts().row_ids.is_some() && row_ids(shape, dialect).is_none();
+    shape.matching.is_empty() && !hidden
+}
+
+/// The engine's numbers of a table's rows, unless a column of the model hides them.
+pub(crate) fn row_ids(shape: &Shape, dialect: Dialect) -> Value {
+    let name = dialect.facts().row_ids.as_ref();
+    let hidden =
+        |name: &String| shape.keys.iter().chain(&shape.columns).any(|c| c.name.eq_ignore_ascii_case(name));
+    name.filter(|name| !hidden(name)).map_or(Value::from(()), |name| ident(&Ident(name.clone())))
 }
 
 pub(crate) fn ident(ident: &Ident) -> Value {

@@ -55,6 +55,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         due_before: Some(3),
         resync: true,
         sorted: true,
+        by_hash: true,
         taken: &shape.columns,
         parked: Some(text),
     };
@@ -88,6 +89,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         operation,
         previous: &shape.columns,
         after: Some(1),
+        through: Some(2),
         limit: Some(2),
         waits: Some(&tables),
     };
@@ -162,6 +164,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             run: 1,
             due_before: 0,
         },
+        Statement::ForgetAccepted { tables: &tables, generation: 1 },
         Statement::Deliver { shape: &shape, facts: &changed },
         Statement::Deliver { shape: &shape, facts: &removed },
         Statement::TestRow { scope: keyed, facts: &test_row },

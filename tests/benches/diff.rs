@@ -1,13 +1,13 @@
-//! What a diff costs, against a bare copy of the same model, on each engine, in one run.
-//!
-//! `./bench` builds this and `levin` in release mode and runs it. Times on one machine say little;
-//! the ratios within one run are what counts. Every figure is the median of three rounds.
+//! What a diff costs, against a bare copy of the same model, on each engine. Every figure is the median of three
+//! rounds.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use tests::postgres::PostgresServer;
+
+use super::project::Project;
+use super::{Line, median};
 
 /// Rows of the model.
 fn rows() -> u64 {
@@ -15,11 +15,19 @@ fn rows() -> u64 {
 }
 
 /// Ten columns: a key, text, decimal, integer, date, boolean, digest, timestamp.
-const COLUMNS: &str = "id, email, name, ltv, visits, born, active, digest, seen_at, country";
+pub const COLUMNS: &str = "id, email, name, ltv, visits, born, active, digest, seen_at, country";
+
+/// What must be reached, and what would be good: of a copy.
+pub struct Marks {
+    first: (f64, f64),
+    unchanged: (f64, f64),
+    one_percent: (f64, f64),
+}
 
 /// One engine under test.
-trait Engine {
+pub trait Engine {
     fn name(&self) -> &'static str;
+    fn marks(&self) -> Marks;
     /// Makes the model's table.
     fn prepare(&mut self, rows: u64);
     /// Runs statements and says how long they took.
@@ -37,6 +45,10 @@ struct Duck {
 impl Engine for Duck {
     fn name(&self) -> &'static str {
         "DuckDB"
+    }
+
+    fn marks(&self) -> Marks {
+        Marks { first: (1.5, 1.2), unchanged: (0.45, 0.25), one_percent: (0.65, 0.4) }
     }
 
     fn prepare(&mut self, rows: u64) {
@@ -66,15 +78,36 @@ impl Engine for Duck {
     }
 }
 
-struct Postgres {
-    url: String,
+pub struct Postgres {
+    pub url: String,
     with_key: bool,
     runtime: tokio::runtime::Runtime,
+}
+
+/// As much memory for sorting as a warehouse would have.
+const WORK_MEM: &str = "do $$ begin
+    execute format('alter database %I set work_mem = ''256MB''', current_database());
+end $$";
+
+impl Postgres {
+    /// A database of its own on the server of the benchmarks.
+    pub fn new(with_key: bool) -> Self {
+        let url = PostgresServer::start().fresh_database();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let mut engine = Self { url, with_key, runtime };
+        engine.timed(WORK_MEM);
+        engine
+    }
 }
 
 impl Engine for Postgres {
     fn name(&self) -> &'static str {
         if self.with_key { "Postgres, model with a primary key" } else { "Postgres, model without one" }
+    }
+
+    fn marks(&self) -> Marks {
+        let one_percent = if self.with_key { (1.5, 1.0) } else { (2.2, 1.6) };
+        Marks { first: (1.9, 1.5), unchanged: (1.4, 0.9), one_percent }
     }
 
     fn prepare(&mut self, rows: u64) {
@@ -116,83 +149,31 @@ impl Engine for Postgres {
     }
 }
 
-/// What the stages of a run took, in seconds.
-struct Stages {
-    diff_and_commit: f64,
-    sent: u64,
+/// What a round came to, in seconds.
+struct Figures {
+    copy: f64,
+    first: f64,
+    unchanged: f64,
+    one_percent: f64,
 }
 
-struct Project {
-    folder: tempfile::TempDir,
-    levin: PathBuf,
-}
-
-impl Project {
-    fn new(source: &str, levin: &Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
-        write("levin.yml", "name: bench\n");
-        write("sources/wh.yml", source);
-        write(
-            "models/model.yml",
-            &format!("source: wh\nprimary_key: id\nsql: select {COLUMNS} from model\n"),
-        );
-        write("destinations/out.yml", "type: files\npath: out\n");
-        write(
-            "syncs/bench.yml",
-            "model: model\ndestination: out\nmode: diff\nobject: run-{{ run_id }}.jsonl\nformat: jsonl\n",
-        );
-        Self { folder, levin: levin.to_owned() }
-    }
-
-    fn run(&self) -> Stages {
-        let output = Command::new(&self.levin)
-            .args([
-                "--project".as_ref(),
-                self.folder.path().as_os_str(),
-                "run".as_ref(),
-                "bench".as_ref(),
-                "--json".as_ref(),
-            ])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let stage = |name: &str| report["stages"][name].as_f64().unwrap_or(0.0);
-        let sent = ["addedCount", "changedCount", "removedCount"]
-            .iter()
-            .filter_map(|c| report["successfulRows"][c].as_u64())
-            .sum();
-        let _ = std::fs::remove_dir_all(self.folder.path().join("out"));
-        Stages {
-            diff_and_commit: stage("prepare")
-                + stage("diff")
-                + stage("plan")
-                + stage("commit")
-                + stage("prune"),
-            sent,
-        }
-    }
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-fn measure(engine: &mut dyn Engine, levin: &Path) {
-    let rows = rows();
+fn figures(engine: &mut dyn Engine, levin: &Path, rows: u64) -> Figures {
     engine.prepare(rows);
-    let project = Project::new(&engine.source(), levin);
+    let model = format!("source: wh\nprimary_key: id\nsql: select {COLUMNS} from model\n");
+    let project = Project::new(levin, &engine.source(), &model);
+    project.to_files();
     let (mut copies, mut unchanged, mut one_percent) = (Vec::new(), Vec::new(), Vec::new());
-    engine.settle();
-    let first = project.run();
-    assert_eq!(first.sent, rows);
-    engine.settle();
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        project.forget();
+        engine
+            .timed("drop schema if exists levin_planner cascade; drop schema if exists levin_audit cascade");
+        engine.settle();
+        let run = project.run();
+        assert_eq!(run.sent(), rows);
+        first.push(run.without_delivery());
+        engine.settle();
+    }
     for round in 0..3 {
         engine.timed("drop table if exists copy_of_model");
         engine.settle();
@@ -200,51 +181,67 @@ fn measure(engine: &mut dyn Engine, levin: &Path) {
         engine.timed("drop table copy_of_model");
         engine.settle();
         let still = project.run();
-        assert_eq!(still.sent, 0);
-        unchanged.push(still.diff_and_commit);
+        assert_eq!(still.sent(), 0);
+        unchanged.push(still.without_delivery());
         // 0.8 % changed, 0.1 % added, 0.1 % removed, as in every round before.
         engine.timed(&format!(
             "update model set ltv = ltv + 1, visits = visits + 1 where id % 125 = {round};
              delete from model where id % 1000 = {} and id <= {rows};
-             insert into model select {rows} + {round} * 1000000 + id, email, name, ltv, visits, born, active, digest, seen_at, country
+             insert into model select {rows} + ({round} + 1) * 10000000 + id, email, name, ltv, visits, born, active, digest, seen_at, country
              from model where id % 1000 = {} and id <= {rows}",
             round + 200, round + 300,
         ));
         engine.settle();
         let some = project.run();
-        assert!(some.sent > rows / 200, "{} rows differ", some.sent);
-        one_percent.push(some.diff_and_commit);
+        assert!(some.sent() > rows / 200, "{} rows differ", some.sent());
+        one_percent.push(some.without_delivery());
         engine.settle();
     }
-    let copy = median(copies);
-    let line = |what: &str, seconds: f64| {
-        println!("| {} | {what} | {seconds:.2} | {:.2} |", engine.name(), seconds / copy)
-    };
-    line("bare copy", copy);
-    line("first run: diff + commit", first.diff_and_commit);
-    line("nothing changed", median(unchanged));
-    line("1 % changed: diff + commit", median(one_percent));
+    Figures {
+        copy: median(copies),
+        first: median(first),
+        unchanged: median(unchanged),
+        one_percent: median(one_percent),
+    }
 }
 
-fn main() {
-    // `cargo bench` passes its own flags; a `cargo test --benches` must not start this.
-    if !std::env::args().any(|a| a == "--bench") {
-        return;
-    }
-    let levin = PathBuf::from(std::env::var("LEVIN_BIN").expect("LEVIN_BIN: run ./bench"));
-    println!(
-        "{} rows x 10 columns; seconds are medians of three, the last column is against the bare copy\n",
-        rows()
-    );
-    println!("| engine | what | s | of a copy |\n|---|---|---|---|");
+pub fn measure(levin: &Path, print: &mut dyn FnMut(Line)) {
     let folder = tempfile::tempdir().unwrap();
-    measure(&mut Duck { path: folder.path().join("bench.duckdb") }, &levin);
-    for with_key in [true, false] {
-        let server = PostgresServer::start();
-        let url = server.fresh_database();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let mut engine = Postgres { url, with_key, runtime };
-        engine.timed("do $$ begin execute format('alter database %I set work_mem = ''256MB''', current_database()); end $$");
-        measure(&mut engine, &levin);
+    let mut engines: Vec<Box<dyn Engine>> = vec![
+        Box::new(Duck { path: folder.path().join("bench.duckdb") }),
+        Box::new(Postgres::new(true)),
+        Box::new(Postgres::new(false)),
+    ];
+    for engine in &mut engines {
+        let (figures, marks) = (figures(engine.as_mut(), levin, rows()), engine.marks());
+        let name = engine.name();
+        for (what, seconds, (must, aim)) in [
+            ("first run", figures.first, marks.first),
+            ("nothing changed", figures.unchanged, marks.unchanged),
+            ("1 % changed", figures.one_percent, marks.one_percent),
+        ] {
+            print(Line {
+                what: format!("{name}: {what}, against a copy"),
+                levin: seconds,
+                bare: Some(figures.copy),
+                unit: "s",
+                must: Some(must),
+                aim: Some(aim),
+            });
+        }
     }
+}
+
+/// Whether a row costs the same in a table ten times as large.
+pub fn measure_thirty_million(levin: &Path, print: &mut dyn FnMut(Line)) {
+    let small = figures(&mut Postgres::new(true), levin, 3_000_000);
+    let large = figures(&mut Postgres::new(true), levin, 30_000_000);
+    print(Line {
+        what: "Postgres, a row of 30 million against a row of 3 million, 1 % changed".to_owned(),
+        levin: large.one_percent / 30.0,
+        bare: Some(small.one_percent / 3.0),
+        unit: "s per million",
+        must: Some(1.3),
+        aim: Some(1.1),
+    });
 }

@@ -50,6 +50,10 @@ pub struct Receiver {
     hold: Hold,
 }
 
+/// The operation of a request that empties the receiver.
+pub const CLEARED: &str = "cleared";
+static NO_ROWS: Vec<Value> = Vec::new();
+
 /// Rows whose `email` begins so are refused.
 pub const BAD: &str = "bad";
 
@@ -93,6 +97,16 @@ impl Receiver {
         self.server.requests().iter().map(read).collect()
     }
 
+    /// Puts a row there that levin never sent.
+    pub fn put(&self, key: i64, fields: Value) {
+        self.server.put(&key.to_string(), fields);
+    }
+
+    /// How often it was asked to empty itself.
+    pub fn clears(&self) -> usize {
+        self.requests().iter().filter(|request| request.operation == CLEARED).count()
+    }
+
     /// Waits until so many requests are held back.
     pub fn wait_for_held(&self, count: usize) {
         self.hold.wait_for(count);
@@ -113,7 +127,9 @@ fn number(key: &str) -> i64 {
 }
 
 fn read(request: &receiver::Request) -> Request {
-    let rows = request.body["rows"].as_array().unwrap_or_else(|| panic!("no rows: {request:?}"));
+    let clears = request.operation() == CLEARED;
+    let rows = request.body["rows"].as_array().or(clears.then_some(&NO_ROWS));
+    let rows = rows.unwrap_or_else(|| panic!("no rows: {request:?}"));
     Request {
         generation: request.body["generation"].as_i64().expect("a generation"),
         operation: request.body["operation"].as_str().expect("an operation").to_owned(),

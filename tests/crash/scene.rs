@@ -131,7 +131,9 @@ impl Scene {
                     "type: http_request\nbase_url: {}\nallow_private_networks: true\nretries: 0\nconcurrency: {CONCURRENCY}\n{destination}",
                     scene.receiver.url()
                 ),
-                format!("mode: mirror\neach: {{method: POST, path: /rows, batch_size: {BATCH}}}\n"),
+                format!(
+                    "mode: mirror\neach: {{method: POST, path: /rows, batch_size: {BATCH}}}\nclear: {{path: /clear}}\n"
+                ),
             ),
             Target::Files => (
                 format!("type: files\npath: out\n{destination}"),
@@ -242,6 +244,17 @@ impl Scene {
         };
         content.values_mut().for_each(without_nulls);
         content
+    }
+
+    /// Puts a row into the destination that levin never sent.
+    pub fn put_foreign(&self, id: i64) {
+        match self.target {
+            Target::Http => self.receiver.put(id, self.wire(id, &Person::new("foreign", id))),
+            Target::Postgres => {
+                postgres::run(&self.copy, &format!("insert into people values ({id}, 'foreign', {id}, null)"))
+            }
+            Target::Files => panic!("nobody but levin writes files"),
+        }
     }
 
     /// Applies every file, in the order of the generations.

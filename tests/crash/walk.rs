@@ -33,6 +33,7 @@ fn walk(engine: Engine, seed: u64) {
         let more: &[&str] = match random.u8(..100) {
             0..8 => &["--full-resync"],
             8..14 => &["--full-resync", "--keep-removals"],
+            14..22 => &["--clear-and-fill"],
             _ => &[],
         };
         let ran = scene.run_with(&Trouble { kill_at: at.as_deref(), points: checkpoints }, more);

@@ -72,13 +72,13 @@ fn all_sends_only_some(engine: Engine) {
 }
 
 /// A project whose sync `people` writes to the table `people (id, name, email)` of a database.
-struct Table {
-    project: Project,
-    database: String,
+pub(super) struct Table {
+    pub(super) project: Project,
+    pub(super) database: String,
 }
 
 impl Table {
-    fn new(engine: Engine, rows: u32, sync: &str) -> Self {
+    pub(super) fn new(engine: Engine, rows: u32, sync: &str) -> Self {
         let database = PostgresServer::start().fresh_database();
         postgres::run(
             &database,
@@ -97,13 +97,13 @@ impl Table {
         table
     }
 
-    fn sync(&self, more: &str) {
+    pub(super) fn sync(&self, more: &str) {
         let object = if more.contains("object:") { "" } else { "object: public.people\n" };
         self.project
             .write("syncs/people.yml", &format!("model: customers\ndestination: crm\n{object}{more}\n"));
     }
 
-    fn insert(&self, ids: std::ops::RangeInclusive<u32>) {
+    pub(super) fn insert(&self, ids: std::ops::RangeInclusive<u32>) {
         for id in ids {
             self.project
                 .sql(&format!("insert into customers values ({id}, 'name {id}', '{id}@example.com')"));
@@ -114,7 +114,7 @@ impl Table {
         self.project.run("people")
     }
 
-    fn run_sends(&self, counts: [u64; 3]) {
+    pub(super) fn run_sends(&self, counts: [u64; 3]) {
         let run = self.run();
         assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
         assert_eq!((run.planned(), run.successful()), (counts, counts), "{run:#?}");
@@ -212,6 +212,11 @@ fn a_replaced_table_is_seen_half_full(engine: Engine) {
     table.project.sql("update customers set name = 'x' where id = 15");
     table.run_sends([29, 0, 0]);
     table.assert_same();
+    // A result without rows replaces it too.
+    table.sync("mode: all\nreplace: true\nguards: {allow_empty: true}");
+    table.project.sql("delete from customers where id > 0");
+    table.run_sends([0, 0, 0]);
+    table.assert_same();
 }
 
 fn another_table_is_taken_for_the_same(engine: Engine) {
@@ -253,10 +258,10 @@ fn a_new_mapping_sends_everything_again(engine: Engine) {
 }
 
 /// A project whose sync `export` writes files into the folder `out`.
-struct Export(Project);
+pub(super) struct Export(pub(super) Project);
 
 impl Export {
-    fn new(engine: Engine, rows: u32, sync: &str) -> Self {
+    pub(super) fn new(engine: Engine, rows: u32, sync: &str) -> Self {
         let project = Project::new(engine);
         project.sql("create table customers (id integer, name text)");
         project.write("destinations/out.yml", "type: files\npath: out\n");
@@ -272,14 +277,14 @@ impl Export {
     }
 
     /// Runs the sync, and returns what lies in the folder afterwards that did not before.
-    fn run(&self) -> (Run, Vec<String>) {
+    pub(super) fn run(&self) -> (Run, Vec<String>) {
         let before = self.files();
         let run = self.0.run("export");
         let new = self.files().into_iter().filter(|name| !before.contains(name)).collect();
         (run, new)
     }
 
-    fn files(&self) -> Vec<String> {
+    pub(super) fn files(&self) -> Vec<String> {
         let Ok(folder) = fs::read_dir(self.0.path().join("out")) else { return Vec::new() };
         let mut names: Vec<String> =
             folder.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
@@ -345,6 +350,14 @@ fn a_file_of_everything_is_incomplete(engine: Engine) {
     assert_eq!((run.code, run.error()), (3, "GUARD_TRIPPED"), "{run:#?}");
     assert_eq!(export.lines("everything.jsonl").len(), 4);
     assert_eq!(export.files(), ["everything.jsonl"], "nothing hidden is left");
+    // A result without rows, when it is meant, is a file without rows.
+    export.0.write(
+        "syncs/export.yml",
+        "model: customers\ndestination: out\nmode: snapshot\nobject: everything.jsonl\nguards: {allow_empty: true}\n",
+    );
+    let (run, _) = export.run();
+    assert_eq!((run.code, run.planned()), (0, [0, 0, 0]), "{run:#?}");
+    assert!(export.lines("everything.jsonl").is_empty());
 }
 
 fn a_file_of_new_rows_repeats_old_ones(engine: Engine) {

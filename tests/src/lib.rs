@@ -4,6 +4,7 @@ pub mod postgres;
 pub mod process;
 pub mod project;
 pub mod receiver;
+pub mod stores;
 pub mod terminal;
 
 /// Runs each of these functions of an [`project::Engine`] once per warehouse, each as a test of its own.

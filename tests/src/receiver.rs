@@ -90,6 +90,8 @@ pub struct Reply {
     applies: bool,
     hold: Option<Hold>,
     answer: Option<(u16, Vec<(String, String)>, String)>,
+    /// Only the first half of the answer's body is written, then so long nothing, then the connection ends.
+    breaks_off: Option<Duration>,
 }
 
 impl Reply {
@@ -100,6 +102,7 @@ impl Reply {
             applies: true,
             hold: None,
             answer: Some((200, Vec::new(), String::new())),
+            breaks_off: None,
         }
     }
 
@@ -157,6 +160,13 @@ impl Reply {
         if let Some((_, _, body)) = &mut self.answer {
             text.clone_into(body);
         }
+        self
+    }
+
+    /// Breaks off in the middle of the answer's body, after being silent for so long.
+    #[must_use]
+    pub fn breaking_off(mut self, after: Duration) -> Self {
+        self.breaks_off = Some(after);
         self
     }
 
@@ -276,6 +286,11 @@ impl Receiver {
         self.state().rows.get(key).map_or(Value::Null, |row| row[field].clone())
     }
 
+    /// Puts a row there that nobody sent.
+    pub fn put(&self, key: &str, fields: Value) {
+        self.state().rows.insert(key.to_owned(), fields);
+    }
+
     /// Waits until so many requests have arrived.
     ///
     /// # Panics
@@ -331,6 +346,11 @@ impl Receiver {
                     .collect();
                 state.requests[number].accepted = accepted;
             }
+            if let Some(silence) = reply.breaks_off {
+                stream.write_all(format!("{text}\r\n{}", &body[..body.len() / 2]).as_bytes())?;
+                std::thread::sleep(silence);
+                return stream.shutdown(Shutdown::Both);
+            }
             stream.write_all(format!("{text}\r\n{body}").as_bytes())?;
         }
         Ok(())
@@ -345,6 +365,9 @@ fn apply(
 ) -> BTreeSet<String> {
     let taken = request.rows().iter().zip(request.keys()).filter(|(_, key)| !refused.contains(key));
     let mut applied = BTreeSet::new();
+    if request.operation() == "cleared" {
+        rows.clear();
+    }
     for (row, key) in taken {
         if request.operation() == "removed" {
             rows.remove(&key);

@@ -14,6 +14,7 @@ mod answer;
 mod config;
 mod request;
 mod template;
+mod token;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,6 +28,7 @@ use reqwest::StatusCode;
 use schemars::{Schema, schema_for};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
 use crate::change::{ChangeBatch, Mode, OnRemoved, Operation};
@@ -39,8 +41,19 @@ use crate::outcome::{Delivered, DeliveryError, Rejection, RowOutcome};
 
 use config::{Auth, Config, RejectedPaths, SyncOptions, error, header_map};
 use request::{Base, Prepared, Rows};
+use token::Tokens;
 
-const MODES: &[Mode] = &[Mode::Insert, Mode::Update, Mode::Upsert, Mode::Mirror, Mode::All];
+const MODES: &[Mode] = &[
+    Mode::Insert,
+    Mode::Update,
+    Mode::Upsert,
+    Mode::Mirror,
+    Mode::Segment,
+    Mode::Add,
+    Mode::Remove,
+    Mode::All,
+    Mode::Archive,
+];
 /// The most bytes of mapped columns in one request.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// The longest that one attempt waits for the budget of requests.
@@ -82,13 +95,38 @@ fn build(config: Value, context: &BuildContext) -> Result<Arc<dyn Destination>, 
 struct HttpDestination {
     config: Config,
     base: Base,
-    client: HttpClient,
+    caller: Caller,
     budget: Option<Arc<DefaultDirectRateLimiter>>,
+}
+
+/// Who sends requests: with the headers that they have, or with a token beside them.
+#[derive(Clone)]
+struct Caller {
+    client: HttpClient,
+    tokens: Option<Arc<Tokens>>,
+}
+
+impl Caller {
+    /// The longest that [`Caller::send`] takes: a token may have to be fetched before and after a 401.
+    fn timeout(&self) -> Duration {
+        self.client.timeout() * if self.tokens.is_some() { 2 } else { 1 }
+    }
+
+    async fn send(&self, request: &HttpRequest) -> Result<Answer, Failure> {
+        match &self.tokens {
+            None => self.client.send(request).await,
+            Some(tokens) => tokens.send(request, Instant::now() + self.timeout()).await,
+        }
+    }
+
+    fn redactor(&self) -> &Redactor {
+        self.client.redactor()
+    }
 }
 
 impl fmt::Debug for HttpDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = self.client.redactor().redact(self.base.url.as_str());
+        let base = self.caller.redactor().redact(self.base.url.as_str());
         f.debug_struct("HttpDestination").field("base_url", &base).finish_non_exhaustive()
     }
 }
@@ -108,6 +146,10 @@ impl HttpDestination {
         match &config.auth {
             Some(Auth::ApiKey { header, .. }) => redactor = redactor.with_header(header),
             Some(Auth::Basic { username, password }) => redactor = redactor.with_basic(username, password),
+            Some(Auth::Oauth2ClientCredentials(oauth2)) => {
+                let (id, secret) = oauth2.basic();
+                redactor = redactor.with_basic(&id, &secret);
+            }
             Some(Auth::Bearer(_)) | None => {}
         }
         let settings = HttpSettings {
@@ -116,16 +158,26 @@ impl HttpDestination {
             redactor,
         };
         let client = HttpClient::new(settings).map_err(|e| error("base_url", e))?;
+        let tokens = match &config.auth {
+            Some(Auth::Oauth2ClientCredentials(oauth2)) => {
+                Some(Arc::new(Tokens::new(oauth2, client.clone())?))
+            }
+            _ => None,
+        };
         let budget = config.requests_per_second.map(budget).transpose()?;
-        Ok(Self { config, base, client, budget })
+        Ok(Self { config, base, caller: Caller { client, tokens }, budget })
     }
 
     /// The requests of a sync, by operation, checked as far as they can be without rows.
-    fn prepare(&self, options: &SyncOptions) -> Result<HashMap<Operation, Prepared>, ConfigError> {
+    fn prepare(
+        &self,
+        mode: Mode,
+        options: &SyncOptions,
+    ) -> Result<HashMap<Operation, Prepared>, ConfigError> {
         Operation::ALL
             .into_iter()
             .filter_map(|operation| {
-                let (name, request) = options.request(operation)?;
+                let (name, request) = options.request(mode, operation)?;
                 Some(Prepared::new(name, request, &self.base).map(|prepared| (operation, prepared)))
             })
             .collect()
@@ -134,11 +186,11 @@ impl HttpDestination {
     fn delivery(&self, sync: &DeliverySpec, run: &RunFacts) -> Result<HttpDelivery, DeliveryError> {
         let options = SyncOptions::read(&sync.options).map_err(misconfigured)?;
         Ok(HttpDelivery {
-            requests: self.prepare(&options).map_err(misconfigured)?,
+            requests: self.prepare(sync.mode, &options).map_err(misconfigured)?,
             encoder: self.encoder(sync, &options).map_err(misconfigured)?,
             rejected: options.rejected,
             base: self.base.clone(),
-            client: self.client.clone(),
+            caller: self.caller.clone(),
             budget: self.budget.clone(),
             sync: sync.clone(),
             run: run.clone(),
@@ -166,36 +218,52 @@ fn budget(requests_per_second: f64) -> Result<Arc<DefaultDirectRateLimiter>, Con
     Ok(Arc::new(RateLimiter::direct(quota)))
 }
 
-/// The operations that a sync sends.
+/// The operations that a sync asks of its destination.
 fn sent(sync: &DeliverySpec) -> Vec<Operation> {
     let mut operations = match sync.mode {
-        Mode::Insert | Mode::All | Mode::Diff | Mode::Snapshot => vec![Operation::Added],
+        Mode::Remove => Vec::new(),
+        Mode::Insert
+        | Mode::Segment
+        | Mode::Add
+        | Mode::All
+        | Mode::Archive
+        | Mode::Diff
+        | Mode::Snapshot => vec![Operation::Added],
         Mode::Update | Mode::Upsert | Mode::Mirror => vec![Operation::Added, Operation::Changed],
     };
-    if sync.mode == Mode::Mirror || sync.on_removed != OnRemoved::Nothing {
+    if sync.mode.fixed_removal().is_some() || sync.on_removed != OnRemoved::Nothing {
         operations.push(Operation::Removed);
     }
     operations
 }
 
+/// The operations whose requests say which place a sync writes to.
+fn places(mode: Mode) -> &'static [Operation] {
+    match mode {
+        Mode::Remove => &[Operation::Removed],
+        Mode::Archive => &[Operation::Added],
+        _ => &[Operation::Added, Operation::Changed],
+    }
+}
+
 #[async_trait]
 impl Destination for HttpDestination {
     /// The base without its query, and where added and changed rows go. Where removed rows go is
-    /// left out: a sync that begins to send removals still writes to the same place. Where secrets
+    /// left out, but in mode `remove`: a sync that begins to send removals still writes to the same place. Where secrets
     /// are hidden (the whole base may come from the environment) a fingerprint tells targets apart.
     fn target(&self, sync: &DeliverySpec) -> String {
         let mut base = self.base.url.clone();
         base.set_query(None);
         let mut target = base.as_str().trim_end_matches('/').to_owned();
         if let Ok(options) = SyncOptions::read(&sync.options) {
-            for operation in [Operation::Added, Operation::Changed] {
-                if let Some((_, request)) = options.request(operation) {
+            for &operation in places(sync.mode) {
+                if let Some((_, request)) = options.request(sync.mode, operation) {
                     let method = reqwest::Method::from(request.method);
-                    target.push_str(&format!(" {}={method} {}", operation.name(), request.path));
+                    target.push_str(&format!(" {}={method} {}", sync.mode.word(operation), request.path));
                 }
             }
         }
-        let shown = self.client.redactor().redact(&target);
+        let shown = self.caller.redactor().redact(&target);
         if shown == target { shown } else { format!("{shown} #{}", fingerprint(&target)) }
     }
 
@@ -210,8 +278,17 @@ impl Destination for HttpDestination {
             ));
         }
         let options = SyncOptions::read(&sync.options)?;
-        let prepared = self.prepare(&options)?;
+        let prepared = self.prepare(sync.mode, &options)?;
         self.encoder(sync, &options)?;
+        if let Some(clear) = &options.clear {
+            Prepared::clearing(clear, &self.base)?;
+        }
+        if sync.mode == Mode::Archive && !prepared.contains_key(&Operation::Added) {
+            return Err(error(
+                "archive",
+                "mode `archive` needs a request of its own: add `archive: {method, path}`",
+            ));
+        }
         for operation in sent(sync) {
             if !prepared.contains_key(&operation) {
                 let name = operation.name();
@@ -237,9 +314,9 @@ impl Destination for HttpDestination {
         headers.extend(self.base.auth.clone());
         let url = self.base.url.clone();
         let request = HttpRequest { method: reqwest::Method::HEAD, url, headers, body: bytes::Bytes::new() };
-        let answer = self.client.send(&request).await.map_err(|failure| failure.error)?;
+        let answer = self.caller.send(&request).await.map_err(|failure| failure.error)?;
         let refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        match classify(&answer, self.client.redactor()) {
+        match classify(&answer, self.caller.redactor()) {
             // Whoever takes only POST may say so with 501: it is there, and well.
             Some(_) if answer.status == StatusCode::NOT_IMPLEMENTED => Ok(()),
             Some((error, _)) if refused || answer.status.is_server_error() => Err(error),
@@ -275,7 +352,7 @@ impl Destination for HttpDestination {
         };
         let request = match request {
             Ok(HttpRequest { method, url, headers, body }) => {
-                self.client.redactor().whole_request(&method, &url, &headers, &body)
+                self.caller.redactor().whole_request(&method, &url, &headers, &body)
             }
             Err(rejection) => {
                 let outcome = RowOutcome::Rejected(rejection);
@@ -287,9 +364,39 @@ impl Destination for HttpDestination {
         Ok(Trial { request, delivered })
     }
 
+    fn can_clear(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
+        let options = SyncOptions::read(&sync.options)?;
+        let Some(clear) = &options.clear else {
+            return Err(error(
+                "clear",
+                "the sync has no request that empties its list: add `clear: {method, path}`",
+            ));
+        };
+        Prepared::clearing(clear, &self.base).map(drop)
+    }
+
+    async fn clear(&self, sync: &DeliverySpec, run: &RunFacts) -> Result<(), DeliveryError> {
+        self.can_clear(sync).map_err(misconfigured)?;
+        let options = SyncOptions::read(&sync.options).map_err(misconfigured)?;
+        let Some(clear) = &options.clear else { return Ok(()) };
+        let prepared = Prepared::clearing(clear, &self.base).map_err(misconfigured)?;
+        // One request at the head of a run: it waits its turn, and at worst it goes before.
+        within(self.budget.as_deref()).await;
+        let request = request::clearing(&prepared, &self.base, sync, run, Utc::now())
+            .map_err(|message| misconfigured(error("clear", message)))?;
+        let answer = self.caller.send(&request).await.map_err(|failure| failure.error)?;
+        if prepared.accepts.contains(&answer.status.as_u16()) {
+            return Ok(());
+        }
+        match classify(&answer, self.caller.redactor()) {
+            Some((error, _)) => Err(error),
+            None => Ok(()),
+        }
+    }
+
     fn timeout(&self) -> Duration {
         let waiting = if self.budget.is_some() { BUDGET_WAIT } else { Duration::ZERO };
-        self.config.timeout.0 + waiting + GRACE
+        self.caller.timeout() + waiting + GRACE
     }
 
     fn concurrency(&self) -> usize {
@@ -302,7 +409,8 @@ impl Destination for HttpDestination {
 
     fn batch_limits(&self, sync: &DeliverySpec, operation: Operation) -> BatchLimits {
         let options = SyncOptions::read(&sync.options).unwrap_or_default();
-        let rows = options.request(operation).map_or(1, |(_, request)| request.batch_size);
+        let request = options.request(sync.mode, operation);
+        let rows = request.map_or(1, |(_, request)| request.batch_size);
         BatchLimits { rows, bytes: BATCH_BYTES }
     }
 }
@@ -323,7 +431,7 @@ struct HttpDelivery {
     encoder: RowEncoder,
     rejected: RejectedPaths,
     base: Base,
-    client: HttpClient,
+    caller: Caller,
     budget: Option<Arc<DefaultDirectRateLimiter>>,
     sync: DeliverySpec,
     run: RunFacts,
@@ -366,7 +474,7 @@ impl Delivery for HttpDelivery {
         if rows.sent.is_empty() {
             return delivered;
         }
-        if !self.within_budget().await {
+        if !within(self.budget.as_deref()).await {
             let message = "the budget of requests_per_second is used up".to_owned();
             delivered.error = Some(DeliveryError::Throttled { after: None, message });
             return delivered;
@@ -387,14 +495,15 @@ impl Delivery for HttpDelivery {
     }
 }
 
-impl HttpDelivery {
-    async fn within_budget(&self) -> bool {
-        match &self.budget {
-            None => true,
-            Some(budget) => tokio::time::timeout(BUDGET_WAIT, budget.until_ready()).await.is_ok(),
-        }
+/// Waits until the budget of requests allows one more; `false` when that takes too long.
+async fn within(budget: Option<&DefaultDirectRateLimiter>) -> bool {
+    match budget {
+        None => true,
+        Some(budget) => tokio::time::timeout(BUDGET_WAIT, budget.until_ready()).await.is_ok(),
     }
+}
 
+impl HttpDelivery {
     async fn send(
         &self,
         prepared: &Prepared,
@@ -403,8 +512,8 @@ impl HttpDelivery {
         batch: &ChangeBatch,
         delivered: &mut Delivered,
     ) {
-        let came = self.client.send(request).await;
-        let redactor = self.client.redactor();
+        let came = self.caller.send(request).await;
+        let redactor = self.caller.redactor();
         let mut all =
             |outcome: RowOutcome| rows.sent.iter().for_each(|&row| delivered.outcomes[row] = outcome.clone());
         let mut trouble = None;
@@ -449,7 +558,7 @@ impl HttpDelivery {
         };
         let refused = delivered.outcomes.iter().any(|o| matches!(o, RowOutcome::Rejected(_)));
         if refused || trouble.is_some() || self.keeps_exchange {
-            delivered.exchange = Some(self.client.exchange(request, &came));
+            delivered.exchange = Some(self.caller.client.exchange(request, &came));
         }
         delivered.error = trouble;
     }

@@ -51,7 +51,22 @@ pub trait Destination: Send + Sync + Debug {
         send: bool,
     ) -> Result<Trial, DeliveryError>;
 
-    /// The longest that one attempt of [`Delivery::deliver`] may take. The lease must outlive it.
+    /// Refuses a sync whose table or list cannot be emptied here, saying why. Opens nothing.
+    fn can_clear(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
+        let message = format!("the destination of sync `{}` cannot be emptied by levin", sync.sync);
+        Err(ConfigError { path: String::new(), message })
+    }
+
+    /// One attempt to take every record out of what the sync writes to, after [`Destination::can_clear`]
+    /// agreed. It may be repeated, also by a later run, when nobody knows how it ended: emptying twice is
+    /// the same as once. `Refused`, `Unauthorized` and `Throttled` say that nothing was taken out.
+    async fn clear(&self, sync: &DeliverySpec, _run: &RunFacts) -> Result<(), DeliveryError> {
+        let message = self.can_clear(sync).err().map_or_else(String::new, |e| e.message);
+        Err(DeliveryError::Refused { message })
+    }
+
+    /// The longest that one attempt of [`Delivery::deliver`] or [`Destination::clear`] may take. The lease
+    /// must outlive it.
     fn timeout(&self) -> Duration;
 
     /// How many attempts of one run may be under way at once.

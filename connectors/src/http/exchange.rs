@@ -1,6 +1,8 @@
 //! What an operator may see of a request and its answer: no secrets, bounded length.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -19,9 +21,49 @@ const KEPT_HEADER: usize = 512;
 /// Replaces secrets in texts, however they were encoded on their way.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    /// Longest first, so that a secret inside another leaves nothing of the longer one.
-    texts: Vec<String>,
+    /// Shared by all clones.
+    known: Arc<RwLock<Known>>,
     headers: Vec<String>,
+}
+
+/// What must be hidden.
+#[derive(Default)]
+struct Known {
+    fixed: Vec<String>,
+    learned: VecDeque<Vec<String>>,
+    /// All of it, the longest first, so that a secret inside another leaves nothing of the longer one.
+    texts: Arc<Vec<String>>,
+}
+
+impl Known {
+    fn gather(&mut self) {
+        let mut texts: Vec<String> =
+            self.fixed.iter().chain(self.learned.iter().flatten()).cloned().collect();
+        texts.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        texts.dedup();
+        self.texts = Arc::new(texts);
+    }
+}
+
+/// How many tokens that were given out are remembered.
+const MOST_LEARNED: usize = 16;
+
+/// A secret in the forms in which it may turn up; nothing for an empty one.
+fn forms(secret: &str) -> Vec<String> {
+    if secret.is_empty() {
+        return Vec::new();
+    }
+    let json = serde_json::Value::String(secret.to_owned()).to_string();
+    vec![
+        secret.to_owned(),
+        utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string(),
+        url::form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
+        secret.escape_default().to_string(),
+        json[1..json.len() - 1].to_owned(),
+        // Padding is left off: the text before it is the same with and without.
+        STANDARD_NO_PAD.encode(secret),
+        URL_SAFE_NO_PAD.encode(secret),
+    ]
 }
 
 impl fmt::Debug for Redactor {
@@ -33,21 +75,30 @@ impl fmt::Debug for Redactor {
 impl Redactor {
     /// Knows these texts and their percent-encoded, JSON-escaped and base64 forms.
     pub fn new(secrets: &[String]) -> Self {
-        let mut texts = Vec::new();
-        for secret in secrets.iter().filter(|s| !s.is_empty()) {
-            texts.push(secret.clone());
-            texts.push(utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string());
-            texts.push(url::form_urlencoded::byte_serialize(secret.as_bytes()).collect());
-            texts.push(secret.escape_default().to_string());
-            let json = serde_json::Value::String(secret.clone()).to_string();
-            texts.push(json[1..json.len() - 1].to_owned());
-            // Padding is left off: the text before it is the same with and without.
-            texts.push(STANDARD_NO_PAD.encode(secret));
-            texts.push(URL_SAFE_NO_PAD.encode(secret));
+        let known = Self::default();
+        known.add(secrets.iter().flat_map(|secret| forms(secret)));
+        known
+    }
+
+    /// Knows another text from now on, as do all clones: a token that was given out meanwhile. The oldest
+    /// of them gives way.
+    pub(crate) fn learn(&self, token: &str) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.learned.push_back(forms(token));
+        if known.learned.len() > MOST_LEARNED {
+            known.learned.pop_front();
         }
-        texts.sort_by_key(|t| std::cmp::Reverse(t.len()));
-        texts.dedup();
-        Self { texts, headers: Vec::new() }
+        known.gather();
+    }
+
+    fn add(&self, forms: impl IntoIterator<Item = String>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.fixed.extend(forms);
+        known.gather();
+    }
+
+    fn texts(&self) -> Arc<Vec<String>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).texts.clone()
     }
 
     /// The same, which also hides the values of a header that carries a key.
@@ -59,15 +110,15 @@ impl Redactor {
 
     /// The same, hiding user and password in the form of `Authorization: Basic` wherever it turns up.
     #[must_use]
-    pub fn with_basic(mut self, username: &str, password: &str) -> Self {
-        self.texts.insert(0, STANDARD.encode(format!("{username}:{password}")));
+    pub fn with_basic(self, username: &str, password: &str) -> Self {
+        self.add([STANDARD.encode(format!("{username}:{password}"))]);
         self
     }
 
     /// The text without secrets.
     pub fn redact(&self, text: &str) -> String {
         let mut redacted = text.to_owned();
-        for secret in &self.texts {
+        for secret in self.texts().iter() {
             if redacted.contains(secret.as_str()) {
                 redacted = redacted.replace(secret.as_str(), REDACTED);
             }
@@ -82,8 +133,9 @@ impl Redactor {
             return self.redact(text);
         }
         let mut kept = floor(text, bytes);
+        let texts = self.texts();
         // A secret that begins before the cut ends the excerpt where it begins.
-        while let Some(begun) = self.texts.iter().find_map(|secret| {
+        while let Some(begun) = texts.iter().find_map(|secret| {
             let cuts = (1..secret.len()).rev().filter(|at| secret.is_char_boundary(*at));
             cuts.map(|at| &secret[..at]).find(|begun| {
                 kept.ends_with(begun) && text[kept.len() - begun.len()..].starts_with(secret.as_str())
@@ -123,7 +175,7 @@ impl Redactor {
 
     fn body(&self, body: &[u8], out: &mut String) {
         // Enough to see whether a secret begins before the cut and ends behind it.
-        let longest = self.texts.iter().map(String::len).max().unwrap_or(0);
+        let longest = self.texts().iter().map(String::len).max().unwrap_or(0);
         let start = &body[..body.len().min(KEPT_BODY + longest + 4)];
         let excerpt = self.excerpt(&String::from_utf8_lossy(start), KEPT_BODY);
         out.push('\n');

@@ -83,6 +83,9 @@ pub trait Session: Send {
     /// [`ErrorKind::Unsupported`] naming column and type.
     async fn describe(&mut self, select: &Sql) -> Result<Vec<Column>, WarehouseError>;
 
+    /// Nothing will be asked for a while: what is held open for a next statement is let go.
+    async fn rest(&mut self) {}
+
     /// Runs a script as its atomicity says. Either every step took effect, or (except with
     /// `Separate`) none did. A step that expects one row and wrote another number undoes the script
     /// with [`ErrorKind::Fenced`]. When the connection is lost before the answer to a commit the

@@ -22,6 +22,7 @@ use crate::store::Store;
 Examples:
   levin plan customers-to-crm
   levin plan customers-to-crm --full-resync    what `run --full-resync` would send
+  levin plan customers-to-crm --clear-and-fill the same after emptying the destination
   levin plan customers-to-crm --save p.json    keep it for a day: `levin apply p.json` sends these rows
   levin plan customers-to-crm --json           for scripts
 
@@ -31,11 +32,14 @@ pub struct Args {
     #[arg(value_name = "SYNC", required = true, add = ArgValueCompleter::new(completion::syncs))]
     syncs: Vec<String>,
     /// Plan a run that sends every row again
-    #[arg(long, conflicts_with = "reset_cdc")]
+    #[arg(long, conflicts_with_all = ["clear_and_fill", "reset_cdc"])]
     full_resync: bool,
     /// With `--full-resync`: removing first the rows that left
     #[arg(long, requires = "full_resync")]
     keep_removals: bool,
+    /// Plan a run that first empties the destination's table or list
+    #[arg(long, conflicts_with = "reset_cdc")]
+    clear_and_fill: bool,
     /// Plan a run that takes today's rows as accepted
     #[arg(long)]
     reset_cdc: bool,
@@ -51,9 +55,10 @@ pub struct Args {
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
     let store = Store::of(&project).await?;
-    let start = match (args.full_resync, args.reset_cdc) {
-        (true, _) => Start::FullResync { keep_removals: args.keep_removals },
-        (_, true) => Start::ResetCdc,
+    let start = match (args.full_resync, args.clear_and_fill, args.reset_cdc) {
+        (true, _, _) => Start::FullResync { keep_removals: args.keep_removals },
+        (_, true, _) => Start::ClearAndFill,
+        (_, _, true) => Start::ResetCdc,
         _ => Start::Incremental,
     };
     if args.save.is_some() && args.syncs.len() > 1 {
@@ -145,8 +150,11 @@ fn print(plan: &PlanReport, context: &Context) {
         let what = "a run of this sync is under way: what it has not committed yet is planned too";
         report.warning(what);
     }
-    let resync = plan.reason == "full_resync";
-    let kept_back = if resync { "left to the next run" } else { "not sent by this mode" };
+    let kept_back = match plan.reason.as_str() {
+        "full_resync" => "left to the next run",
+        "clear_and_fill" => "cleared",
+        _ => "not sent by this mode",
+    };
     report.data(&format!("{} ({}), {}\n", plan.sync_slug, plan.plan_id, plan.reason));
     let mut table = Table::new(&["operation", "to send", kept_back]).numbers_in(&[1, 2]);
     for (name, send, keep) in [

@@ -26,6 +26,7 @@ Examples:
   levin run customers-to-crm                   what changed
   levin run --all                              every sync, up to four at once
   levin run customers-to-crm --full-resync     every row again, as added
+  levin run customers-to-crm --clear-and-fill  empty the table or list, then every row
   levin run customers-to-crm --reset-cdc       take today's rows as accepted, send nothing
   levin run customers-to-crm --approve PLAN    exactly the rows of a plan, whatever the guards say
   levin run customers-to-crm --json            one line of JSON per run, for scripts
@@ -39,11 +40,14 @@ pub struct Args {
     #[arg(long, conflicts_with = "syncs")]
     all: bool,
     /// Send every current row again as added
-    #[arg(long, conflicts_with = "reset_cdc")]
+    #[arg(long, conflicts_with_all = ["clear_and_fill", "reset_cdc"])]
     full_resync: bool,
     /// With `--full-resync`: first remove the rows that left since the last run
     #[arg(long, requires = "full_resync")]
     keep_removals: bool,
+    /// Empty the destination's table or list, then send every row
+    #[arg(long, conflicts_with = "reset_cdc")]
+    clear_and_fill: bool,
     /// Declare the model's current rows accepted and send nothing
     #[arg(long)]
     reset_cdc: bool,
@@ -78,9 +82,10 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         return Err(Error::new(ErrorCode::Usage, "the project has no sync").hint("write one in `syncs/`"));
     }
     let store = Store::of(&project).await?;
-    let start = match (args.full_resync, args.reset_cdc) {
-        (true, _) => Start::FullResync { keep_removals: args.keep_removals },
-        (_, true) => Start::ResetCdc,
+    let start = match (args.full_resync, args.clear_and_fill, args.reset_cdc) {
+        (true, _, _) => Start::FullResync { keep_removals: args.keep_removals },
+        (_, true, _) => Start::ClearAndFill,
+        (_, _, true) => Start::ResetCdc,
         _ => Start::Incremental,
     };
     let goal = match args.approve {
@@ -154,9 +159,11 @@ async fn cancel_on_signal(cancel: Cancel, report: Report) {
 }
 
 fn print(report: &RunReport, start: Start, context: &Context) {
-    let resync = matches!(start, Start::FullResync { .. });
-    let kept_back =
-        if resync { "removed, left to the next run" } else { "removed and not sent by this mode" };
+    let kept_back = match start {
+        Start::FullResync { .. } => "removed, left to the next run",
+        Start::ClearAndFill => "removed with what was cleared",
+        Start::Incremental | Start::ResetCdc => "removed and not sent by this mode",
+    };
     let mut text = format!("{}: run {}, ", report.sync_slug, report.id);
     text.push_str(match report.status {
         Status::Success => "success",

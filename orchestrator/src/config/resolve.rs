@@ -418,19 +418,25 @@ impl Resolver<'_> {
         let mode = written.mode;
         let line = |key: &str| file.node.line_of(key);
         let asked = written.on_removed.unwrap_or_default();
-        if file.sound("mode")
+        let fixed = match mode {
+            Mode::Mirror => Some(("mode `mirror` always deletes removed rows", "upsert")),
+            Mode::Segment => Some(("mode `segment` always takes removed rows off the list", "add")),
+            _ => None,
+        };
+        if let Some((message, other)) = fixed.filter(|_| file.sound("mode"))
             && asked != OnRemoved::Delete
             && written.on_removed.is_some()
-            && mode == Mode::Mirror
         {
             self.findings
-                .mistake(&file.path, line("on_removed"), "mode `mirror` always deletes removed rows")
-                .hint("leave `on_removed` out, or use mode `upsert`");
+                .mistake(&file.path, line("on_removed"), message)
+                .hint(format!("leave `on_removed` out, or use mode `{other}`"));
         }
         let meaningless = match mode {
             Mode::Diff => Some("writes removed rows with their operation"),
-            Mode::All | Mode::Snapshot => Some("sends every row and has no removed ones"),
-            Mode::Insert | Mode::Update | Mode::Upsert | Mode::Mirror => None,
+            Mode::All | Mode::Archive | Mode::Snapshot => Some("sends every row and has no removed ones"),
+            Mode::Add => Some("only lets rows join"),
+            Mode::Remove => Some("takes the model's own rows off the list"),
+            Mode::Insert | Mode::Update | Mode::Upsert | Mode::Mirror | Mode::Segment => None,
         }
         .filter(|_| file.sound("mode") && asked != OnRemoved::Nothing);
         if let Some(why) = meaningless {
@@ -487,7 +493,7 @@ impl Resolver<'_> {
                     .hint("`object` is what the destination calls its table, list, topic or path");
             }
         }
-        if mode == Mode::Mirror { OnRemoved::Delete } else { asked }
+        mode.fixed_removal().unwrap_or(asked)
     }
 
     fn schedule(&mut self, file: &ProjectFile, written: &ScheduleConfig) -> Option<Schedule> {

@@ -446,7 +446,7 @@ schedule: {every: 15, at: [{days: [monday], time: '9:00'}]}
                 "1: the key `model` is missing",
                 "1: unknown key `modle` (did you mean `model`?)",
                 "2: `destination` must be a text, not the number 12 (write it in quotes: \"12\")",
-                "3: `mode` must be one of `insert`, `update`, `upsert`, `mirror`, `all`, `diff`, `snapshot`, \
+                "3: `mode` must be one of `insert`, `update`, `upsert`, `mirror`, `segment`, `add`, `remove`, `all`, `archive`, `diff`, `snapshot`, \
                  not the text `upsrt` (did you mean `upsert`?)",
                 "4: `on_removed` has no value; it must be one of `nothing`, `clear`, `delete`",
                 "5: the key `to` is missing in `match`",

@@ -10,24 +10,28 @@ use super::ledger::position;
 use crate::error::{Error, ErrorCode};
 use crate::store::NotedRows;
 
+/// The sequence behind which every row of a diff lies.
+pub const BEFORE_THE_FIRST: i64 = -1;
+
 fn sequences(rows: &RecordBatch) -> Result<&[i64], Error> {
     let column = rows.column(0).as_primitive_opt::<Int64Type>();
     let unnamed = || Error::new(ErrorCode::Internal, "a diff's rows came without their sequence");
     column.map(|column| &column.values()[..]).ok_or_else(unnamed)
 }
 
-/// The sequence of the last row.
-pub fn last_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
-    Ok(sequences(rows)?.last().copied())
-}
-
 /// How far the rows of one operation have been read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Place {
     /// So many rows.
     pub rows: i64,
     /// Up to this sequence.
     last: i64,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { rows: 0, last: BEFORE_THE_FIRST }
+    }
 }
 
 impl Place {

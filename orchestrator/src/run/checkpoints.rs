@@ -94,7 +94,7 @@ pub(super) fn answers(run: &Run<'_>) -> Vec<&'static str> {
 pub(super) fn needs_commit(run: &Run<'_>, diff: &Diff, state: &State, ledger: &Ledger, began: bool) -> bool {
     began
         || !ledger.is_empty()
-        || run.request.start == Start::ResetCdc
+        || run.start() == Start::ResetCdc
         || diff.set_aside.is_some()
         || state.rejections > 0
         || diff.counts.removed > 0
@@ -113,7 +113,7 @@ pub(super) async fn finish(
     complete: bool,
     drop_later: &mut Vec<TableRef>,
 ) -> Result<(), Error> {
-    let reset = run.request.start == Start::ResetCdc;
+    let reset = run.start() == Start::ResetCdc;
     let everything = i64::MAX;
     let ranges = if reset {
         vec![EndedRange { operation: "added", first: 0, last: everything }]
@@ -137,7 +137,7 @@ pub(super) async fn finish(
             complete,
             outcomes,
             set_aside: facts.diff.set_aside.clone().filter(|_| last),
-            keep_removals: matches!(run.request.start, Start::FullResync { .. }),
+            keep_removals: matches!(run.start(), Start::FullResync { .. }),
             adopt: adopt && last,
             keep_set_aside: reset && !facts.fresh,
             reset,

@@ -18,6 +18,9 @@ pub struct Definition {
     /// Names of the columns by which the destination knows a record; empty when that is the key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matching: Vec<String>,
+    /// The destination is to be emptied, and whether that happened is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clearing: bool,
 }
 
 /// What is known of a key that is in a snapshot.
@@ -28,6 +31,8 @@ pub enum Meaning {
     Values,
     /// The destination accepted the key, with whatever values it then had.
     Keys,
+    /// The destination took the key off its list.
+    TakenOff,
     /// Nothing: every run sends every row.
     Nothing,
 }
@@ -36,9 +41,10 @@ impl Meaning {
     /// What a mode's snapshot stands for.
     pub fn of(mode: Mode) -> Self {
         match mode {
-            Mode::Insert => Self::Keys,
+            Mode::Insert | Mode::Segment | Mode::Add => Self::Keys,
+            Mode::Remove => Self::TakenOff,
             Mode::Update | Mode::Upsert | Mode::Mirror | Mode::Diff => Self::Values,
-            Mode::All | Mode::Snapshot => Self::Nothing,
+            Mode::All | Mode::Archive | Mode::Snapshot => Self::Nothing,
         }
     }
 }
@@ -47,6 +53,11 @@ impl Meaning {
     /// Whether the mode compares the model with what was accepted.
     pub fn keeps_snapshot(self) -> bool {
         self != Self::Nothing
+    }
+
+    /// Whether a key in the snapshot is one that the destination has.
+    pub fn holds_records(self) -> bool {
+        matches!(self, Self::Values | Self::Keys)
     }
 }
 
@@ -199,6 +210,7 @@ mod tests {
             keys: vec![column("id", "integer", LogicalType::Integer)],
             columns,
             matching: Vec::new(),
+            clearing: false,
         }
     }
 

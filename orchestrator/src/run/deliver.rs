@@ -2,19 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use connectors::change::{ChangeBatch, Operation};
 use connectors::destination::{Delivery, DeliverySpec, RunFacts};
 use connectors::outcome::{DeliveryError, Exchange, Rejection, RowOutcome};
-use connectors::retry::{RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
+use connectors::retry::{Gate, RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
 use connectors::warehouse::Session;
 use futures::TryStreamExt;
+use futures::future::{join_all, try_join_all};
 use sql_templates::{DeliverFacts, DiffShape, Shape, Statement, SyncTables};
 use tokio::task::JoinSet;
 
 use super::Run;
-use super::batches::{Cutter, Place, last_sequence};
+use super::batches::{BEFORE_THE_FIRST, Cutter, Place};
 use super::differences::Diff;
 use super::lease::Lease;
 use super::ledger::Ledger;
@@ -23,7 +25,7 @@ use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
 use crate::fields;
 use crate::mapping::{Mapped, Mapper};
-use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
+use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange, Store};
 
 /// What has been delivered so far, and what of it is not committed yet.
 #[derive(Debug, Default)]
@@ -171,7 +173,7 @@ struct Dispatch<'a, 'b> {
     rules: StopRules,
     /// No row is known to be refused, so a first batch without a success says something.
     judges_first_batch: bool,
-    tasks: JoinSet<Ended>,
+    tasks: JoinSet<Result<Ended, Error>>,
     batches: i64,
     /// What was written and counts only once the delivery is closed.
     waiting: Vec<Waiting>,
@@ -191,13 +193,98 @@ struct Waiting {
 struct Ended {
     batch: i64,
     rows: NotedRows,
-    sequences: Vec<i64>,
-    keys: Vec<String>,
-    /// Rows that the mapping refused.
-    unmapped: Vec<(i64, String, Rejection)>,
-    /// Removals that gave way to another row.
-    superseded: Vec<i64>,
     settled: Settled,
+    accepted: u64,
+    exceptions: Vec<NotedException>,
+    /// Removals that gave way to another row.
+    superseded: u64,
+    /// Whether it waits for the delivery to be closed.
+    deferred: bool,
+    /// Whether its end is written down.
+    noted: Result<(), Error>,
+}
+
+/// A batch on its way: noted, sent, and noted again, beside others, whose notes are written with its own.
+struct Journey {
+    store: Store,
+    sync: i64,
+    run: i64,
+    batch: i64,
+    rows: NotedRows,
+    mapped: Mapped,
+    delivery: Arc<Box<dyn Delivery>>,
+    deferred: bool,
+    policy: RetryPolicy,
+    timeout: Duration,
+    gate: Arc<dyn Gate>,
+}
+
+impl Journey {
+    /// An error means that nothing left.
+    async fn travel(self) -> Result<Ended, Error> {
+        let Self { store, sync, run, batch, rows, mapped, .. } = self;
+        if !self.deferred {
+            fail::fail_point!("deliver.before_start_note");
+            store.start(Note { run, batch, rows, end: None }).await?;
+            fail::fail_point!("deliver.after_start_note");
+        }
+        let settled = if mapped.batch.is_empty() {
+            Settled { outcomes: Vec::new(), stop: None, calls: 0, retries: 0, exchanges: Vec::new() }
+        } else {
+            let delivery = self.delivery.as_ref().as_ref();
+            deliver_batch(delivery, &mapped.batch, &self.policy, self.timeout, self.gate.as_ref()).await
+        };
+        // Whoever closes the delivery must be the only one who has it.
+        drop(self.delivery);
+        fail::fail_point!("deliver.after_answer");
+        let mut exceptions: Vec<NotedException> = Vec::new();
+        let mut accepted = 0;
+        for (sequence, outcome) in mapped.batch.sequences.values().iter().zip(&settled.outcomes) {
+            match outcome {
+                RowOutcome::Accepted | RowOutcome::Deferred => accepted += 1,
+                RowOutcome::Rejected(why) => exceptions.push(rejected(*sequence, why)),
+                RowOutcome::NotSent => exceptions.push(unsent(*sequence)),
+                RowOutcome::InDoubt => exceptions.push(in_doubt(*sequence)),
+            }
+        }
+        exceptions.extend(mapped.rejected.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
+        exceptions.extend(mapped.superseded.iter().map(|sequence| unsent(*sequence)));
+        let deferred = self.deferred || settled.outcomes.contains(&RowOutcome::Deferred);
+        let mut noted = keep_exchanges(&store, sync, run, &mapped.batch, &settled).await;
+        if !deferred {
+            fail::fail_point!("deliver.before_end_note");
+            noted = noted.and(store.end(run, batch, &exceptions).await);
+            fail::fail_point!("deliver.after_end_note");
+        }
+        let superseded = mapped.superseded.len() as u64;
+        Ok(Ended { batch, rows, settled, accepted, exceptions, superseded, deferred, noted })
+    }
+}
+
+/// Keeps the last request and answer of every row that was refused.
+async fn keep_exchanges(
+    store: &Store,
+    sync: i64,
+    run: i64,
+    batch: &ChangeBatch,
+    settled: &Settled,
+) -> Result<(), Error> {
+    let mut kept: HashMap<&str, &Arc<Exchange>> = HashMap::new();
+    for (range, exchange) in &settled.exchanges {
+        for row in range.clone() {
+            kept.insert(batch.keys.value(row), exchange);
+        }
+    }
+    let exchanges: Vec<RejectedExchange> = kept
+        .into_iter()
+        .map(|(key, exchange)| RejectedExchange {
+            key: key.to_owned(),
+            run,
+            request: exchange.request.clone(),
+            response: exchange.response.clone(),
+        })
+        .collect();
+    store.keep_exchanges(sync, &exchanges).await
 }
 
 impl Dispatch<'_, '_> {
@@ -237,7 +324,8 @@ impl Dispatch<'_, '_> {
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
         let run = self.run;
-        let limits = run.sync.destination.destination.batch_limits(shipment.spec, operation);
+        let wire = run.sync.mode.at_destination(operation);
+        let limits = run.sync.destination.destination.batch_limits(shipment.spec, wire);
         let mut cutter = Cutter::new(limits);
         let mut place = Place::default();
         let shape = shipment.described.definition.shape();
@@ -247,35 +335,31 @@ impl Dispatch<'_, '_> {
             operation: operation.name(),
             previous: if operation == Operation::Changed { &shipment.described.needed.previous } else { &[] },
             after: None,
+            through: None,
             limit: None,
             waits: waits(run, &shape, shipment.diff.shape, operation, shipment.sent),
         };
         let full = shipment.diff.shape == DiffShape::Full;
         let page = run.warehouse().page_rows();
-        let mut after = None;
-        'pages: loop {
-            let facts =
-                DeliverFacts { after: page.map(|_| after.unwrap_or(0)), limit: page, ..facts.clone() };
+        let last = i64::try_from(shipment.diff.counts.differing()).unwrap_or(i64::MAX);
+        let mut after = BEFORE_THE_FIRST;
+        'pages: while after < last {
+            let through = page.map(|rows| after.saturating_add_unsigned(rows));
+            let facts = DeliverFacts { after: page.map(|_| after), through, ..facts.clone() };
             let select = Statement::Deliver { shape: &shape, facts: &facts }.sql(run.dialect())?;
             let mut session = run.session("deliver").await?;
-            let mut rows_of_page = 0;
-            let pages: Vec<RecordBatch>;
-            if page.is_some() {
+            if let Some(through) = through {
                 // The engine must not stay open while requests are under way.
-                pages = session.query(&select).await?.try_collect().await?;
+                let rows: Vec<RecordBatch> = session.query(&select).await?.try_collect().await?;
                 drop(session);
-                for rows in &pages {
-                    rows_of_page += rows.num_rows() as u64;
-                    after = last_sequence(rows)?.or(after);
-                    for piece in cutter.push(rows.clone())? {
+                after = through;
+                for rows in rows {
+                    for piece in cutter.push(rows)? {
                         self.send(operation, full, &piece, &mut place, shipment, checkpoint).await?;
                         if self.is_stopped() {
                             break 'pages;
                         }
                     }
-                }
-                if rows_of_page < page.unwrap_or_default() {
-                    break;
                 }
             } else {
                 self.send_stream(
@@ -330,7 +414,7 @@ impl Dispatch<'_, '_> {
         Ok(())
     }
 
-    /// Maps one batch, notes that it starts, and sends it on its way.
+    /// Maps one batch and sends it on its way.
     async fn send(
         &mut self,
         operation: Operation,
@@ -355,29 +439,20 @@ impl Dispatch<'_, '_> {
             self.delivered.ledger = Ledger::default();
         }
         self.batches += 1;
-        let batch = self.batches;
-        if !self.deferred {
-            fail::fail_point!("deliver.before_start_note");
-            self.run.store.start(Note { run: self.run.id, batch, rows, end: None }).await?;
-            fail::fail_point!("deliver.after_start_note");
-        }
-        let delivery = self.delivery.clone();
-        let policy = self.policy;
-        let timeout = self.run.sync.destination.destination.timeout();
-        let gate = self.lease.gate();
-        self.tasks.spawn(async move {
-            let sequences = mapped.batch.sequences.values().to_vec();
-            let keys = texts(&mapped.batch);
-            let settled = if mapped.batch.is_empty() {
-                Settled { outcomes: Vec::new(), stop: None, calls: 0, retries: 0, exchanges: Vec::new() }
-            } else {
-                deliver_batch(delivery.as_ref().as_ref(), &mapped.batch, &policy, timeout, gate.as_ref())
-                    .await
-            };
-            fail::fail_point!("deliver.after_answer");
-            let Mapped { rejected: unmapped, superseded, .. } = mapped;
-            Ended { batch, rows, sequences, keys, unmapped, superseded, settled }
-        });
+        let journey = Journey {
+            store: self.run.store.clone(),
+            sync: self.run.sync.id,
+            run: self.run.id,
+            batch: self.batches,
+            rows,
+            mapped,
+            delivery: self.delivery.clone(),
+            deferred: self.deferred,
+            policy: self.policy,
+            timeout: self.run.sync.destination.destination.timeout(),
+            gate: self.lease.gate(),
+        };
+        self.tasks.spawn(journey.travel());
         Ok(())
     }
 
@@ -391,56 +466,29 @@ impl Dispatch<'_, '_> {
         outcome
     }
 
-    /// Takes the next batch that ends, and notes how.
+    /// Takes the next batch that ends. What the ledger holds is committed even when the store takes no more
+    /// notes: else rows that were accepted would come again as if they had never been sent.
     async fn collect_one(&mut self) -> Result<(), Error> {
         let Some(joined) = self.tasks.join_next().await else { return Ok(()) };
         let ended = joined.map_err(|e| {
             self.delivered.broken_off = true;
             Error::new(ErrorCode::Internal, format!("a delivery broke off: {e}"))
-        })?;
+        })??;
         let Some(operation) = super::ledger::operation(ended.rows.operation) else { return Ok(()) };
-        let mut exceptions: Vec<NotedException> = Vec::new();
-        let mut accepted = 0;
-        for (row, outcome) in ended.settled.outcomes.iter().enumerate() {
-            let sequence = ended.sequences[row];
-            match outcome {
-                RowOutcome::Accepted | RowOutcome::Deferred => accepted += 1,
-                RowOutcome::Rejected(why) => exceptions.push(rejected(sequence, why)),
-                RowOutcome::NotSent => exceptions.push(unsent(sequence)),
-                RowOutcome::InDoubt => exceptions.push(in_doubt(sequence)),
-            }
-        }
-        exceptions.extend(ended.unmapped.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
-        exceptions.extend(ended.superseded.iter().map(|sequence| unsent(*sequence)));
-        self.delivered.superseded += ended.superseded.len() as u64;
-        self.count(operation, accepted, &exceptions);
-        let kept = self.keep_exchanges(&ended).await;
+        self.delivered.superseded += ended.superseded;
+        self.count(operation, ended.accepted, &ended.exceptions);
         self.delivered.calls += ended.settled.calls;
         self.delivered.retries += ended.settled.retries;
-        self.done += accepted + exceptions.len() as u64;
+        self.done += ended.accepted + ended.exceptions.len() as u64;
         self.run.progress.delivered(&self.run.sync.slug, self.done, self.total);
         self.observe(&ended);
-        if self.deferred || ended.settled.outcomes.contains(&RowOutcome::Deferred) {
-            self.waiting.push(Waiting { batch: ended.batch, rows: ended.rows, exceptions });
-            return kept;
+        let Ended { batch, rows, exceptions, .. } = ended;
+        if ended.deferred {
+            self.waiting.push(Waiting { batch, rows, exceptions });
+        } else {
+            self.delivered.ledger.end(batch, rows, exceptions);
         }
-        fail::fail_point!("deliver.before_end_note");
-        let noted = self.end(ended.batch, ended.rows, exceptions).await;
-        fail::fail_point!("deliver.after_end_note");
-        kept.and(noted)
-    }
-
-    /// Notes how a batch ended. What the ledger holds is committed even when the store takes no more
-    /// notes: else rows that were accepted would come again as if they had never been sent.
-    async fn end(
-        &mut self,
-        batch: i64,
-        rows: NotedRows,
-        exceptions: Vec<NotedException>,
-    ) -> Result<(), Error> {
-        let noted = self.run.store.end(self.run.id, batch, &exceptions).await;
-        self.delivered.ledger.end(batch, rows, exceptions);
-        noted
+        ended.noted
     }
 
     fn count(&mut self, operation: Operation, accepted: u64, exceptions: &[NotedException]) {
@@ -484,25 +532,6 @@ impl Dispatch<'_, '_> {
         }
     }
 
-    async fn keep_exchanges(&self, ended: &Ended) -> Result<(), Error> {
-        let mut kept: HashMap<&str, &Arc<Exchange>> = HashMap::new();
-        for (range, exchange) in &ended.settled.exchanges {
-            for row in range.clone() {
-                kept.insert(&ended.keys[row], exchange);
-            }
-        }
-        let exchanges: Vec<RejectedExchange> = kept
-            .into_iter()
-            .map(|(key, exchange)| RejectedExchange {
-                key: key.to_owned(),
-                run: self.run.id,
-                request: exchange.request.clone(),
-                response: exchange.response.clone(),
-            })
-            .collect();
-        self.run.store.keep_exchanges(self.run.sync.id, &exchanges).await
-    }
-
     /// Ends the delivery; for a deferred destination this is the moment that counts.
     async fn close(mut self, complete: bool) -> Result<(), Error> {
         // Every task has been waited for, so nobody else holds the delivery.
@@ -511,7 +540,8 @@ impl Dispatch<'_, '_> {
         };
         let complete = complete && !self.is_stopped();
         let waiting = std::mem::take(&mut self.waiting);
-        if complete && !waiting.is_empty() {
+        // Without rows too the end may be seen: an empty file, an empty table.
+        if complete && (self.deferred || self.total == 0 || !waiting.is_empty()) {
             if self.deferred
                 && let Err(error) = self.start_waiting(&waiting).await
             {
@@ -546,10 +576,11 @@ impl Dispatch<'_, '_> {
                         return Ok(());
                     }
                 }
-                let mut noted = Ok(());
+                let (store, run) = (self.run.store, self.run.id);
+                let noted = waiting.iter().map(|w| store.end(run, w.batch, &w.exceptions));
+                let noted = join_all(noted).await.into_iter().collect();
                 for Waiting { batch, rows, exceptions } in waiting {
-                    let this = self.end(batch, rows, exceptions).await;
-                    noted = noted.and(this);
+                    self.delivered.ledger.end(batch, rows, exceptions);
                 }
                 noted
             }
@@ -566,9 +597,10 @@ impl Dispatch<'_, '_> {
     /// Nothing of a deferred delivery could be seen until now, so until now nothing of it could be in doubt.
     async fn start_waiting(&self, waiting: &[Waiting]) -> Result<(), Error> {
         fail::fail_point!("deliver.before_start_note");
-        for Waiting { batch, rows, .. } in waiting {
-            self.run.store.start(Note { run: self.run.id, batch: *batch, rows: *rows, end: None }).await?;
-        }
+        let (store, run) = (self.run.store, self.run.id);
+        let notes =
+            waiting.iter().map(|w| store.start(Note { run, batch: w.batch, rows: w.rows, end: None }));
+        try_join_all(notes).await?;
         fail::fail_point!("deliver.after_start_note");
         Ok(())
     }
@@ -635,8 +667,4 @@ fn in_doubt(sequence: i64) -> NotedException {
         code: String::new(),
         reason: String::new(),
     }
-}
-
-fn texts(batch: &ChangeBatch) -> Vec<String> {
-    batch.keys.iter().map(|k| k.unwrap_or_default().to_owned()).collect()
 }

@@ -49,6 +49,13 @@ pub struct Counts {
     pub parked: OperationCounts,
 }
 
+impl Counts {
+    /// Rows of the diff.
+    pub fn differing(&self) -> u64 {
+        self.added + self.changed + self.removed
+    }
+}
+
 /// The counts, or `None` when they say that some key is null or comes twice and nothing was set
 /// aside. The snapshot holds every key once, so a model with unique keys has as many rows as are
 /// known, less those removed, and those that are new.

@@ -2,6 +2,7 @@
 
 mod batches;
 mod checkpoints;
+mod clearing;
 mod commit;
 mod course;
 mod definition;
@@ -30,11 +31,11 @@ mod trial;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use connectors::change::Operation;
+use connectors::change::{Mode, Operation};
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,7 @@ use crate::mapping::{Mapper, RunValues};
 use crate::project::{Project, SyncSpec};
 use crate::store::Store;
 use checkpoints::{Checkpoints, Commits, FinalFacts, finish, needs_commit};
+use clearing::Clearing;
 use course::Course;
 use deliver::Shipment;
 use diff::DiffQuestion;
@@ -80,6 +82,8 @@ pub enum Start {
         /// Rows that left are removed too.
         keep_removals: bool,
     },
+    /// From an empty destination, which is emptied first.
+    ClearAndFill,
     /// The model's rows are declared accepted; nothing is sent.
     ResetCdc,
 }
@@ -148,6 +152,8 @@ pub struct Run<'a> {
     pub cancel: Cancel,
     /// When it began.
     pub started_at: DateTime<Utc>,
+    /// An earlier run was to empty the destination and never knew that it did: this one goes on with it.
+    goes_on_clearing: OnceLock<()>,
 }
 
 impl<'a> Run<'a> {
@@ -170,7 +176,22 @@ impl<'a> Run<'a> {
             progress,
             cancel,
             started_at: Utc::now(),
+            goes_on_clearing: OnceLock::new(),
         })
+    }
+
+    /// From where the run starts: as was asked, or as an earlier run left it.
+    pub fn start(&self) -> Start {
+        let goes_on = self.goes_on_clearing.get().is_some();
+        if goes_on { Start::ClearAndFill } else { self.request.start }
+    }
+
+    /// Takes up what an earlier run left. Who asks for another way of starting over gets that.
+    fn go_on_clearing(&self, state: &State) {
+        let left = state.definition.as_ref().is_some_and(|definition| definition.clearing);
+        if left && self.request.start == Start::Incremental {
+            let _ = self.goes_on_clearing.set(());
+        }
     }
 
     fn warehouse(&self) -> &Arc<dyn Warehouse> {
@@ -347,12 +368,17 @@ async fn execute_with_lease<'a>(
     let known = state.definition.is_some();
     course.settled = settle::clear_away(run, session, state, &mut commits).await?;
     fail::fail_point!("prepare.after_settling");
+    run.go_on_clearing(state);
+    let clears = run.start() == Start::ClearAndFill;
     let described = model::describe(session.as_mut(), run).await?;
     let shape = described.definition.shape();
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let mut mapper = new_mapper(run, &described, lease.generation())?;
     let spec = delivery_spec(&run.sync, &mapper);
     run.sync.destination.destination.validate(&spec)?;
+    if clears {
+        clearing::possible(&run.sync, &spec)?;
+    }
     let target = run.sync.destination.destination.target(&spec);
     let digest = plans::digest_of(&run.sync, &described.definition);
     let approved = match run.request.goal {
@@ -377,8 +403,10 @@ async fn execute_with_lease<'a>(
         state.due_before = state.due_before.max(1);
     }
     // What the snapshot's rows mean changes only after the guards have passed.
-    let meaning = state.definition.as_ref().map_or(described.definition.meaning, |was| was.meaning);
-    let definition = Definition { meaning, ..described.definition.clone() }.text();
+    let was = state.definition.as_ref();
+    let meaning = was.map_or(described.definition.meaning, |was| was.meaning);
+    let clearing = was.is_some_and(|was| was.clearing);
+    let definition = Definition { meaning, clearing, ..described.definition.clone() }.text();
     let before = reshape.map_or_else(Vec::new, |reshape| {
         let mut statements = reshape::statements(scope, reshape);
         statements.push(Statement::Define {
@@ -393,18 +421,23 @@ async fn execute_with_lease<'a>(
     let fresh = change == Change::Fresh;
     clock.ended(Stage::Prepare, &summary::prepared(&change, known, course.settled));
 
-    let resync = matches!(run.request.start, Start::FullResync { .. });
+    let resync = matches!(run.start(), Start::FullResync { .. });
     let of = lease.generation().to_string();
     let keeps_snapshot = Meaning::of(run.sync.mode).keeps_snapshot();
+    let first = fresh || !keeps_snapshot || run.start() == Start::ResetCdc;
     let question = DiffQuestion {
         of: &of,
         generation: lease.generation(),
-        first: fresh || !keeps_snapshot || run.request.start == Start::ResetCdc,
+        first,
+        alike: !first
+            && change == Change::None
+            && diff::alike(session.as_mut(), run, &described.definition).await?,
         plain: described.plain,
         compared: described.definition.meaning == Meaning::Values,
-        in_doubt: state.doubts > 0 && !fresh,
+        // What was in doubt is not there once the destination is empty, and no delivery to come repeats it.
+        in_doubt: state.doubts > 0 && !fresh && !clears,
         due_before: due_before(run, state, lease.generation()),
-        resync: resync || state.due_before > 1,
+        resync: resync || clears || state.due_before > 1,
         taken: reshape::taken(run, &change),
         parked: honours_parked(run, state).then_some(digest.as_str()).filter(|_| !fresh),
     };
@@ -425,13 +458,9 @@ async fn execute_with_lease<'a>(
     clock.ended(Stage::Diff, &summary::differing(&diff.counts));
 
     let outcome = async {
-        let sent = if run.request.start == Start::ResetCdc {
-            Vec::new()
-        } else {
-            plan::sent_operations(run.sync.mode, run.sync.on_removed, run.request.start)
-        };
+        let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.start());
         (course.planned, course.parked, course.not_sent) = plan::split(&diff.counts, &sent);
-        if run.request.start == Start::ResetCdc {
+        if run.start() == Start::ResetCdc {
             course.parked = OperationCounts::default();
             course.not_sent = OperationCounts::default();
         } else {
@@ -471,14 +500,22 @@ async fn execute_with_lease<'a>(
         clock.ended(Stage::Plan, &summary::planned(&course.planned));
 
         if fresh {
-            establish(run, session.as_mut(), scope, &described, &target, lease.generation()).await?;
+            establish(run, session.as_mut(), scope, &described, &target, lease.generation(), clears).await?;
             state.doubts = 0;
             state.rejections = 0;
             state.refused = 0;
             state.parked = 0;
         }
+        if clears {
+            let facts = run_facts(run, lease.generation(), &course.planned);
+            let (described, target, spec) = (&described, target.as_str(), &spec);
+            let clearing = Clearing { described, target, spec, facts: &facts, fresh };
+            clearing.clear(run, session.as_mut(), lease, state, &mut course.delivered).await?;
+        }
         let due = if resync && !fresh { lease.generation() } else { state.due_before };
-        if !fresh && meaning != described.definition.meaning {
+        // Another way of starting over was asked for than the one that an earlier run did not finish.
+        let otherwise = clearing && !clears;
+        if !fresh && (meaning != described.definition.meaning || otherwise) {
             redefine(run, session.as_mut(), &described, &target, lease.generation(), due).await?;
         }
         let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
@@ -492,10 +529,14 @@ async fn execute_with_lease<'a>(
             definition: &digest,
             answers: &answers,
         };
-        let result = if course.planned.total() > 0 {
+        // A result without rows is a result: what stands for the latest one becomes empty too.
+        let whole = matches!(run.sync.mode, Mode::All | Mode::Snapshot) && run.start() != Start::ResetCdc;
+        let delivers = course.planned.total() > 0 || whole;
+        let result = if delivers {
             begin(run, session.as_mut(), &diff, &words, lease.generation(), due).await?;
             // From here on no plan fits any more.
             drop_later.extend(plans::tables(run, &state.plans)?);
+            session.rest().await;
             let shipment = Shipment {
                 diff: &diff,
                 described: &described,
@@ -517,9 +558,7 @@ async fn execute_with_lease<'a>(
         let ledger = std::mem::take(&mut course.delivered.ledger);
         let complete = result.is_ok() && course.everything_ended();
         // What broke off is settled from its note, which a last commit would make superfluous.
-        if !course.delivered.broken_off
-            && needs_commit(run, &diff, state, &ledger, course.planned.total() > 0)
-        {
+        if !course.delivered.broken_off && needs_commit(run, &diff, state, &ledger, delivers) {
             finish(run, session, scope, &facts, state, &mut commits, ledger, complete, &mut drop_later)
                 .await?;
             clock.ended(Stage::Commit, &summary::committed(&course.delivered));
@@ -556,8 +595,8 @@ async fn tidy(run: &Run<'_>, generation: i64) -> Result<(), Error> {
 /// Rows accepted before this generation are due: because a full resync says so now, or said so
 /// before and did not come to its end, or because a column's values have another form.
 fn due_before(run: &Run<'_>, state: &State, generation: i64) -> Option<i64> {
-    match run.request.start {
-        Start::FullResync { .. } => Some(generation),
+    match run.start() {
+        Start::FullResync { .. } | Start::ClearAndFill => Some(generation),
         _ if state.due_before > 0 => Some(state.due_before),
         _ => None,
     }
@@ -565,7 +604,7 @@ fn due_before(run: &Run<'_>, state: &State, generation: i64) -> Option<i64> {
 
 /// Whether rows that are parked are left alone: who sends every row again sends those too.
 fn honours_parked(run: &Run<'_>, state: &State) -> bool {
-    state.parked > 0 && run.request.start == Start::Incremental && Meaning::of(run.sync.mode).keeps_snapshot()
+    state.parked > 0 && run.start() == Start::Incremental && Meaning::of(run.sync.mode).keeps_snapshot()
 }
 
 fn run_values(run: &Run<'_>, generation: i64) -> RunValues {

@@ -122,17 +122,19 @@ pub fn define(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<
         keys: returned.keys.clone(),
         columns: needed.tracked.clone(),
         matching,
+        clearing: false,
     };
     Ok((definition, needed))
 }
 
 /// The columns by which the destination knows a record, when that is not the key: their values must be
-/// kept apart. Where a run's rows stand beside those of other runs (files), nothing is overwritten.
+/// kept apart. Where a run's rows stand beside those of other runs (files), nothing is overwritten; and
+/// taking one record off a list twice, or archiving it twice, is the same as once.
 fn matching(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<Vec<String>, Error> {
     let names: Vec<String> = sync.matching.iter().map(|m| m.from.clone()).collect();
     let is_key = names.len() == returned.keys.len() && returned.keys.iter().all(|k| names.contains(&k.name));
     let overwrites = !sync.destination.connector.deferred
-        && matches!(sync.mode, Mode::Insert | Mode::Update | Mode::Upsert | Mode::Mirror | Mode::All);
+        && !matches!(sync.mode, Mode::Remove | Mode::Archive | Mode::Diff | Mode::Snapshot);
     if names.is_empty() || is_key || !overwrites {
         return Ok(Vec::new());
     }

@@ -3,9 +3,9 @@
 use connectors::warehouse::Session;
 use sql_templates::{Atomicity, Statement, SyncScope, script};
 
-use super::Run;
 use super::differences::Diff;
 use super::model::Described;
+use super::{Definition, Run};
 use crate::error::Error;
 
 /// From here on the rows of the snapshot stand for something else, and all that are older than `due` are due.
@@ -29,7 +29,8 @@ pub async fn redefine(
     Ok(())
 }
 
-/// Empty tables, and what they will stand for: the beginning of a snapshot.
+/// Empty tables, and what they will stand for: the beginning of a snapshot. With `clearing` its destination
+/// is to be emptied too.
 pub async fn establish(
     run: &Run<'_>,
     session: &mut dyn Session,
@@ -37,9 +38,10 @@ pub async fn establish(
     described: &Described,
     target: &str,
     generation: i64,
+    clearing: bool,
 ) -> Result<(), Error> {
     fail::fail_point!("deliver.before_establish");
-    let definition = described.definition.text();
+    let definition = Definition { clearing, ..described.definition.clone() }.text();
     let create = script(
         run.dialect(),
         Atomicity::Transaction,

@@ -11,17 +11,20 @@ use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Limit, OnDuplicateKey};
 
-/// The operations that a mode sends; none of them when the model's rows are declared accepted.
+/// The operations of the diff that a mode sends; none of them when the model's rows are declared accepted.
 pub fn sent_operations(mode: Mode, on_removed: OnRemoved, start: Start) -> Vec<Operation> {
     let sends_removed = on_removed != OnRemoved::Nothing || mode == Mode::Diff;
-    let kept_back = matches!(start, Start::FullResync { keep_removals: false });
+    let kept_back = matches!(start, Start::FullResync { keep_removals: false } | Start::ClearAndFill);
     Operation::ALL
         .into_iter()
         .filter(|_| start != Start::ResetCdc)
         .filter(|operation| match operation {
             Operation::Added => true,
             Operation::Changed => matches!(mode, Mode::Update | Mode::Upsert | Mode::Mirror | Mode::Diff),
-            Operation::Removed => !kept_back && sends_removed && !matches!(mode, Mode::All | Mode::Snapshot),
+            Operation::Removed => {
+                let compares = !matches!(mode, Mode::Remove | Mode::All | Mode::Archive | Mode::Snapshot);
+                !kept_back && sends_removed && compares
+            }
         })
         .collect()
 }
@@ -68,7 +71,10 @@ pub fn verdicts(
         verdicts.push(Verdict { guard, limit, value, tripped: over_rows || over_percent });
     };
     let (planned, ..) = split(counts, sent);
-    if sent.contains(&Operation::Removed) {
+    // In mode `remove` what is new in the model is what is removed: whichever word was written holds.
+    if run.sync.mode == Mode::Remove {
+        judge("max_removed", &guards.max_removed, planned.added_count, before);
+    } else if sent.contains(&Operation::Removed) {
         judge("max_removed", &guards.max_removed, planned.removed_count, before);
     }
     if sent.contains(&Operation::Changed) {
@@ -85,11 +91,13 @@ pub fn verdicts(
         });
     }
     if !guards.allow_empty {
+        // What is emptied may hold more than levin ever sent.
+        let loses = before > 0 || run.start() == Start::ClearAndFill;
         verdicts.push(Verdict {
             guard: "allow_empty",
             limit: "at least 1 row".to_owned(),
             value: counts.queried,
-            tripped: counts.queried == 0 && before > 0,
+            tripped: counts.queried == 0 && loses,
         });
     }
     verdicts

@@ -45,7 +45,7 @@ impl PlanId {
         digest.update(&generation.to_le_bytes());
         digest.update(definition.as_bytes());
         digest.update(target.as_bytes());
-        digest.update(format!("{counts:?}{:?}", run.request.start).as_bytes());
+        digest.update(format!("{counts:?}{:?}", run.start()).as_bytes());
         let mut first = [0; 8];
         first.copy_from_slice(&digest.finalize().as_bytes()[..8]);
         Self { sync: run.sync.id, digest: u64::from_be_bytes(first) }
@@ -188,7 +188,7 @@ pub(super) async fn keep(
         set_aside: diff.set_aside.as_ref().map(|table| table.name.name().to_owned()),
         first: diff.shape == DiffShape::First,
         fresh,
-        start: run.request.start,
+        start: run.start(),
         counts: diff.counts,
         basis: state.basis,
         definition: definition.to_owned(),

@@ -201,8 +201,8 @@ pub fn change_of_snapshot(
     // Keys are keys in both, so a full resync can go on from those that are known: it sends every row
     // whatever was accepted, and what is still to be removed stays known.
     let resync = matches!(run.request.start, Start::FullResync { .. });
-    let both_keep = was.meaning.keeps_snapshot() && is.meaning.keeps_snapshot();
-    if was.meaning != is.meaning && !(resync && both_keep) {
+    let both_hold = was.meaning.holds_records() && is.meaning.holds_records();
+    if was.meaning != is.meaning && !(resync && both_hold) {
         return refuse(
             ErrorCode::ModeChanged,
             format!(

@@ -9,7 +9,7 @@ use connectors::warehouse::Session;
 use sql_templates::{Atomicity, CommitFacts, DiffShape, Shape, Statement, SyncScope};
 
 use super::definition::{Change, Meaning};
-use super::diff::{DiffQuestion, diff_script, failed, longest_key, taken};
+use super::diff::{DiffQuestion, alike, diff_script, failed, longest_key, taken};
 use super::differences::read_counts;
 use super::lease::Cancel;
 use super::model::{Described, describe};
@@ -18,8 +18,8 @@ use super::stages::Stage;
 use super::state::{State, read_state};
 use super::view::{Known, PlanReport, View, previous_of};
 use super::{
-    Request, Run, Silent, Start, delivery_spec, due_before, honours_parked, plans, prepare, prune, reshape,
-    run_values,
+    Request, Run, Silent, Start, clearing, delivery_spec, due_before, honours_parked, plans, prepare, prune,
+    reshape, run_values,
 };
 use crate::error::{Error, ErrorCode};
 use crate::mapping::Mapper;
@@ -40,6 +40,9 @@ pub async fn rehearse(
     if let Some(state) = &mut state {
         prepare::start_over_without_tables(session.as_mut(), &run, state).await?;
     }
+    if let Some(state) = &state {
+        run.go_on_clearing(state);
+    }
     let under_way = state.as_ref().is_some_and(State::is_under_way);
     let described = describe(session.as_mut(), &run).await?;
     let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
@@ -47,6 +50,9 @@ pub async fn rehearse(
     let mapper = Mapper::new(sync, &shape, previous_of(&shape), run_values(&run, generation))?;
     let spec = delivery_spec(sync, &mapper);
     sync.destination.destination.validate(&spec)?;
+    if run.start() == Start::ClearAndFill {
+        clearing::possible(sync, &spec)?;
+    }
     let target = sync.destination.destination.target(&spec);
     let change = match &state {
         Some(state) => prepare::change_of_snapshot(&run, state, &described, &target)?,
@@ -55,8 +61,12 @@ pub async fn rehearse(
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let was = state.as_ref().and_then(|state| state.definition.as_ref());
     let change = reshape::possible(session.as_mut(), &run, scope, was, change).await?;
+    let alike = change == Change::None
+        && state.is_some()
+        && alike(session.as_mut(), &run, &described.definition).await?;
     let rehearsal = Rehearsal {
         run: &run,
+        alike,
         described: &described,
         shape: &shape,
         state: state.as_ref(),
@@ -70,6 +80,7 @@ pub async fn rehearse(
 
 struct Rehearsal<'a> {
     run: &'a Run<'a>,
+    alike: bool,
     described: &'a Described,
     shape: &'a Shape,
     state: Option<&'a State>,
@@ -155,15 +166,16 @@ impl Rehearsal<'_> {
         DiffQuestion {
             of,
             generation: self.generation,
-            first: fresh || !keeps_snapshot || run.request.start == Start::ResetCdc,
+            first: fresh || !keeps_snapshot || run.start() == Start::ResetCdc,
             plain: self.described.plain,
             compared: self.described.definition.meaning == Meaning::Values,
-            in_doubt: doubtful && !fresh,
+            in_doubt: doubtful && !fresh && run.start() != Start::ClearAndFill,
             due_before: due.or(reshaped_due.then_some(1)),
-            resync: matches!(run.request.start, Start::FullResync { .. })
+            resync: matches!(run.start(), Start::FullResync { .. } | Start::ClearAndFill)
                 || self.state.is_some_and(|s| s.due_before > 1),
             taken: reshape::taken(run, self.change),
             parked: self.state.filter(|s| !fresh && honours_parked(run, s)).map(|_| digest),
+            alike: self.alike,
         }
     }
 }

@@ -7,10 +7,11 @@ use sql_templates::{
     Atomicity, CommitFacts, DeliverFacts, DiffShape, EndedRange, Statement, SyncScope, script,
 };
 
+use super::batches::BEFORE_THE_FIRST;
 use super::checkpoints::answers;
 use super::definition::Meaning;
 use super::deliver::waits;
-use super::diff::{DiffQuestion, diff_script};
+use super::diff::{DiffQuestion, alike, diff_script};
 use super::lease::Cancel;
 use super::model::describe;
 use super::stages::Stage;
@@ -52,13 +53,14 @@ pub async fn statements_of(
         resync: state.as_ref().is_some_and(|s| s.due_before > 1),
         taken: &[],
         parked: state.as_ref().filter(|s| !first && honours_parked(&run, s)).map(|_| digest.as_str()),
+        alike: !first && alike(session.as_mut(), &run, &described.definition).await?,
     };
     let diff = run.tables.diff(&of);
     let diff_shape = if first { DiffShape::First } else { DiffShape::Full };
     let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
     // Which rows end, and how, only the run itself learns: here all of them are accepted.
     let ranges: Vec<EndedRange> =
-        sent.iter().map(|o| EndedRange { operation: o.name(), first: 1, last: i64::MAX }).collect();
+        sent.iter().map(|o| EndedRange { operation: o.name(), first: 0, last: i64::MAX }).collect();
     let keeps_snapshot = Meaning::of(sync.mode).keeps_snapshot();
     let commit = CommitFacts {
         last: true,
@@ -113,6 +115,7 @@ pub async fn statements_of(
             Stage::Plan if first || shape.columns.is_empty() => continue,
             Stage::Plan => one(&[Statement::ChangedColumns { shape: &shape, diff: diff.clone() }])?,
             Stage::Deliver => {
+                let page = run.warehouse().page_rows();
                 let facts: Vec<DeliverFacts<'_>> = sent
                     .iter()
                     .filter(|o| !first || **o == Operation::Added)
@@ -125,8 +128,9 @@ pub async fn statements_of(
                         } else {
                             &[]
                         },
-                        after: run.warehouse().page_rows().map(|_| 0),
-                        limit: run.warehouse().page_rows(),
+                        after: page.map(|_| BEFORE_THE_FIRST),
+                        through: page.map(|rows| BEFORE_THE_FIRST.saturating_add_unsigned(rows)),
+                        limit: None,
                         waits: waits(&run, &shape, diff_shape, *operation, &sent),
                     })
                     .collect();

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sql_templates::{Atomicity, Column, DeliverFacts, DiffShape, Shape, Statement, TableRef, script};
 
+use super::batches::BEFORE_THE_FIRST;
 use super::definition::Change;
 use super::differences::{Counts, Diff};
 use super::model::Described;
@@ -139,7 +140,8 @@ impl<'a> View<'a> {
                 diff_shape,
                 operation: operation.name(),
                 previous: if *operation == Operation::Changed { previous } else { &[] },
-                after: Some(0),
+                after: Some(BEFORE_THE_FIRST),
+                through: None,
                 limit: Some(SAMPLES),
                 waits: None,
             })
@@ -180,8 +182,8 @@ impl<'a> View<'a> {
         known: Known<'_>,
     ) -> Result<PlanReport, Error> {
         let (run, shape) = (self.run, self.shape);
-        let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.request.start);
-        let reset = run.request.start == Start::ResetCdc;
+        let sent = plan::sent_operations(run.sync.mode, run.sync.on_removed, run.start());
+        let reset = run.start() == Start::ResetCdc;
         let (planned_rows, parked_rows, not_sent) =
             if reset { Default::default() } else { plan::split(counts, &sent) };
         let mut changed_columns = BTreeMap::new();
@@ -225,7 +227,7 @@ impl<'a> View<'a> {
             plan_id: PlanId::of(run, known.generation, known.definition, known.target, counts),
             sync_id: run.sync.id,
             sync_slug: run.sync.slug.clone(),
-            reason: reason(run.request.start, known.change),
+            reason: reason(run.start(), known.change),
             query_size: counts.queried,
             planned_rows,
             not_sent,
@@ -265,6 +267,7 @@ pub(super) async fn look(
 fn reason(start: Start, change: &Change) -> String {
     match (start, change) {
         (Start::FullResync { .. }, _) => "full_resync".to_owned(),
+        (Start::ClearAndFill, _) => "clear_and_fill".to_owned(),
         (Start::ResetCdc, _) => "reset_cdc".to_owned(),
         (Start::Incremental, Change::Fresh) => "first_run".to_owned(),
         (Start::Incremental, Change::Reshape(reshape)) => reshape.reasons.join(","),

@@ -61,6 +61,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         due_before: None,
         resync: false,
         sorted: false,
+        by_hash: false,
         taken: &[],
         parked: None,
     };
@@ -68,6 +69,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     let parking = DiffFacts { parked: Some("4f2a"), ..plain.clone() };
     let staged = DiffFacts { stage: true, set_aside: true, ..plain.clone() };
     let doubtful = DiffFacts { in_doubt: true, due_before: Some(7), resync: true, ..staged.clone() };
+    let by_hash = DiffFacts { by_hash: dialect.facts().hashes_first, ..plain.clone() };
     let keys_only = DiffFacts { compared: false, sorted: true, ..plain.clone() };
     let removed = ["added", "changed", "removed"];
     let commit = CommitFacts {
@@ -135,6 +137,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         operation: "changed",
         previous: &shape.columns[..1],
         after: None,
+        through: None,
         limit: None,
         waits: None,
     };
@@ -143,7 +146,8 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         operation: "removed",
         previous: &[],
         after: Some(50_000),
-        limit: Some(50_000),
+        through: Some(100_000),
+        limit: None,
         ..deliver.clone()
     };
     let first =
@@ -238,6 +242,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("diff_first", Statement::DiffFirst { scope, facts: &plain }),
         ("diff_first.staged", Statement::DiffFirst { scope: composite_scope, facts: &staged }),
         ("diff_full", Statement::Diff { scope, facts: &plain }),
+        ("diff_full.by_hash", Statement::Diff { scope: composite_scope, facts: &by_hash }),
         ("diff_full.staged", Statement::Diff { scope: composite_scope, facts: &staged }),
         ("diff_full.in_doubt", Statement::Diff { scope, facts: &doubtful }),
         ("diff_first.matching", Statement::DiffFirst { scope: matched_scope, facts: &plain }),
@@ -273,6 +278,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
                 due_before: 0,
             },
         ),
+        ("forget_accepted", Statement::ForgetAccepted { tables: &tables, generation: 7 }),
         ("deliver.changed", Statement::Deliver { shape: &shape, facts: &deliver }),
         ("deliver.matching", Statement::Deliver { shape: &matched, facts: &waiting }),
         ("deliver.removed_page", Statement::Deliver { shape: &shape, facts: &removals }),

@@ -4,7 +4,7 @@ use sql_templates::{
     AUDIT_COUNTS, AuditFacts, DeliverFacts, DiffShape, Ident, ModelSql, Sql, Statement, TableRef,
 };
 
-use super::trial::{DiffRow, EVERY, Ending, Found, Question, Trial, number, row, texts};
+use super::trial::{Counts, DiffRow, EVERY, Ending, Exception, Found, Question, Trial, number, row, texts};
 use super::{Bench, on_every_warehouse};
 
 on_every_warehouse!(
@@ -15,6 +15,7 @@ on_every_warehouse!(
     managed_tables_are_found_by_their_exact_prefix,
     audits_hold_one_row_per_run,
     names_of_any_kind_are_columns,
+    a_column_hides_the_engines_row_numbers,
 );
 
 async fn plans_count_columns_and_show_samples(bench: Bench) {
@@ -51,6 +52,7 @@ async fn plans_count_columns_and_show_samples(bench: Bench) {
             operation,
             previous: &shape.columns,
             after: None,
+            through: None,
             limit: Some(2),
             waits: None,
         };
@@ -95,17 +97,17 @@ async fn rows_leave_in_pages(bench: Bench) {
 async fn pages_hold_every_row(trial: &mut Trial, found: &Found, operation: &'static str) -> usize {
     let mut all: Vec<_> = found.rows.iter().filter(|r| r.operation == operation).cloned().collect();
     all.sort_by_key(|r| r.sequence);
+    let last = found.rows.iter().map(|r| r.sequence).max().unwrap_or_default();
     let mut paged: Vec<DiffRow> = Vec::new();
-    loop {
-        let after = paged.last().map_or(0, |r| r.sequence);
-        let page = trial.delivered(&found.table, found.shape, operation, Some(after), Some(7)).await;
-        let ended = page.len() < 7;
+    let mut after = -1;
+    while after < last {
+        let page = trial.delivered(&found.table, found.shape, operation, Some(after), Some(after + 7)).await;
+        assert!(page.len() <= 7, "{operation}");
         paged.extend(page);
-        if ended {
-            assert_eq!(paged, all, "{operation}");
-            return paged.len();
-        }
+        after += 7;
     }
+    assert_eq!(paged, all, "{operation}");
+    paged.len()
 }
 
 async fn previews_show_the_models_own_rows(bench: Bench) {
@@ -218,6 +220,27 @@ async fn audits_hold_one_row_per_run(bench: Bench) {
     );
     let took = trial.rows(&Sql::for_tests(&took)).await;
     assert_eq!(texts(&took, 0), row(&["3604.75", "3604.75"]));
+}
+
+async fn a_column_hides_the_engines_row_numbers(bench: Bench) {
+    bench
+        .setup(&[
+            "create table people (\"RowId\" bigint, email text)",
+            "insert into people values (7, 'a'), (7000, 'b'), (null, 'c')",
+        ])
+        .await;
+    let mut trial = Trial::begin(bench, 1, "select * from people", &["email"]).await;
+    let found = trial.diff(Question::FIRST).await;
+    let two = found.rows.iter().find(|r| r.key == [Some("b".to_owned())]).unwrap().sequence;
+    let exceptions = vec![(two, Exception::Rejected)];
+    trial.commit(&found, Ending { exceptions, adopt: true, ..Ending::default() }).await.unwrap();
+    assert_eq!(trial.snapshot().await.len(), 2, "the refused row alone is left out");
+    trial.bench.setup(&["update people set \"RowId\" = 1 where email <> 'b'"]).await;
+    trial.take_lease().await;
+    let found = trial.accept_all(Question::default()).await;
+    assert_eq!(found.counts, Counts { queried: 3, added: 1, changed: 2, ..Counts::default() });
+    let next = trial.diff(Question::default()).await;
+    assert_eq!(next.counts, Counts { queried: 3, ..Counts::default() });
 }
 
 async fn names_of_any_kind_are_columns(bench: Bench) {

@@ -271,6 +271,17 @@ impl Trial {
         }
     }
 
+    /// Whether model and snapshot have the same types, where that matters.
+    async fn is_alike(&mut self) -> bool {
+        let snapshot = Statement::Snapshot { tables: &self.tables }.sql(self.dialect).expect("rendered");
+        let stored = self.session.describe(&snapshot).await.expect("the snapshot");
+        let columns = self.shape.keys.iter().chain(&self.shape.columns);
+        self.dialect.facts().hashes_first
+            && columns
+                .into_iter()
+                .all(|c| stored.iter().any(|s| s.name == c.name && s.engine_type == c.engine_type))
+    }
+
     /// Computes the diff as a run does: quickly, and carefully when some key is null or comes twice.
     pub async fn diff(&mut self, question: Question) -> Found {
         self.try_diff(question).await.unwrap_or_else(|e| panic!("the diff: {e}"))
@@ -289,10 +300,12 @@ impl Trial {
             due_before: question.due_before,
             resync: question.resync,
             sorted: question.plain,
+            by_hash: !question.first && !in_doubt && question.due_before.is_none() && self.is_alike().await,
             taken: &[],
             parked: None,
         };
-        let careful = DiffFacts { stage: true, set_aside: true, sorted: false, ..quick.clone() };
+        let careful =
+            DiffFacts { stage: true, set_aside: true, sorted: false, by_hash: false, ..quick.clone() };
         let table = self.tables.diff(&of);
         let mut set_aside = None;
         let effect = match self.run_diff(question, &quick).await {
@@ -350,7 +363,7 @@ impl Trial {
         shape: DiffShape,
         operation: &'static str,
         after: Option<i64>,
-        limit: Option<u64>,
+        through: Option<i64>,
     ) -> Vec<DiffRow> {
         let previous = if shape == DiffShape::Full { self.shape.columns.clone() } else { Vec::new() };
         let facts = DeliverFacts {
@@ -359,7 +372,8 @@ impl Trial {
             operation,
             previous: &previous,
             after,
-            limit,
+            through,
+            limit: None,
             waits: None,
         };
         let select =

@@ -79,6 +79,11 @@ impl Place {
         Ok(Self { parts })
     }
 
+    /// The path, relative to where files go.
+    pub(super) fn path(&self) -> String {
+        self.parts.join("/")
+    }
+
     fn name(&self) -> &str {
         self.parts.last().map_or("", String::as_str)
     }

@@ -1,11 +1,14 @@
-//! `files`: one file per run, in a folder of this machine.
+//! `files`: one file per run, in a folder of this machine or in an object store.
 //!
-//! A file appears complete or not at all. Rows are written to a hidden file, which takes its name
-//! when the run has come to its end; until then every row is deferred, and a run that dies leaves
-//! nothing but the hidden file, which the sync's next run removes.
+//! A file appears complete or not at all. In a folder rows are written to a hidden file, which takes its
+//! name when the run has come to its end; until then every row is deferred, and a run that dies leaves
+//! nothing but the hidden file, which the sync's next run removes. In a store the upload is completed then.
 
 mod folder;
+mod parquet;
 mod rows;
+mod store;
+mod writing;
 
 #[cfg(test)]
 mod tests;
@@ -22,23 +25,26 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
-use self::folder::{Folder, Partial, Place, PublishError};
+use self::folder::{Folder, Place};
+use self::parquet::Columns;
 use self::rows::RowWriter;
+use self::store::Store;
+use self::writing::{FilesDelivery, NewFile, Opened, blocking};
 use super::{
     BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts, Trial, only_whole,
 };
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
 use crate::change::{ChangeBatch, Mode, Operation};
 use crate::json::{JsonOptions, NonFinite, Nulls, Numbers};
-use crate::outcome::{Delivered, DeliveryError, RowOutcome};
+use crate::outcome::{Delivered, DeliveryError};
 
 /// The catalogue's entry.
 pub static FILES: DestinationConnector = DestinationConnector {
     name: "files",
     title: "Files",
-    summary: "Writes one file per run, JSON Lines or CSV, into a folder. A file appears complete or not at all.",
+    summary: "Writes one file per run, JSON Lines, CSV or Parquet, into a folder or an object store (S3, Google Cloud \
+              Storage, Azure Blob Storage). A file appears complete or not at all.",
     modes: &[Mode::Insert, Mode::Diff, Mode::Snapshot, Mode::All],
     on_removed: &[],
     needs_object: true,
@@ -49,12 +55,94 @@ pub static FILES: DestinationConnector = DestinationConnector {
     build: |config, context| Ok(Arc::new(Files::build(config, context)?)),
 };
 
-/// The keys of a destination file of type `files`.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// The keys of a destination file of type `files`. Not `Debug`: it holds secrets.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FilesConfig {
-    /// The folder, absolute or relative to the project. Made when a run needs it.
+    /// The folder, absolute or relative to the project, made when a run needs it; or `s3://bucket/folder`,
+    /// `gs://bucket/folder`, `az://container/folder`.
     path: String,
+    /// S3: the region. Without it: `AWS_REGION`.
+    #[serde(default)]
+    region: Option<String>,
+    /// Where the store is, when it is not at its maker's: `https://minio.example.com`. Without it:
+    /// `AWS_ENDPOINT_URL` for S3.
+    #[serde(default)]
+    endpoint_url: Option<String>,
+    /// S3: the key. Without it: `AWS_ACCESS_KEY_ID`, and what else the environment gives (web identity …).
+    #[serde(default)]
+    aws_access_key_id: Option<String>,
+    /// S3: the secret that goes with the key. Without it: `AWS_SECRET_ACCESS_KEY`.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    aws_secret_access_key: Option<String>,
+    /// S3: the token of a temporary key. Without it: `AWS_SESSION_TOKEN`.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    aws_session_token: Option<String>,
+    /// Google Cloud Storage: the JSON of a service account's key, such as `${file:key.json}`. Without it:
+    /// the file that `GOOGLE_SERVICE_ACCOUNT` or `GOOGLE_APPLICATION_CREDENTIALS` names.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    service_account: Option<String>,
+    /// Azure: the storage account. Without it: `AZURE_STORAGE_ACCOUNT_NAME`.
+    #[serde(default)]
+    account_name: Option<String>,
+    /// Azure: the account's key. Without it: `AZURE_STORAGE_ACCOUNT_KEY`.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    account_key: Option<String>,
+    /// Azure: a shared access signature. Without it: `AZURE_STORAGE_SAS_KEY`.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    sas_token: Option<String>,
+    /// Azure: the tenant of a service principal. Without it: `AZURE_TENANT_ID`.
+    #[serde(default)]
+    tenant_id: Option<String>,
+    /// Azure: the id of a service principal. Without it: `AZURE_CLIENT_ID`.
+    #[serde(default)]
+    client_id: Option<String>,
+    /// Azure: the secret of a service principal. Without it: `AZURE_CLIENT_SECRET`.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    client_secret: Option<String>,
+    /// Stores: allows loopback, private and link-local addresses, which are refused otherwise; the
+    /// credentials of a machine (its metadata address) need it too.
+    #[serde(default)]
+    allow_private_networks: bool,
+}
+
+impl FilesConfig {
+    /// The keys that are there and belong to some store.
+    fn given(&self) -> Vec<&'static str> {
+        let keys = [
+            ("region", &self.region),
+            ("endpoint_url", &self.endpoint_url),
+            ("aws_access_key_id", &self.aws_access_key_id),
+            ("aws_secret_access_key", &self.aws_secret_access_key),
+            ("aws_session_token", &self.aws_session_token),
+            ("service_account", &self.service_account),
+            ("account_name", &self.account_name),
+            ("account_key", &self.account_key),
+            ("sas_token", &self.sas_token),
+            ("tenant_id", &self.tenant_id),
+            ("client_id", &self.client_id),
+            ("client_secret", &self.client_secret),
+        ];
+        keys.into_iter().filter_map(|(key, value)| value.as_ref().map(|_| key)).collect()
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = String> {
+        let secrets = [
+            &self.aws_secret_access_key,
+            &self.aws_session_token,
+            &self.service_account,
+            &self.account_key,
+            &self.sas_token,
+            &self.client_secret,
+        ];
+        secrets.into_iter().flatten().cloned()
+    }
 }
 
 /// The keys that `files` adds to a sync. Its `object` is the template of the file's name below the
@@ -63,7 +151,8 @@ struct FilesConfig {
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct FilesOptions {
-    /// How rows are written. Without it: CSV for names that end in `.csv`, else JSON Lines.
+    /// How rows are written. Without it: CSV for names that end in `.csv`, Parquet for `.parquet`, else JSON
+    /// Lines.
     format: Option<Format>,
     /// How integers and decimals are written in JSON Lines.
     numbers: Numbers,
@@ -81,6 +170,8 @@ enum Format {
     Jsonl,
     /// RFC 4180 with a header; null is an empty field, empty text is `""`.
     Csv,
+    /// Apache Parquet: typed columns, compressed with Snappy.
+    Parquet,
 }
 
 /// What changes from run to run; a name made of none of it is the same in every run.
@@ -91,7 +182,14 @@ const VARIABLES: [&str; 7] =
 
 #[derive(Debug)]
 struct Files {
-    path: PathBuf,
+    root: Root,
+}
+
+/// Where files go.
+#[derive(Debug)]
+enum Root {
+    Folder(PathBuf),
+    Store(Arc<Store>),
 }
 
 /// What a sync says, checked.
@@ -100,6 +198,8 @@ struct Checked {
     /// A file of the same name gives way: the name stands for the latest content.
     replace: bool,
     rows: RowWriter,
+    /// Rows become columns, not lines.
+    columns: Option<Columns>,
 }
 
 impl Files {
@@ -110,10 +210,11 @@ impl Files {
         if config.path.is_empty() || config.path.contains('\0') {
             return Err(refused("must name a folder"));
         }
-        if config.path.contains("://") {
-            return Err(refused("must be a folder of this machine; this version writes to no object store"));
-        }
-        Ok(Self { path: context.project.join(config.path) })
+        let root = match Store::build(&config, &context.secrets)? {
+            Some(store) => Root::Store(Arc::new(store)),
+            None => Root::Folder(context.project.join(config.path)),
+        };
+        Ok(Self { root })
     }
 
     fn checked(sync: &DeliverySpec) -> Result<Checked, ConfigError> {
@@ -144,9 +245,29 @@ impl Files {
             );
             return Err(refused("object", message));
         }
-        let csv =
-            Path::new(&template).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
-        let format = options.format.unwrap_or(if csv { Format::Csv } else { Format::Jsonl });
+        let ending = |wanted: &str| {
+            Path::new(&template).extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted))
+        };
+        let format = options.format.unwrap_or(match () {
+            () if ending("csv") => Format::Csv,
+            () if ending("parquet") => Format::Parquet,
+            () => Format::Jsonl,
+        });
+        if format == Format::Parquet {
+            if options.nulls == Nulls::Omit {
+                return Err(refused(
+                    "nulls",
+                    "Parquet cannot leave out a field; remove `nulls: omit`".into(),
+                ));
+            }
+            if options.numbers == Numbers::String {
+                return Err(refused("numbers", "Parquet types its numbers; remove `numbers: string`".into()));
+            }
+            if options.non_finite == NonFinite::String {
+                let message = "Parquet has a form for NaN and the infinities; remove `non_finite: string`";
+                return Err(refused("non_finite", message.into()));
+            }
+        }
         if format == Format::Csv && options.nulls == Nulls::Omit {
             return Err(refused("nulls", "CSV cannot leave out a field; remove `nulls: omit`".into()));
         }
@@ -161,21 +282,26 @@ impl Files {
         };
         let rows = RowWriter::new(format, json, sync.mode == Mode::Diff, &sync.fields)
             .map_err(|message| refused("mappings", message))?;
-        let checked = Checked { template, replace: !per_run, rows };
+        let columns = (format == Format::Parquet)
+            .then(|| Columns::new(&sync.fields, sync.mode == Mode::Diff, options.non_finite));
+        let checked = Checked { template, replace: !per_run, rows, columns };
         let example =
             RunFacts { run_id: 1, generation: 1, started_at: DateTime::UNIX_EPOCH, planned: BTreeMap::new() };
         checked.place(sync, &example).map_err(|message| refused("object", message))?;
         Ok(checked)
     }
 
-    /// The same folder, however the path leads there.
-    fn canonical(&self) -> PathBuf {
-        folder::canonical(&self.path)
+    /// The same place, however the path leads there.
+    fn identity(&self) -> String {
+        match &self.root {
+            Root::Folder(path) => folder::canonical(path).display().to_string(),
+            Root::Store(store) => store.identity().to_owned(),
+        }
     }
 
-    fn unusable(&self, error: &io::Error) -> DeliveryError {
+    fn unusable(path: &Path, error: &io::Error) -> DeliveryError {
         DeliveryError::Unauthorized {
-            message: format!("the folder {} cannot be written: {error}", self.path.display()),
+            message: format!("the folder {} cannot be written: {error}", path.display()),
             hint: match error.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "let the user that runs levin write there, or set another `path`".into()
@@ -216,7 +342,7 @@ fn environment() -> Environment<'static> {
 #[async_trait]
 impl Destination for Files {
     fn target(&self, sync: &DeliverySpec) -> String {
-        format!("{}/{}", self.canonical().display(), sync.object.as_deref().unwrap_or_default())
+        format!("{}/{}", self.identity(), sync.object.as_deref().unwrap_or_default())
     }
 
     fn validate(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
@@ -231,8 +357,14 @@ impl Destination for Files {
                 .can_write_all()
                 .map_err(|message| misconfigured(ConfigError { path: "mappings".into(), message }))?;
         }
-        let path = self.canonical();
-        blocking(move || folder::writable(&path)).await.map_err(|error| self.unusable(&error))
+        match &self.root {
+            Root::Store(store) => store.check().await,
+            Root::Folder(path) => {
+                let canonical = folder::canonical(path);
+                let writable = blocking(move || folder::writable(&canonical)).await;
+                writable.map_err(|error| Self::unusable(path, &error))
+            }
+        }
     }
 
     async fn fields(&self, _object: &str) -> Result<Option<Vec<DestinationField>>, DeliveryError> {
@@ -248,27 +380,41 @@ impl Destination for Files {
         let place = checked
             .place(sync, run)
             .map_err(|message| misconfigured(ConfigError { path: "object".into(), message }))?;
-        let (path, sync_id) = (self.canonical(), sync.sync_id);
-        let folder = blocking(move || {
-            let folder = Folder::open(&path)?;
-            folder.remove_leftovers(sync_id)?;
-            Ok::<_, io::Error>(folder)
-        })
-        .await
-        .map_err(|error| self.unusable(&error))?;
+        let sync_id = sync.sync_id;
+        let (root, shown) = match &self.root {
+            Root::Store(store) => (Opened::Store(store.clone()), store.identity().to_owned()),
+            Root::Folder(path) => {
+                let canonical = folder::canonical(path);
+                let folder = blocking(move || {
+                    let folder = Folder::open(&canonical)?;
+                    folder.remove_leftovers(sync_id)?;
+                    Ok::<_, io::Error>(folder)
+                })
+                .await
+                .map_err(|error| Self::unusable(path, &error))?;
+                (Opened::Folder(Arc::new(folder)), path.display().to_string())
+            }
+        };
         let file = NewFile {
-            folder: Arc::new(folder),
+            root,
             place,
-            shown: format!("{}/{}", self.path.display(), sync.object.as_deref().unwrap_or_default()),
+            shown: format!("{shown}/{}", sync.object.as_deref().unwrap_or_default()),
             replace: checked.replace,
             // A run without changes has nothing to say; a result without rows is a result.
             even_when_empty: matches!(sync.mode, Mode::Snapshot | Mode::All),
             rows: checked.rows,
+            columns: checked.columns,
             sync_id,
             run_id: run.run_id,
             generation: run.generation,
         };
-        Ok(Box::new(FilesDelivery { file: Arc::new(file), state: Arc::default() }))
+        Ok(Box::new(FilesDelivery::new(file)))
+    }
+
+    fn can_clear(&self, _sync: &DeliverySpec) -> Result<(), ConfigError> {
+        let message =
+            "files are never taken away again: mode `snapshot` writes the whole result anew in every run";
+        Err(ConfigError { path: "mode".into(), message: message.into() })
     }
 
     async fn try_row(
@@ -284,180 +430,45 @@ impl Destination for Files {
         let checked = Self::checked(sync).map_err(misconfigured)?;
         let wrong = |path: &str, message| misconfigured(ConfigError { path: path.into(), message });
         checked.place(sync, run).map_err(|message| wrong("object", message))?;
+        // A row of columns is shown as a line.
+        let lines = match &checked.columns {
+            None => checked.rows,
+            Some(_) => {
+                let with_operation = sync.mode == Mode::Diff;
+                RowWriter::new(Format::Jsonl, JsonOptions::for_people(), with_operation, &sync.fields)
+                    .map_err(|message| wrong("mappings", message))?
+            }
+        };
         let mut bytes = Vec::new();
-        checked.rows.write_head(&mut bytes);
-        let outcomes = checked.rows.write(row, &mut bytes).map_err(|message| wrong("mappings", message))?;
+        lines.write_head(&mut bytes);
+        let outcomes = lines.write(row, &mut bytes).map_err(|message| wrong("mappings", message))?;
         let refused = outcomes.iter().any(|outcome| outcome.rejection().is_some());
-        let shown = format!("{}/{}", self.path.display(), sync.object.as_deref().unwrap_or_default());
+        let place = match &self.root {
+            Root::Store(store) => store.identity().to_owned(),
+            Root::Folder(path) => path.display().to_string(),
+        };
+        let object = sync.object.as_deref().unwrap_or_default();
         Ok(Trial {
-            request: format!("{shown}\n\n{}", String::from_utf8_lossy(&bytes)),
-            delivered: refused
-                .then(|| not_called(Delivered { outcomes, ..Delivered::all(RowOutcome::NotSent, 0) })),
+            request: format!("{place}/{object}\n\n{}", String::from_utf8_lossy(&bytes)),
+            delivered: refused.then_some(Delivered { outcomes, error: None, calls: 0, exchange: None }),
         })
     }
 
     fn timeout(&self) -> Duration {
-        Duration::from_secs(60)
+        match &self.root {
+            Root::Folder(_) => Duration::from_secs(60),
+            Root::Store(_) => store::TIMEOUT,
+        }
+    }
+
+    /// A store's requests are repeated where they are made; a file that broke off is not gone on with.
+    fn retries(&self) -> u32 {
+        if matches!(self.root, Root::Store(_)) { 0 } else { 5 }
     }
 
     fn batch_limits(&self, _sync: &DeliverySpec, _operation: Operation) -> BatchLimits {
         BatchLimits { rows: 20_000, bytes: 8 << 20 }
     }
-}
-
-/// The file of one run, as it will be.
-struct NewFile {
-    folder: Arc<Folder>,
-    place: Place,
-    /// Its path with the template, for messages.
-    shown: String,
-    replace: bool,
-    even_when_empty: bool,
-    rows: RowWriter,
-    sync_id: i64,
-    run_id: i64,
-    generation: i64,
-}
-
-/// How far the writing has come.
-#[derive(Default)]
-struct State {
-    partial: Option<Partial>,
-    /// Bytes that count. What stands behind them was written by an attempt that nobody waited for,
-    /// and the next attempt writes over it.
-    length: u64,
-    /// Why nothing more can be written.
-    broken: Option<DeliveryError>,
-}
-
-struct FilesDelivery {
-    file: Arc<NewFile>,
-    state: Arc<Mutex<State>>,
-}
-
-impl NewFile {
-    /// The file and how much of it counts; begins it if it has not begun.
-    fn begun<'a>(&self, state: &'a mut State) -> io::Result<(&'a Partial, u64)> {
-        if state.partial.is_none() {
-            let partial = self.folder.begin(&self.place, self.sync_id, self.run_id, self.generation)?;
-            let mut head = Vec::new();
-            self.rows.write_head(&mut head);
-            partial.write(&head, 0)?;
-            state.length = head.len() as u64;
-            state.partial = Some(partial);
-        }
-        // Set above when it was not set before.
-        let partial = state.partial.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        Ok((partial, state.length))
-    }
-
-    fn unwritable(&self, error: &io::Error) -> DeliveryError {
-        let hint = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "free some space there; the file did not appear, and the next run writes it whole"
-            }
-            io::ErrorKind::CrossesDevices => {
-                "its sub-folder lies on another file system: make that file system the destination's `path`"
-            }
-            _ => "the file did not appear; mend the folder, and the next run writes it whole",
-        };
-        DeliveryError::Unauthorized {
-            message: format!("{} cannot be written: {error}", self.shown),
-            hint: hint.into(),
-        }
-    }
-
-    fn publish(&self, state: &mut State) -> Result<Option<RowOutcome>, DeliveryError> {
-        if let Some(error) = state.broken.take() {
-            return Err(error);
-        }
-        if state.partial.is_none() && !self.even_when_empty {
-            return Ok(None);
-        }
-        self.begun(state).map_err(|error| self.unwritable(&error))?;
-        let Some(partial) = state.partial.take() else { return Ok(None) };
-        match partial.publish(&self.place, state.length, self.replace) {
-            Ok(()) => Ok(Some(RowOutcome::Accepted)),
-            Err(PublishError::NotDurable(error)) => {
-                tracing::error!(file = self.shown, %error, "the file appeared, and may not outlast a power cut");
-                Ok(Some(RowOutcome::InDoubt))
-            }
-            Err(PublishError::Exists) => Err(DeliveryError::Unauthorized {
-                message: format!(
-                    "{} of run {} exists already and is not overwritten",
-                    self.shown, self.run_id
-                ),
-                hint: "move that file away, or put {{ generation }} into the sync's `object`".into(),
-            }),
-            Err(PublishError::Failed(error)) => Err(self.unwritable(&error)),
-        }
-    }
-}
-
-#[async_trait]
-impl Delivery for FilesDelivery {
-    async fn deliver(&self, batch: &ChangeBatch) -> Delivered {
-        // The lock goes into the blocking task: an attempt that nobody waits for any more still
-        // ends before the next one begins.
-        let state = self.state.clone().lock_owned().await;
-        if let Some(error) = &state.broken {
-            return not_called(Delivered::failed(error.clone(), RowOutcome::NotSent, batch.len()));
-        }
-        let (file, rows) = (self.file.clone(), batch.clone());
-        let (mut state, written) = blocking(move || {
-            let mut state = state;
-            let mut bytes = Vec::new();
-            let outcomes = match file.rows.write(&rows, &mut bytes) {
-                Ok(outcomes) => outcomes,
-                Err(message) => return (state, Err(io::Error::new(io::ErrorKind::InvalidData, message))),
-            };
-            if bytes.is_empty() {
-                return (state, Ok((outcomes, 0)));
-            }
-            let written = file.begun(&mut state).and_then(|(partial, length)| partial.write(&bytes, length));
-            (state, written.map(|()| (outcomes, bytes.len() as u64)))
-        })
-        .await;
-        match written {
-            Ok((outcomes, bytes)) => {
-                state.length += bytes;
-                Delivered { outcomes, error: None, calls: 1, exchange: None }
-            }
-            Err(error) => {
-                let error = self.file.unwritable(&error);
-                state.broken = Some(error.clone());
-                state.partial = None;
-                Delivered::failed(error, RowOutcome::NotSent, batch.len())
-            }
-        }
-    }
-
-    /// An error says that no file appeared.
-    async fn close(self: Box<Self>, complete: bool) -> Result<Option<RowOutcome>, DeliveryError> {
-        let mut state = self.state.clone().lock_owned().await;
-        let file = self.file.clone();
-        blocking(move || {
-            if complete {
-                return file.publish(&mut state);
-            }
-            state.partial = None;
-            Ok(Some(RowOutcome::NotSent))
-        })
-        .await
-    }
-}
-
-/// File systems have no asynchronous calls.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        // Blocking tasks are not cancelled; a panic goes on where it would have gone.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-fn not_called(delivered: Delivered) -> Delivered {
-    Delivered { calls: 0, ..delivered }
 }
 
 fn misconfigured(error: ConfigError) -> DeliveryError {

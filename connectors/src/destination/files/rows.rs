@@ -8,7 +8,7 @@ use crate::json::{JsonOptions, RowEncoder};
 use crate::outcome::{Rejection, RowOutcome};
 
 /// The field that carries the operation in mode `diff`.
-const OPERATION: &str = "_operation";
+pub(super) const OPERATION: &str = "_operation";
 
 /// Writes batches in one format.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ impl RowWriter {
 
     /// What stands before the first row.
     pub(super) fn write_head(&self, out: &mut Vec<u8>) {
-        if self.format == Format::Jsonl {
+        if self.format != Format::Csv {
             return;
         }
         let operation = self.with_operation.then_some(OPERATION);
@@ -82,6 +82,10 @@ impl RowWriter {
                         written
                     }
                     Format::Csv => self.write_csv(&encoder, &bound, row, operation, out),
+                    Format::Parquet => Err(Rejection::new(
+                        Rejection::UNREPRESENTABLE_VALUE,
+                        "Parquet holds columns, and this writes lines",
+                    )),
                 };
                 match written {
                     Ok(()) => RowOutcome::Deferred,
@@ -151,6 +155,6 @@ fn prepend_operation(start: usize, operation: &str, out: &mut Vec<u8>) {
     out.splice(start..=start, member.into_bytes());
 }
 
-fn same_names(one: &Schema, other: &Schema) -> bool {
+pub(super) fn same_names(one: &Schema, other: &Schema) -> bool {
     one.fields().iter().map(|f| f.name()).eq(other.fields().iter().map(|f| f.name()))
 }

@@ -11,8 +11,8 @@ use serde_json::json;
 use sql_templates::LogicalType;
 
 use super::*;
-use crate::change::with_logical_type;
-use crate::outcome::Rejection;
+use crate::change::{ChangeBatch, with_logical_type};
+use crate::outcome::{Rejection, RowOutcome};
 
 fn fields() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -315,7 +315,10 @@ fn what_cannot_be_is_refused_with_its_place() {
         (spec(Mode::Upsert, "{{ run_id }}.jsonl", Value::Null), "mode"),
         (spec(Mode::All, "x.csv", json!({"nulls": "omit"})), "nulls"),
         (spec(Mode::All, "x.csv", json!({"numbers": "string"})), "numbers"),
-        (spec(Mode::All, "x", json!({"format": "parquet"})), ""),
+        (spec(Mode::All, "x.parquet", json!({"nulls": "omit"})), "nulls"),
+        (spec(Mode::All, "x", json!({"format": "parquet", "numbers": "string"})), "numbers"),
+        (spec(Mode::All, "x.parquet", json!({"non_finite": "string"})), "non_finite"),
+        (spec(Mode::All, "x", json!({"format": "orc"})), ""),
         (spec(Mode::All, "x", json!({"formats": "csv"})), ""),
     ] {
         assert_eq!(files.validate(&sync).unwrap_err().path, path);
@@ -324,8 +327,13 @@ fn what_cannot_be_is_refused_with_its_place() {
     sync.fields = Arc::new(Schema::new(vec![Field::new("_operation", DataType::Utf8, true)]));
     assert_eq!(files.validate(&sync).unwrap_err().path, "mappings");
     let context = BuildContext { slug: "out".into(), project: "/p".into(), secrets: Vec::new() };
-    for path in ["", "s3://bucket/x"] {
-        assert_eq!(Files::build(json!({"path": path}), &context).unwrap_err().path, "path");
+    for path in ["", "ftp://a/b", "s3://", "s3:///x", "s3://bucket/x?y", "s3://user@bucket/x"] {
+        assert_eq!(Files::build(json!({"path": path}), &context).unwrap_err().path, "path", "{path}");
+    }
+    // A key of another store, or of any, is a slip that would go unnoticed.
+    for (path, key) in [("out", "region"), ("s3://bucket", "account_key"), ("gs://bucket", "region")] {
+        let error = Files::build(json!({"path": path, key: "x"}), &context).unwrap_err();
+        assert!(error.path == key && error.message.contains("begins with"), "{error}");
     }
 }
 

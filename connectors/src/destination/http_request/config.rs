@@ -12,8 +12,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::token::Oauth2;
 use crate::catalogue::ConfigError;
-use crate::change::Operation;
+use crate::change::{Mode, Operation};
 use crate::duration::Span;
 use crate::json::{JsonOptions, NonFinite, Nulls, Numbers};
 
@@ -74,6 +75,8 @@ pub(super) enum Auth {
         #[schemars(extend("x-secret" = true))]
         password: String,
     },
+    /// A token that the credentials of a client are exchanged for (OAuth 2).
+    Oauth2ClientCredentials(Oauth2),
     /// A key in a header of its own.
     ApiKey {
         /// The header's name.
@@ -97,9 +100,16 @@ pub(super) struct SyncOptions {
     /// The request for changed rows.
     #[serde(default)]
     pub changed: Option<RequestOptions>,
-    /// The request for removed rows.
+    /// The request for removed rows; in mode `remove` for the model's rows.
     #[serde(default)]
     pub removed: Option<RequestOptions>,
+    /// Mode `archive`: the request for every row of a run.
+    #[serde(default)]
+    pub archive: Option<RequestOptions>,
+    /// The request that empties the list, for `levin run --clear-and-fill`. Sent again when nobody knows
+    /// how it ended.
+    #[serde(default)]
+    pub clear: Option<ClearOptions>,
     /// Where a JSON answer lists the rows that it does not take.
     #[serde(default)]
     pub rejected: RejectedPaths,
@@ -138,6 +148,27 @@ pub(super) struct RequestOptions {
     #[serde(default)]
     pub body: Option<String>,
     /// Statuses beside 2xx that accept the rows, such as 404 for a removal of what is gone already.
+    #[serde(default)]
+    pub accepts: Vec<u16>,
+}
+
+/// The request that empties a list.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClearOptions {
+    /// The method.
+    #[serde(default)]
+    pub method: Method,
+    /// What is appended to `base_url`: a template over `sync`, `run` and `generation`.
+    #[serde(default)]
+    pub path: String,
+    /// Headers of this request; they win over those of the destination.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The body, a template over `sync`, `run` and `generation`.
+    #[serde(default)]
+    pub body: Option<String>,
+    /// Statuses beside 2xx that say that the list is empty now.
     #[serde(default)]
     pub accepts: Vec<u16>,
 }
@@ -235,7 +266,7 @@ impl Config {
             Ok(())
         };
         match &self.auth {
-            None => {}
+            None | Some(Auth::Oauth2ClientCredentials(_)) => {}
             Some(Auth::Bearer(token)) => put(AUTHORIZATION, format!("Bearer {token}"), "auth.bearer")?,
             Some(Auth::Basic { username, password }) => {
                 let pair = BASE64.encode(format!("{username}:{password}"));
@@ -254,6 +285,7 @@ impl Config {
             Auth::Bearer(secret)
             | Auth::Basic { password: secret, .. }
             | Auth::ApiKey { value: secret, .. } => secret,
+            Auth::Oauth2ClientCredentials(oauth2) => &oauth2.client_secret,
         });
         auth.into_iter().chain(&self.signing_secret).map(String::as_str)
     }
@@ -281,8 +313,16 @@ impl SyncOptions {
         Ok(options)
     }
 
-    /// The request for an operation, and the key under which it stands.
-    pub(super) fn request(&self, operation: Operation) -> Option<(&'static str, &RequestOptions)> {
+    /// The request for an operation, and the key under which it stands. What archives is never what
+    /// `each` says: nobody should find that out from the receiver.
+    pub(super) fn request(
+        &self,
+        mode: Mode,
+        operation: Operation,
+    ) -> Option<(&'static str, &RequestOptions)> {
+        if mode == Mode::Archive {
+            return self.archive.as_ref().map(|r| ("archive", r));
+        }
         let own = match operation {
             Operation::Added => &self.added,
             Operation::Changed => &self.changed,
@@ -297,6 +337,7 @@ impl SyncOptions {
             ("added", &self.added),
             ("changed", &self.changed),
             ("removed", &self.removed),
+            ("archive", &self.archive),
         ];
         all.into_iter().filter_map(|(name, request)| Some((name, request.as_ref()?)))
     }

@@ -14,7 +14,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::answer::is_json;
-use super::config::{RequestOptions, error, header_map};
+use super::config::{ClearOptions, RequestOptions, error, header_map};
 use super::template::{Form, Ordered, Template, value_of};
 use crate::catalogue::ConfigError;
 use crate::change::{ChangeBatch, Operation};
@@ -26,6 +26,8 @@ use crate::outcome::Rejection;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FACTS: [&str; 4] = ["sync", "run", "generation", "operation"];
+/// The word for the operation of a request that empties a list.
+const CLEARED: &str = "cleared";
 
 /// One kind of request, checked.
 #[derive(Debug)]
@@ -58,9 +60,25 @@ impl Prepared {
             in_path.push("row");
             in_body.push("row");
         }
+        Self::with_names(name, options, base, &in_path, &in_body)
+    }
+
+    /// The request that empties a list.
+    pub(super) fn clearing(options: &ClearOptions, base: &Base) -> Result<Self, ConfigError> {
+        let ClearOptions { method, path, headers, body, accepts } = options.clone();
+        let options = RequestOptions { method, path, batch_size: 1, headers, body, accepts };
+        Self::with_names("clear", &options, base, &FACTS, &FACTS)
+    }
+
+    fn with_names(
+        name: &str,
+        options: &RequestOptions,
+        base: &Base,
+        in_path: &[&str],
+        in_body: &[&str],
+    ) -> Result<Self, ConfigError> {
         let at = |key: &str| format!("{name}.{key}");
-        let path =
-            Template::compile(&options.path, Form::Path, &in_path).map_err(|e| error(at("path"), e))?;
+        let path = Template::compile(&options.path, Form::Path, in_path).map_err(|e| error(at("path"), e))?;
         if !options.path.contains("{{") && !options.path.contains("{%") {
             join(&base.url, &options.path).map_err(|e| error(at("path"), e))?;
         }
@@ -69,7 +87,7 @@ impl Prepared {
         let json = content_type.is_none_or(|t| is_json(t.to_str().unwrap_or_default()));
         let form = if json { Form::Json } else { Form::Text };
         let body = match &options.body {
-            Some(body) => Some(Template::compile(body, form, &in_body).map_err(|e| error(at("body"), e))?),
+            Some(body) => Some(Template::compile(body, form, in_body).map_err(|e| error(at("body"), e))?),
             None if form == Form::Json => None,
             None => {
                 return Err(error(
@@ -90,6 +108,39 @@ impl Prepared {
             body,
             headers,
         })
+    }
+}
+
+impl Prepared {
+    /// The request with every header that it carries, `id` being the same for each of its repeats.
+    fn with_headers(
+        &self,
+        base: &Base,
+        id: String,
+        url: Url,
+        body: Vec<u8>,
+        now: DateTime<Utc>,
+    ) -> Result<HttpRequest, String> {
+        let mut headers = HeaderMap::new();
+        if !body.is_empty() {
+            headers.insert(CONTENT_TYPE, JSON);
+        }
+        for more in [&base.headers, &self.headers, &base.auth] {
+            for (name, value) in more {
+                headers.insert(name, value.clone());
+            }
+        }
+        // Hex digits and base64 are always valid in a header.
+        let header = |text: &str| HeaderValue::from_str(text).map_err(|e| e.to_string());
+        headers.insert(IDEMPOTENCY_KEY, header(&id)?);
+        if let Some(key) = &base.signing_key {
+            let timestamp = now.timestamp().to_string();
+            let signature = sign(key, &id, &timestamp, &body);
+            headers.insert("webhook-id", header(&id)?);
+            headers.insert("webhook-timestamp", header(&timestamp)?);
+            headers.insert("webhook-signature", header(&signature)?);
+        }
+        Ok(HttpRequest { method: self.method.clone(), url, headers, body: Bytes::from(body) })
     }
 }
 
@@ -135,7 +186,7 @@ impl<'a> Rows<'a> {
     fn envelope(&self, sync: &DeliverySpec, run: &RunFacts) -> Vec<u8> {
         let mut out = b"{\"sync\":".to_vec();
         write_string(&sync.sync, &mut out);
-        let operation = self.batch.operation.name();
+        let operation = sync.mode.word(self.batch.operation);
         out.extend_from_slice(
             format!(
                 ",\"run\":{},\"generation\":{},\"operation\":\"{operation}\",\"rows\":[",
@@ -191,7 +242,7 @@ impl<'a> Rows<'a> {
             ("sync", Value::from(sync.sync.as_str())),
             ("run", Value::from(run.run_id)),
             ("generation", Value::from(run.generation)),
-            ("operation", Value::from(self.batch.operation.name())),
+            ("operation", Value::from(sync.mode.word(self.batch.operation))),
         ];
         if let [row] = &rows[..] {
             context.push(("row", row.clone()));
@@ -221,27 +272,7 @@ impl<'a> Rows<'a> {
                 template.render(&context).map_err(|e| failed(format!("body: {e}")))?.into_bytes()
             }
         };
-        let mut headers = HeaderMap::new();
-        if !body.is_empty() {
-            headers.insert(CONTENT_TYPE, JSON);
-        }
-        for more in [&base.headers, &prepared.headers, &base.auth] {
-            for (name, value) in more {
-                headers.insert(name, value.clone());
-            }
-        }
-        let id = self.idempotency_key();
-        // Hex digits and base64 are always valid in a header.
-        let header = |text: &str| HeaderValue::from_str(text).map_err(|e| failed(e.to_string()));
-        headers.insert(IDEMPOTENCY_KEY, header(&id)?);
-        if let Some(key) = &base.signing_key {
-            let timestamp = now.timestamp().to_string();
-            let signature = sign(key, &id, &timestamp, &body);
-            headers.insert("webhook-id", header(&id)?);
-            headers.insert("webhook-timestamp", header(&timestamp)?);
-            headers.insert("webhook-signature", header(&signature)?);
-        }
-        Ok(HttpRequest { method: prepared.method.clone(), url, headers, body: Bytes::from(body) })
+        prepared.with_headers(base, self.idempotency_key(), url, body, now).map_err(failed)
     }
 
     /// The same for every attempt with the same operation and the same versions of rows.
@@ -252,12 +283,46 @@ impl<'a> Rows<'a> {
             digest.update(b"\n");
             digest.update(self.batch.versions.value(row));
         }
-        digest.finalize().iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        hex(&digest.finalize())
     }
+}
+
+/// The request that empties a list; the same for every repeat within a run.
+pub(super) fn clearing(
+    prepared: &Prepared,
+    base: &Base,
+    sync: &DeliverySpec,
+    run: &RunFacts,
+    now: DateTime<Utc>,
+) -> Result<HttpRequest, String> {
+    let context = minijinja::context! {
+        sync => sync.sync.as_str(),
+        run => run.run_id,
+        generation => run.generation,
+        operation => CLEARED,
+    };
+    let path = prepared.path.render(&context).map_err(|e| format!("path: {e}"))?;
+    let url = join(&base.url, &path).map_err(|e| format!("path: {e}"))?;
+    let body = match &prepared.body {
+        Some(template) => template.render(&context).map_err(|e| format!("body: {e}"))?.into_bytes(),
+        None => {
+            let facts = serde_json::json!({
+                "sync": sync.sync, "run": run.run_id, "generation": run.generation, "operation": CLEARED,
+            });
+            facts.to_string().into_bytes()
+        }
+    };
+    let digest = Sha256::digest(format!("{CLEARED} {} {}", sync.sync_id, run.generation));
+    prepared.with_headers(base, hex(&digest), url, body, now)
+}
+
+/// Half of a digest in hexadecimal.
+fn hex(digest: &[u8]) -> String {
+    digest.iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// The signature of Standard Webhooks over `id.timestamp.body`.

@@ -35,7 +35,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-fn batch(operation: Operation, keys: &[&str]) -> ChangeBatch {
+pub(super) fn batch(operation: Operation, keys: &[&str]) -> ChangeBatch {
     let rows = keys.len();
     let emails: ArrayRef =
         Arc::new(StringArray::from_iter_values(keys.iter().map(|k| format!("{k}@example.com"))));
@@ -56,7 +56,7 @@ fn batch(operation: Operation, keys: &[&str]) -> ChangeBatch {
     }
 }
 
-fn sync(mode: Mode, options: Value) -> DeliverySpec {
+pub(super) fn sync(mode: Mode, options: Value) -> DeliverySpec {
     DeliverySpec {
         sync: "customers-to-crm".into(),
         sync_id: 1,
@@ -74,7 +74,7 @@ fn run() -> RunFacts {
     RunFacts { run_id: 12, generation: 7, started_at: Utc::now(), planned: BTreeMap::new() }
 }
 
-fn destination(base_url: &str, more: Value) -> Result<HttpDestination, ConfigError> {
+pub(super) fn destination(base_url: &str, more: Value) -> Result<HttpDestination, ConfigError> {
     let mut config = json!({ "base_url": base_url, "allow_private_networks": true, "timeout": "5s" });
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let context =
@@ -82,7 +82,11 @@ fn destination(base_url: &str, more: Value) -> Result<HttpDestination, ConfigErr
     HttpDestination::new(config, &context)
 }
 
-async fn deliver_to(destination: &HttpDestination, options: Value, batch: &ChangeBatch) -> Settled {
+pub(super) async fn deliver_to(
+    destination: &HttpDestination,
+    options: Value,
+    batch: &ChangeBatch,
+) -> Settled {
     let spec = sync(Mode::Mirror, options);
     destination.validate(&spec).unwrap();
     let delivery = destination.open(&spec, &run()).await.unwrap();
@@ -94,7 +98,7 @@ async fn deliver(server: &Server, options: Value, batch: &ChangeBatch) -> Settle
     deliver_to(&destination(&server.url("/v1"), json!({})).unwrap(), options, batch).await
 }
 
-fn each() -> Value {
+pub(super) fn each() -> Value {
     json!({ "each": { "path": "/rows" } })
 }
 
@@ -102,7 +106,7 @@ fn ok(_: &Received) -> Reply {
     Reply::status(200)
 }
 
-fn codes(settled: &Settled) -> Vec<&str> {
+pub(super) fn codes(settled: &Settled) -> Vec<&str> {
     let code = |o: &RowOutcome| match o {
         RowOutcome::Accepted => "accepted",
         RowOutcome::Rejected(r) => r.code,
@@ -515,9 +519,20 @@ fn schemas_mark_secrets_and_know_every_key() {
     }
     let auth = config["$defs"]["Auth"].to_string();
     assert_eq!(auth.matches("x-secret").count(), 3, "{auth}");
-    assert!(!auth.contains("oauth2"));
+    assert_eq!(config["$defs"]["Oauth2"]["properties"]["client_secret"]["x-secret"], true);
     let options = serde_json::to_value((HTTP_REQUEST.options_schema)()).unwrap();
-    for key in ["each", "added", "changed", "removed", "rejected", "numbers", "non_finite", "nulls"] {
+    for key in [
+        "each",
+        "added",
+        "changed",
+        "removed",
+        "archive",
+        "clear",
+        "rejected",
+        "numbers",
+        "non_finite",
+        "nulls",
+    ] {
         assert!(options["properties"][key].is_object(), "{key}");
     }
     assert!(crate::catalogue::DESTINATIONS.iter().any(|d| d.name == "http_request"));

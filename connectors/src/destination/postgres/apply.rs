@@ -55,7 +55,7 @@ impl Plan {
     pub(super) fn new(planning: Planning<'_>) -> Result<Self, DeliveryError> {
         let Planning { sync, table, unique } = planning;
         let columns = columns(sync, table)?;
-        let inserts = sync.mode != Mode::Update;
+        let inserts = !matches!(sync.mode, Mode::Update | Mode::Remove);
         if let Some(column) = columns.iter().find(|c| inserts && c.facts.always_identity) {
             return Err(DeliveryError::Unauthorized {
                 message: format!("column {} of {} is generated always", column.target, table.name.quoted()),

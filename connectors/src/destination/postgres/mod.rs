@@ -11,6 +11,8 @@
 //! * A removal of a row that the table does not hold is accepted: it is as it should be.
 //! * Sessions run in UTC: timestamps without a zone that go into `timestamptz` are read as UTC, and
 //!   instants that go into `timestamp` are written in UTC.
+//! * `segment` and `add` upsert the rows that join: being on the list already is no trouble. `remove` deletes
+//!   the model's rows.
 //! * `all` upserts every row; with `replace: true` it replaces the content (`replace.rs`), and its
 //!   outcomes are deferred until closing.
 
@@ -50,7 +52,16 @@ pub static POSTGRES: DestinationConnector = DestinationConnector {
     name: "postgres",
     title: "PostgreSQL",
     summary: "Inserts, updates and deletes rows of a table. A batch is applied in one transaction, all or nothing.",
-    modes: &[Mode::Insert, Mode::Update, Mode::Upsert, Mode::Mirror, Mode::All],
+    modes: &[
+        Mode::Insert,
+        Mode::Update,
+        Mode::Upsert,
+        Mode::Mirror,
+        Mode::Segment,
+        Mode::Add,
+        Mode::Remove,
+        Mode::All,
+    ],
     on_removed: &[OnRemoved::Clear, OnRemoved::Delete],
     needs_object: true,
     whole_rows: false,
@@ -169,10 +180,15 @@ impl Server {
     }
 }
 
-/// The fields that an inserted row has: the identity, then the mapped fields that are not part of it.
+/// The fields that an inserted row has: the identity, then the mapped fields that are not part of it. What
+/// only removes needs no more than the identity.
 fn written_fields(sync: &DeliverySpec) -> impl Iterator<Item = &Field> {
     let identity = sync.identity.fields().iter();
-    let others = sync.fields.fields().iter().filter(|f| sync.identity.field_with_name(f.name()).is_err());
+    let others = sync
+        .fields
+        .fields()
+        .iter()
+        .filter(|f| sync.mode != Mode::Remove && sync.identity.field_with_name(f.name()).is_err());
     identity.chain(others).map(AsRef::as_ref)
 }
 
@@ -259,6 +275,7 @@ impl Postgres {
         let mut needed: Vec<&str> = match sync.mode {
             _ if checked.options.replace => vec!["SELECT", "INSERT", "DELETE"],
             Mode::Insert => vec!["INSERT"],
+            Mode::Remove => Vec::new(),
             Mode::Update => vec!["SELECT", "UPDATE"],
             _ => vec!["SELECT", "INSERT", "UPDATE"],
         };
@@ -316,7 +333,7 @@ impl Postgres {
 
 /// What happens to removed rows.
 fn removal(sync: &DeliverySpec) -> OnRemoved {
-    if sync.mode == Mode::Mirror { OnRemoved::Delete } else { sync.on_removed }
+    sync.mode.fixed_removal().unwrap_or(sync.on_removed)
 }
 
 #[async_trait]
@@ -364,8 +381,7 @@ impl Destination for Postgres {
             });
         };
         Plan::new(Planning { sync, table: &table, unique: true })?;
-        if matches!(sync.mode, Mode::Insert | Mode::Upsert | Mode::Mirror | Mode::All) && !table.fills_columns
-        {
+        if !matches!(sync.mode, Mode::Update | Mode::Remove) && !table.fills_columns {
             let mapped = |name: &str| written_fields(sync).any(|f| f.name() == name);
             if let Some(column) = table.columns.iter().find(|c| c.required && !mapped(&c.name)) {
                 return Err(DeliveryError::Unauthorized {
@@ -449,6 +465,27 @@ impl Destination for Postgres {
             None
         };
         Ok(Trial { request, delivered })
+    }
+
+    fn can_clear(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
+        let checked = Self::checked(sync)?;
+        if checked.options.replace {
+            let message = "`replace: true` replaces the table's content in every run as it is";
+            return Err(ConfigError { path: "replace".into(), message: message.into() });
+        }
+        Ok(())
+    }
+
+    /// One statement, and so one transaction: the table is empty, or as it was.
+    async fn clear(&self, sync: &DeliverySpec, _run: &RunFacts) -> Result<(), DeliveryError> {
+        let checked = Self::checked(sync).map_err(trouble::misconfigured)?;
+        let connection = self.server.connect(&format!("levin/{}/clear", sync.sync)).await?;
+        let Some(table) = self.look(&connection, sync, &checked).await? else {
+            return Ok(());
+        };
+        let delete = format!("delete from {}", table.name.quoted());
+        let deleted = connection.client.batch_execute(&delete).await;
+        deleted.map_err(|e| self.server.troubles.of(&e, Some(&table.name)))
     }
 
     fn timeout(&self) -> Duration {

@@ -78,10 +78,15 @@ impl Database {
         }
     }
 
-    /// A connection of this caller's own. Blocks while another process holds the file, for at most
+    /// A connection of this caller's own: the one that it still has, or a new one. Blocks while another process holds the file, for at most
     /// the busy timeout, then fails with [`ErrorKind::Busy`] naming the holder.
     #[expect(clippy::disallowed_methods, reason = "runs on a thread of its own: the engine's calls block")]
-    pub(super) fn lease(&self, running: &Running) -> Result<Lease, WarehouseError> {
+    pub(super) fn lease(&self, kept: Option<Lease>, running: &Running) -> Result<Lease, WarehouseError> {
+        if let Some(lease) = kept {
+            running.attach(lease.connection().interrupt_handle());
+            running.check()?;
+            return Ok(lease);
+        }
         let deadline = Instant::now() + self.busy_timeout;
         let mut wait = FIRST_WAIT;
         loop {

@@ -5,7 +5,7 @@ mod file;
 
 use std::fmt::{self, Debug, Formatter};
 use std::path::absolute;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::arrow::array::{Array, AsArray, RecordBatch};
@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use sql_templates::{Atomicity, Column, Dialect, Expect, Script, Sql, Step, TableRef};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -42,8 +43,9 @@ pub static DUCKDB: SourceConnector = SourceConnector {
 const PAGE_ROWS: u64 = 50_000;
 /// Batches (of some 2,000 rows) that may wait between engine and reader.
 const BATCHES_IN_FLIGHT: usize = 4;
-/// How long a session keeps the file open for its first statement.
-const FIRST_STATEMENT_WITHIN: Duration = Duration::from_millis(50);
+/// How long a session keeps the file open for its next statement. Opening and closing take longer than
+/// most statements, and those of a stage follow each other at once.
+const NEXT_STATEMENT_WITHIN: Duration = Duration::from_millis(50);
 /// How long a file that another process holds is waited for when nobody says otherwise.
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -118,19 +120,13 @@ impl Warehouse for DuckdbWarehouse {
     }
 
     async fn session(&self, _tag: &Tag) -> Result<Box<dyn Session>, WarehouseError> {
-        let mut session =
-            DuckdbSession { database: self.database.clone(), canceller: Arc::default(), opened: Weak::new() };
-        // A file that is missing, held or broken shows itself here. Opening takes longer than most
-        // statements, so the first of them, which follows at once, finds it open.
-        let (running, database) = (session.start(), self.database.clone());
-        let _stop = StopOnDrop(running.clone());
-        let opened = tokio::task::spawn_blocking(move || database.lease(&running));
-        let opened = Arc::new(Mutex::new(Some(opened.await.map_err(|e| panicked(&e))??)));
-        session.opened = Arc::downgrade(&opened);
-        tokio::spawn(async move {
-            tokio::time::sleep(FIRST_STATEMENT_WITHIN).await;
-            drop(opened);
-        });
+        let session = DuckdbSession {
+            database: self.database.clone(),
+            canceller: Arc::default(),
+            kept: Arc::default(),
+        };
+        // A file that is missing, held or broken shows itself here.
+        session.run(|_, _| Ok(())).await?;
         Ok(Box::new(session))
     }
 
@@ -139,12 +135,52 @@ impl Warehouse for DuckdbWarehouse {
     }
 }
 
-/// Holds nothing open between its statements.
+/// Holds the file open while it works, and a moment longer.
 struct DuckdbSession {
     database: Arc<Database>,
     canceller: Arc<CurrentWork>,
-    /// The file as the session found it, open until the first statement, which must follow soon.
-    opened: Weak<Mutex<Option<Lease>>>,
+    kept: Arc<Kept>,
+}
+
+/// The file as the last statement left it, still open for one that follows at once.
+#[derive(Default)]
+struct Kept(Mutex<(u64, Option<Lease>)>);
+
+impl Kept {
+    fn take(&self) -> Option<Lease> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take()
+    }
+
+    /// Keeps it for a moment, on a thread that may block: closing a file does.
+    fn keep(self: &Arc<Self>, lease: Lease, runtime: &Handle) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = (kept.0 + 1, Some(lease));
+        let (of, weak) = (kept.0, Arc::downgrade(self));
+        runtime.spawn(async move {
+            tokio::time::sleep(NEXT_STATEMENT_WITHIN).await;
+            let late = weak.upgrade().and_then(|kept| {
+                let mut kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.0 == of { kept.1.take() } else { None }
+            });
+            close(late);
+        });
+    }
+}
+
+/// Closes the file, if it was its last user's lease, on a thread that may block.
+fn close(lease: Option<Lease>) {
+    if let Some(lease) = lease {
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(lease))),
+            Err(_) => drop(lease),
+        }
+    }
+}
+
+impl Drop for DuckdbSession {
+    fn drop(&mut self) {
+        close(self.kept.take());
+    }
 }
 
 /// What a session does now, if anything.
@@ -174,11 +210,6 @@ impl DuckdbSession {
         running
     }
 
-    /// What the session's beginning left open, to be dropped once a lease of one's own is there.
-    fn take_opened(&self) -> Option<Lease> {
-        self.opened.upgrade().and_then(|o| o.lock().unwrap_or_else(PoisonError::into_inner).take())
-    }
-
     /// Runs work on a connection, on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
@@ -186,11 +217,12 @@ impl DuckdbSession {
     ) -> Result<T, WarehouseError> {
         let running = self.start();
         let _stop = StopOnDrop(running.clone());
-        let (database, opened) = (self.database.clone(), self.take_opened());
+        let (database, kept, runtime) = (self.database.clone(), self.kept.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
-            let lease = database.lease(&running)?;
-            drop(opened);
-            work(lease.connection(), &running)
+            let lease = database.lease(kept.take(), &running)?;
+            let done = work(lease.connection(), &running)?;
+            kept.keep(lease, &runtime);
+            Ok(done)
         })
         .await
         .map_err(|e| panicked(&e))?
@@ -233,12 +265,11 @@ impl Session for DuckdbSession {
         let running = self.start();
         let stop = StopOnDrop(running.clone());
         let (database, select) = (self.database.clone(), select.text().to_owned());
-        let opened = self.take_opened();
+        let kept = self.kept.take();
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
         let reader = tokio::task::spawn_blocking(move || {
             let read = || -> Result<(), WarehouseError> {
-                let lease = database.lease(&running)?;
-                drop(opened);
+                let lease = database.lease(kept, &running)?;
                 let mut statement = lease.connection().prepare(&select).map_err(trouble)?;
                 for batch in statement.stream_arrow([]).map_err(trouble)? {
                     running.check()?;
@@ -270,6 +301,11 @@ impl Session for DuckdbSession {
             transaction(connection, running, true, || load(connection, running, &table, batches))
         })
         .await
+    }
+
+    async fn rest(&mut self) {
+        let kept = self.kept.take();
+        let _ = tokio::task::spawn_blocking(move || drop(kept)).await;
     }
 
     fn canceller(&self) -> Arc<dyn Canceller> {

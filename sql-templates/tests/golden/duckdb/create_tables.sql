@@ -3,7 +3,7 @@ drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot";
 
 -- create the snapshot
 create table "levin_planner"."p6f0c2a9e_s1_snapshot" as
-select "id", "email", "O""Brien's ltv", "profile", cast(0 as bigint) as _levin_generation, cast(0 as bigint) as _levin_sequence
+select "id", "email", "O""Brien's ltv", "profile", cast(0 as bigint) as _levin_generation
 from (
 select * from customers -- all of them;
 ) as m

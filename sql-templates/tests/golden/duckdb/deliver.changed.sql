@@ -1,5 +1,5 @@
 -- deliver changed (returns rows)
-select d._levin_sequence, d._levin_changed, d._levin_version
+select d."rowid" as _levin_sequence, d._levin_changed, d._levin_version
   , d."id" as k0
   , d."email" as c0
   , cast(d."O""Brien's ltv" as text) as c1
@@ -7,5 +7,5 @@ select d._levin_sequence, d._levin_changed, d._levin_version
   , d._levin_previous."email" as p0
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as d
 where d._levin_operation = 'changed'
-order by d._levin_sequence;
+order by d."rowid";
 

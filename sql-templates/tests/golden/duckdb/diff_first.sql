@@ -1,6 +1,6 @@
 -- write the rows
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-select m."id", m."email", m."O""Brien's ltv", m."profile", cast(7 as bigint) as _levin_generation, row_number() over () as _levin_sequence
+select m."id", m."email", m."O""Brien's ltv", m."profile", cast(7 as bigint) as _levin_generation
 from (
 select * from customers -- all of them;
 ) as m

@@ -43,7 +43,7 @@ select
   m."email",
   m."O""Brien's ltv",
   m."profile",
-  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous, row_number() over () as _levin_sequence
+  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
   where m."id" is not null
@@ -55,7 +55,7 @@ full join (
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, 0, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")
@@ -97,7 +97,7 @@ cross join (select count(*) as known from (
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, 0, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")

@@ -16,7 +16,7 @@ select
   m."email",
   m."O""Brien's ltv",
   m."profile",
-  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous, row_number() over () as _levin_sequence
+  struct_pack("id" := k."id", "email" := k."email", "O""Brien's ltv" := k."O""Brien's ltv", "profile" := k."profile") as _levin_previous
 from (
   select * from (
 select * from customers -- all of them;

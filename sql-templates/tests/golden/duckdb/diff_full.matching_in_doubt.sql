@@ -63,7 +63,7 @@ full join (
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, 0, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")
@@ -130,8 +130,7 @@ select j._levin_operation, j._levin_changed, j._levin_version,
   j."O""Brien's ltv",
   j."profile",
   j._levin_previous, j._levin_match0,
-  case when s."id" is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim,
-  row_number() over () as _levin_sequence
+  case when s."id" is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim
 from judged as j
 left join superseded as s on j._levin_operation = 'removed' and s."id" = j."id" and s._levin_match0 = j._levin_match0;
 
@@ -164,7 +163,7 @@ cross join (select count(*) as known from (
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, 0, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")

@@ -30,7 +30,7 @@ select
   coalesce(m."tenant", k."tenant") as "tenant",
   coalesce(m."id", k."id") as "id",
   m."email",
-  struct_pack("tenant" := k."tenant", "id" := k."id", "email" := k."email") as _levin_previous, row_number() over () as _levin_sequence
+  struct_pack("tenant" := k."tenant", "id" := k."id", "email" := k."email") as _levin_previous
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
   where m."tenant" is not null and m."id" is not null

@@ -48,6 +48,9 @@ where o.in_doubt;
 delete from "levin_planner"."p6f0c2a9e_s1_diff_7" as t
 where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = t._levin_sequence);
 
+-- forget the sequences
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" drop column _levin_sequence;
+
 -- drop the old snapshot
 drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot" cascade;
 
@@ -58,7 +61,7 @@ alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapsh
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
     rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
-    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_sequence > 0),
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_fingerprint is not null),
     parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked)
 where generation = 7;
 

@@ -69,16 +69,15 @@ where o.in_doubt;
 
 -- take accepted rows out of the snapshot
 delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
-where exists (
-  select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-  where f."id" = t."id"
-    and (((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
-    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed')
+where t."id" in (
+  select f."id" from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+  where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed'
 );
 
 -- put accepted rows into the snapshot
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
-select f."id", f."email", f."O""Brien's ltv", f."profile", 7, f._levin_sequence
+select f."id", f."email", f."O""Brien's ltv", f."profile", 7
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence)
@@ -88,7 +87,7 @@ where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) 
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
     rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
-    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_sequence > 0),
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_fingerprint is not null),
     parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked)
 where generation = 7;
 

@@ -44,19 +44,19 @@ select
   m."email",
   m."O""Brien's ltv",
   m."profile",
-  row(k."id", k."email", k."O""Brien's ltv", k."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
+  row(k."id", k."email", k."O""Brien's ltv", k."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
   where m."id" is not null
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = m."id")
 ) as m
 full join (
-  select s.*, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
+  select s.*, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
   from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, 0, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")
@@ -95,12 +95,12 @@ cross join (
   from "levin_planner"."p6f0c2a9e_s1_diff_7"
 ) as r
 cross join (select count(*) as known from (
-  select s.*, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
+  select s.*, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
   from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, 0, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")

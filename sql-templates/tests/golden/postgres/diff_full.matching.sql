@@ -20,7 +20,7 @@ select
   case when p.part = 1 then m."email" end as "email",
   case when p.part = 1 then m."O""Brien's ltv" end as "O""Brien's ltv",
   case when p.part = 1 then m."profile" end as "profile",
-  row(k."id", k."email", k."O""Brien's ltv", k."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous,
+  row(k."id", k."email", k."O""Brien's ltv", k."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous,
 case p.part when 1 then m."email" when 2 then k."email" end as _levin_match0,
   p.part = 1 and (k."id" is null or (m."id" is not null and k."id" is not null and not coalesce(m."email" = k."email", false))) as _levin_claims,
 1 = 0 as _levin_doubtful
@@ -86,8 +86,7 @@ select j._levin_operation, j._levin_changed, j._levin_version,
   j."O""Brien's ltv",
   j."profile",
   j._levin_previous, j._levin_match0,
-  case when s."id" is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim,
-  row_number() over () as _levin_sequence
+  case when s."id" is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim, row_number() over () as _levin_sequence
 from judged as j
 left join superseded as s on j._levin_operation = 'removed' and s."id" = j."id" and s._levin_match0 = j._levin_match0;
 

@@ -48,7 +48,7 @@ select
   case when p.part = 1 then m."email" end as "email",
   case when p.part = 1 then m."O""Brien's ltv" end as "O""Brien's ltv",
   case when p.part = 1 then m."profile" end as "profile",
-  case when p.part = 3 then k._levin_doubt else row(k."id", k."email", k."O""Brien's ltv", k."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" end as _levin_previous,
+  case when p.part = 3 then k._levin_doubt else row(k."id", k."email", k."O""Brien's ltv", k."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" end as _levin_previous,
 case p.part when 1 then m."email" when 2 then k."email" else (k._levin_doubt)."email" end as _levin_match0,
   p.part = 1 and (k."id" is null or (m."id" is not null and k."id" is not null and not coalesce(m."email" = k."email", false))) as _levin_claims,
 k._levin_version is not null as _levin_doubtful
@@ -58,12 +58,12 @@ from (
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = m."id")
 ) as m
 full join (
-  select s.*, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
+  select s.*, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
   from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, 0, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")
@@ -130,8 +130,7 @@ select j._levin_operation, j._levin_changed, j._levin_version,
   j."O""Brien's ltv",
   j."profile",
   j._levin_previous, j._levin_match0,
-  case when s."id" is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim,
-  row_number() over () as _levin_sequence
+  case when s."id" is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim, row_number() over () as _levin_sequence
 from judged as j
 left join superseded as s on j._levin_operation = 'removed' and s."id" = j."id" and s._levin_match0 = j._levin_match0;
 
@@ -159,12 +158,12 @@ cross join (
   from "levin_planner"."p6f0c2a9e_s1_diff_7"
 ) as r
 cross join (select count(*) as known from (
-  select s.*, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
+  select s.*, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
   from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, 0, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")

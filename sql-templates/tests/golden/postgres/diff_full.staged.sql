@@ -31,7 +31,7 @@ select
   coalesce(m."tenant", k."tenant") as "tenant",
   coalesce(m."id", k."id") as "id",
   m."email",
-  row(k."tenant", k."id", k."email", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
+  row(k."tenant", k."id", k."email", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
   where m."tenant" is not null and m."id" is not null

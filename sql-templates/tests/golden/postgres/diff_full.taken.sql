@@ -42,7 +42,7 @@ select
   m."email",
   m."O""Brien's ltv",
   m."profile",
-  row(k."id", k."email", k."O""Brien's ltv", k."profile", null, null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
+  row(k."id", k."email", k."O""Brien's ltv", k."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
 from (
   select * from "levin_planner"."p6f0c2a9e_s1_model_7" as m
   where m."id" is not null

@@ -4,7 +4,7 @@ select f._levin_sequence, 'in_doubt', true, 'INTERRUPTED', 'the notes of this de
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where not exists (
   select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
-  where s._levin_generation = 7 and s._levin_sequence = f._levin_sequence and s."id" = f."id"
+  where s._levin_generation = 7 and s."id" = f."id"
 )
   and f._levin_claim is null
   and (f._levin_operation = 'removed' or not exists (
