@@ -489,7 +489,7 @@ impl Destination for Emptied {
         _: &ChangeBatch,
         _: bool,
     ) -> Result<crate::destination::Trial, DeliveryError> {
-        Ok(crate::destination::Trial { request: String::new(), delivered: None })
+        Err(DeliveryError::Refused { message: "only the emptying is asked".to_owned() })
     }
 
     async fn clear(&self, _: &DeliverySpec, _: &RunFacts) -> Result<(), DeliveryError> {

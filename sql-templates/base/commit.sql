@@ -95,7 +95,7 @@ delete from {{ doubts }}
 update {{ state }}
 set doubts = (select count(*) from {{ doubts }}),
     rejections = (select count(*) from {{ rejections }}),
-    refused = (select count(*) from {{ rejections }} where _levin_sequence >= 0),
+    refused = (select count(*) from {{ rejections }} where _levin_fingerprint is not null),
     parked = (select count(*) from {{ rejections }} where _levin_parked){% if lease_seconds %},
     lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}{% endif +%}
 where generation = {{ generation }}
@@ -162,7 +162,7 @@ where o.outcome = 'rejected'
 insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("a", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
   'added', a._levin_code, 'rows with this key: ' || {{ d.text("a._levin_rows" | sql) }},
-  0, a._levin_rows, {{ run }}, -1, '', 1 = 0,
+  0, a._levin_rows, {{ run }}, 0, null, 1 = 0,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ set_aside }} as a
 left join {{ rejections }} as r on {{ d.same_rejection("r", "a") }}
@@ -189,7 +189,7 @@ where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ c
   and ({% if last %}not exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }}
-  ){% if generation != diff_generation %} and t._levin_sequence >= 0{% endif +%}
+  ){% if generation != diff_generation %} and t._levin_fingerprint is not null{% endif +%}
   or {% endif %}exists (
     select 1 from {{ diff }} as f
     where {{ d.same_rejection("f", "t") }} and {{ d.accepted("f") }}
@@ -316,12 +316,13 @@ limit {{ limit }}
 {% endmacro %}
 
 {# Rows that are not to be sent as they are, or that are to be tried again. What an interrupted run met has
-   no fingerprint: nobody knows any more under which definition it was sent. #}
+   an empty fingerprint: nobody knows any more under which definition it was sent. A key that is set aside
+   has none. #}
 {% macro mark_parked() %}
 {{ step("mark rejections") }}
 update {{ rejections }}
 set _levin_parked = {% if park %}1 = 1{% else %}1 = 0{% endif +%}
-where _levin_sequence >= 0 and {% if park %}not _levin_parked and _levin_fingerprint <> ''{% else %}_levin_parked{% endif +%}
+where {% if park %}not _levin_parked and _levin_fingerprint <> ''{% else %}_levin_parked{% endif +%}
 {% for value in key %}
   and {{ keys[loop.index0].name }} = {{ d.value_of(keys[loop.index0], value) }}
 {% endfor %}

@@ -148,6 +148,28 @@ cross join (select count(*) as known from {{ d.known() }} as k) as s
 {{ d.unstage() }}
 {% endmacro %}
 
+{# Today's values of new columns count as accepted: only what changes from here on is sent. Keys that are set
+   aside have several values or none. #}
+{% macro take_columns() %}
+{{ step("take new columns as accepted") }}
+update {{ snapshot }} as t
+set {% for c in taken %}{{ c.name }} = {{ col("m", c.name) }}{% if not loop.last %}, {% endif %}{% endfor +%}
+from {{ d.source() }} as m
+where {{ d.same_key(keys, "m", "t") }}
+  and ({% for c in taken %}{{ col("m", c.name) }} is not null{% if not loop.last %} or {% endif %}{% endfor %})
+{% if set_aside %}
+  and not {{ d.is_set_aside("t") }}
+{% endif %}
+{% endmacro %}
+
+{# A dead letter stays in the diff under a word of its own, so that no statement takes it for a row that is sent. #}
+{% macro is_operation(operation) %}
+{% if parked %}_levin_operation in ('{{ operation | sql }}', 'parked_{{ operation | sql }}'){% else %}_levin_operation = '{{ operation | sql }}'{% endif +%}
+{% endmacro %}
+{% macro is_parked(row) %}
+r._levin_parked and {{ d.same_key(keys, "r", row) }} and r._levin_operation = {{ col(row, "_levin_operation") }} and r._levin_fingerprint = {{ d.fingerprint(row) }}
+{% endmacro %}
+
 {# Rows of the model, and keys of the snapshot, that differ, found by carrying no more of the snapshot through
    the join than key and hash: its values are read again, but only for those keys. Both sides have the
    same types, without which equal hashes would mean nothing. Null keys go after the join: a filter
@@ -193,28 +215,6 @@ with differing as (
 )
 {% else %}{{ d.known() }}
 {% endif %}
-{% endmacro %}
-
-{# Today's values of new columns count as accepted: only what changes from here on is sent. Keys that are set
-   aside have several values or none. #}
-{% macro take_columns() %}
-{{ step("take new columns as accepted") }}
-update {{ snapshot }} as t
-set {% for c in taken %}{{ c.name }} = {{ col("m", c.name) }}{% if not loop.last %}, {% endif %}{% endfor +%}
-from {{ d.source() }} as m
-where {{ d.same_key(keys, "m", "t") }}
-  and ({% for c in taken %}{{ col("m", c.name) }} is not null{% if not loop.last %} or {% endif %}{% endfor %})
-{% if set_aside %}
-  and not {{ d.is_set_aside("t") }}
-{% endif %}
-{% endmacro %}
-
-{# A dead letter stays in the diff under a word of its own, so that no statement takes it for a row that is sent. #}
-{% macro is_operation(operation) %}
-{% if parked %}_levin_operation in ('{{ operation | sql }}', 'parked_{{ operation | sql }}'){% else %}_levin_operation = '{{ operation | sql }}'{% endif +%}
-{% endmacro %}
-{% macro is_parked(row) %}
-r._levin_parked and {{ d.same_key(keys, "r", row) }} and r._levin_operation = {{ col(row, "_levin_operation") }} and r._levin_fingerprint = {{ d.fingerprint(row) }}
 {% endmacro %}
 
 {# Every row that differs, every key in doubt, and every row that is due. #}

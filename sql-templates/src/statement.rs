@@ -341,13 +341,13 @@ impl Statement<'_> {
                     ("due_before", Value::from(*due_before)),
                 ]
             }
+            Self::TestRow { scope, facts } => test_row_values(scope, facts, dialect)?,
             Self::ForgetAccepted { tables, generation } => vec![
                 ("state", table(&tables.state())),
                 ("snapshot", table(&tables.snapshot())),
                 ("doubts", table(&tables.doubts())),
                 ("generation", Value::from(*generation)),
             ],
-            Self::TestRow { scope, facts } => test_row_values(scope, facts, dialect)?,
             Self::CreateOutcomes { outcomes } => vec![("outcomes", table(outcomes))],
             Self::Doubt { scope, facts, among } => {
                 let mut values = commit_values(scope, facts, dialect)?;

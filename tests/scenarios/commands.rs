@@ -43,6 +43,7 @@ fn the_line_of_a_run_lacks_what_scripts_read(engine: Engine) {
             "notSent",
             "nullKeyCount",
             "parkedCount",
+            "parkedRows",
             "plannedRows",
             "querySize",
             "retries",

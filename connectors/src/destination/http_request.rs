@@ -352,7 +352,7 @@ impl Destination for HttpDestination {
         };
         let request = match request {
             Ok(HttpRequest { method, url, headers, body }) => {
-                self.caller.client.redactor().whole_request(&method, &url, &headers, &body)
+                self.caller.redactor().whole_request(&method, &url, &headers, &body)
             }
             Err(rejection) => {
                 let outcome = RowOutcome::Rejected(rejection);

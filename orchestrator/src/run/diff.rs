@@ -31,12 +31,19 @@ pub struct DiffQuestion<'a> {
     pub due_before: Option<i64>,
     /// Due rows are sent as added.
     pub resync: bool,
-    /// Every column has the same type in model and snapshot: see [`alike`].
-    pub alike: bool,
     /// New columns whose values of today count as accepted.
     pub taken: &'a [Column],
     /// The digest of the sync's definition, when there are rows that are parked under it.
     pub parked: Option<&'a str>,
+    /// Every column has the same type in model and snapshot: see [`alike`].
+    pub alike: bool,
+}
+
+impl DiffQuestion<'_> {
+    /// Of a key that comes twice nobody knows which value is to be taken as accepted, so such keys are found first.
+    pub fn begins_careful(&self) -> bool {
+        !self.taken.is_empty()
+    }
 }
 
 /// Whether every column of the snapshot has the type that it has in the model. A snapshot keeps a wider
@@ -53,13 +60,6 @@ pub async fn alike(session: &mut dyn Session, run: &Run<'_>, definition: &Defini
         .iter()
         .chain(&definition.columns)
         .all(|column| stored.iter().any(|s| s.name == column.name && s.engine_type == column.engine_type)))
-}
-
-impl DiffQuestion<'_> {
-    /// Of a key that comes twice nobody knows which value is to be taken as accepted, so such keys are found first.
-    pub fn begins_careful(&self) -> bool {
-        !self.taken.is_empty()
-    }
 }
 
 /// The script of a diff; `careful` copies the model first and sets null and duplicate keys aside.
@@ -93,12 +93,12 @@ fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
         due_before: question.due_before.filter(|due| *due > 0),
         resync: question.resync,
         sorted: question.plain && !careful,
+        taken: question.taken,
+        parked: question.parked,
         by_hash: question.alike
             && !careful
             && !question.in_doubt
             && question.due_before.is_none_or(|due| due <= 0),
-        taken: question.taken,
-        parked: question.parked,
     }
 }
 

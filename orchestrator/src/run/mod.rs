@@ -534,9 +534,9 @@ async fn execute_with_lease<'a>(
         let delivers = course.planned.total() > 0 || whole;
         let result = if delivers {
             begin(run, session.as_mut(), &diff, &words, lease.generation(), due).await?;
-            session.rest().await;
             // From here on no plan fits any more.
             drop_later.extend(plans::tables(run, &state.plans)?);
+            session.rest().await;
             let shipment = Shipment {
                 diff: &diff,
                 described: &described,

@@ -173,9 +173,9 @@ impl Rehearsal<'_> {
             due_before: due.or(reshaped_due.then_some(1)),
             resync: matches!(run.start(), Start::FullResync { .. } | Start::ClearAndFill)
                 || self.state.is_some_and(|s| s.due_before > 1),
-            alike: self.alike,
             taken: reshape::taken(run, self.change),
             parked: self.state.filter(|s| !fresh && honours_parked(run, s)).map(|_| digest),
+            alike: self.alike,
         }
     }
 }

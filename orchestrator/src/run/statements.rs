@@ -51,9 +51,9 @@ pub async fn statements_of(
         in_doubt: state.as_ref().is_some_and(|s| s.doubts > 0) && !first,
         due_before: state.as_ref().and_then(|s| due_before(&run, s, generation)),
         resync: state.as_ref().is_some_and(|s| s.due_before > 1),
-        alike: !first && alike(session.as_mut(), &run, &described.definition).await?,
         taken: &[],
         parked: state.as_ref().filter(|s| !first && honours_parked(&run, s)).map(|_| digest.as_str()),
+        alike: !first && alike(session.as_mut(), &run, &described.definition).await?,
     };
     let diff = run.tables.diff(&of);
     let diff_shape = if first { DiffShape::First } else { DiffShape::Full };

@@ -37,7 +37,7 @@ use super::{
 use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
 use crate::change::{ChangeBatch, Mode, Operation};
 use crate::json::{JsonOptions, NonFinite, Nulls, Numbers};
-use crate::outcome::{Delivered, DeliveryError, RowOutcome};
+use crate::outcome::{Delivered, DeliveryError};
 
 /// The catalogue's entry.
 pub static FILES: DestinationConnector = DestinationConnector {
@@ -430,31 +430,27 @@ impl Destination for Files {
         let checked = Self::checked(sync).map_err(misconfigured)?;
         let wrong = |path: &str, message| misconfigured(ConfigError { path: path.into(), message });
         checked.place(sync, run).map_err(|message| wrong("object", message))?;
-        // A row of Parquet is nothing to look at; a person sees it as JSON.
-        let rows = match checked.columns {
+        // A row of columns is shown as a line.
+        let lines = match &checked.columns {
             None => checked.rows,
             Some(_) => {
-                let people = JsonOptions::for_people();
-                RowWriter::new(Format::Jsonl, people, sync.mode == Mode::Diff, &sync.fields)
+                let with_operation = sync.mode == Mode::Diff;
+                RowWriter::new(Format::Jsonl, JsonOptions::for_people(), with_operation, &sync.fields)
                     .map_err(|message| wrong("mappings", message))?
             }
         };
         let mut bytes = Vec::new();
-        rows.write_head(&mut bytes);
-        let outcomes = rows.write(row, &mut bytes).map_err(|message| wrong("mappings", message))?;
+        lines.write_head(&mut bytes);
+        let outcomes = lines.write(row, &mut bytes).map_err(|message| wrong("mappings", message))?;
         let refused = outcomes.iter().any(|outcome| outcome.rejection().is_some());
-        let root = match &self.root {
-            Root::Folder(path) => path.display().to_string(),
+        let place = match &self.root {
             Root::Store(store) => store.identity().to_owned(),
+            Root::Folder(path) => path.display().to_string(),
         };
-        let shown = format!("{root}/{}", sync.object.as_deref().unwrap_or_default());
+        let object = sync.object.as_deref().unwrap_or_default();
         Ok(Trial {
-            request: format!("{shown}\n\n{}", String::from_utf8_lossy(&bytes)),
-            delivered: refused.then(|| Delivered {
-                outcomes,
-                calls: 0,
-                ..Delivered::all(RowOutcome::NotSent, 0)
-            }),
+            request: format!("{place}/{object}\n\n{}", String::from_utf8_lossy(&bytes)),
+            delivered: refused.then_some(Delivered { outcomes, error: None, calls: 0, exchange: None }),
         })
     }
 

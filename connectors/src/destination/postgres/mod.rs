@@ -431,27 +431,6 @@ impl Destination for Postgres {
         Ok(Box::new(delivery))
     }
 
-    fn can_clear(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
-        let checked = Self::checked(sync)?;
-        if checked.options.replace {
-            let message = "`replace: true` replaces the table's content in every run as it is";
-            return Err(ConfigError { path: "replace".into(), message: message.into() });
-        }
-        Ok(())
-    }
-
-    /// One statement, and so one transaction: the table is empty, or as it was.
-    async fn clear(&self, sync: &DeliverySpec, _run: &RunFacts) -> Result<(), DeliveryError> {
-        let checked = Self::checked(sync).map_err(trouble::misconfigured)?;
-        let connection = self.server.connect(&format!("levin/{}/clear", sync.sync)).await?;
-        let Some(table) = self.look(&connection, sync, &checked).await? else {
-            return Ok(());
-        };
-        let delete = format!("delete from {}", table.name.quoted());
-        let deleted = connection.client.batch_execute(&delete).await;
-        deleted.map_err(|e| self.server.troubles.of(&e, Some(&table.name)))
-    }
-
     async fn try_row(
         &self,
         sync: &DeliverySpec,
@@ -486,6 +465,27 @@ impl Destination for Postgres {
             None
         };
         Ok(Trial { request, delivered })
+    }
+
+    fn can_clear(&self, sync: &DeliverySpec) -> Result<(), ConfigError> {
+        let checked = Self::checked(sync)?;
+        if checked.options.replace {
+            let message = "`replace: true` replaces the table's content in every run as it is";
+            return Err(ConfigError { path: "replace".into(), message: message.into() });
+        }
+        Ok(())
+    }
+
+    /// One statement, and so one transaction: the table is empty, or as it was.
+    async fn clear(&self, sync: &DeliverySpec, _run: &RunFacts) -> Result<(), DeliveryError> {
+        let checked = Self::checked(sync).map_err(trouble::misconfigured)?;
+        let connection = self.server.connect(&format!("levin/{}/clear", sync.sync)).await?;
+        let Some(table) = self.look(&connection, sync, &checked).await? else {
+            return Ok(());
+        };
+        let delete = format!("delete from {}", table.name.quoted());
+        let deleted = connection.client.batch_execute(&delete).await;
+        deleted.map_err(|e| self.server.troubles.of(&e, Some(&table.name)))
     }
 
     fn timeout(&self) -> Duration {

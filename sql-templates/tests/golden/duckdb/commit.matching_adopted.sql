@@ -57,7 +57,7 @@ where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
     rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
-    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_sequence >= 0),
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_fingerprint is not null),
     parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked)
 where generation = 7;
 

@@ -61,7 +61,7 @@ alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapsh
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
     rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
-    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_sequence >= 0),
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_fingerprint is not null),
     parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked)
 where generation = 7;
 

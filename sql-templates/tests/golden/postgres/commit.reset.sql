@@ -14,7 +14,7 @@ delete from "levin_planner"."p6f0c2a9e_s1_doubts";
 insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("tenant", "id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_fingerprint, _levin_parked, _levin_first_at, _levin_last_at)
 select a."tenant", a."id", 7, 1,
   'added', a._levin_code, 'rows with this key: ' || cast(a._levin_rows as text),
-  0, a._levin_rows, 12, -1, '', 1 = 0,
+  0, a._levin_rows, 12, 0, null, 1 = 0,
   coalesce(r._levin_first_at, clock_timestamp()), clock_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a
 left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."tenant" as text), '') = coalesce(cast(a."tenant" as text), '') and (r."tenant" is null) = (a."tenant" is null) and coalesce(cast(r."id" as text), '') = coalesce(cast(a."id" as text), '') and (r."id" is null) = (a."id" is null);
@@ -47,7 +47,7 @@ alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapsh
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
     rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
-    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_sequence >= 0),
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_fingerprint is not null),
     parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked)
 where generation = 7;
 

@@ -1,7 +1,7 @@
 -- mark rejections
 update "levin_planner"."p6f0c2a9e_s1_rejections"
 set _levin_parked = 1 = 0
-where _levin_sequence >= 0 and _levin_parked;
+where _levin_parked;
 
 -- count what is parked (exactly one row)
 update "levin_planner"."p6f0c2a9e_s1_state"

@@ -1,7 +1,7 @@
 -- mark rejections
 update "levin_planner"."p6f0c2a9e_s1_rejections"
 set _levin_parked = 1 = 1
-where _levin_sequence >= 0 and not _levin_parked and _levin_fingerprint <> ''
+where not _levin_parked and _levin_fingerprint <> ''
   and "tenant" = cast('acme' as text)
   and "id" = cast('42' as bigint);
 
