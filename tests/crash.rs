@@ -11,6 +11,8 @@ mod clearing;
 mod commit;
 #[path = "crash/cut.rs"]
 mod cut;
+#[path = "crash/exchange.rs"]
+mod exchange;
 #[path = "crash/kill.rs"]
 mod kill;
 #[path = "crash/oracle.rs"]

@@ -40,6 +40,27 @@ pub const NAMES: &[&str] = &[
     "store.end_run",
 ];
 
+/// How an exchange with the outside fails.
+#[cfg(feature = "failpoints")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It did not take place.
+    Before,
+    /// It took place, and its answer is lost.
+    After,
+}
+
+/// Whether the exchange that is about to begin is the one that `FAILPOINTS=exchange=N*off->1*return(before)->off` (or
+/// `after`) wants to fail. Every exchange with the warehouse, the destination and the store asks.
+#[cfg(feature = "failpoints")]
+pub fn fails() -> Option<Failure> {
+    fail::fail_point!("exchange", |how| {
+        tracing::warn!("a test makes this exchange fail");
+        Some(if how.as_deref() == Some("after") { Failure::After } else { Failure::Before })
+    });
+    None
+}
+
 /// Arms what the environment asks for. The scenario lasts as long as the returned guard.
 #[cfg(feature = "failpoints")]
 pub fn arm() -> fail::FailScenario<'static> {
@@ -91,8 +112,10 @@ mod tests {
                 }
             }
         }
-        // Set by tests that cannot wait for a checkpoint, not a point at which to die.
+        // Set by tests that cannot wait for a checkpoint, and by those that make the n-th exchange fail: no points
+        // at which to die.
         found.remove("deliver.checkpoint_interval");
+        found.remove("exchange");
         let listed: std::collections::BTreeSet<String> = NAMES.iter().map(|n| (*n).to_owned()).collect();
         assert_eq!(found, listed);
     }

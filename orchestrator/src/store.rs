@@ -265,6 +265,7 @@ impl Store {
         started_at: &str,
         holder: &Holder,
     ) -> Result<i64, Error> {
+        exchange()?;
         fail::fail_point!("store.begin_run");
         let run: i64 = loop {
             let begun = sqlx::query(
@@ -303,6 +304,7 @@ impl Store {
         finished_at: &str,
         report: &str,
     ) -> Result<(), Error> {
+        exchange()?;
         fail::fail_point!("store.end_run");
         sqlx::query("delete from levin_holders where run = $1")
             .bind(run)
@@ -322,6 +324,7 @@ impl Store {
 
     /// Runs of this sync that still say `running`, although another one now holds its lease.
     pub async fn mark_interrupted(&self, sync_id: i64, but: i64, finished_at: &str) -> Result<(), Error> {
+        exchange()?;
         sqlx::query(
             "update levin_runs set status = 'interrupted', finished_at = $1
              where sync_id = $2 and status = 'running' and id < $3",
@@ -338,6 +341,7 @@ impl Store {
     /// Drops the notes of every other run of a sync, whose lease the run now holds: what they proved is
     /// committed, and a run that ended between its commit and forgetting left them behind.
     pub async fn forget_others(&self, sync_id: i64, but: i64) -> Result<(), Error> {
+        exchange()?;
         for delete in [
             "delete from levin_deliveries where run <> $2
              and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
@@ -405,6 +409,7 @@ impl Store {
 
     /// Every note of a run, in the order of its batches.
     pub async fn notes(&self, run: i64) -> Result<Vec<Note>, Error> {
+        exchange()?;
         let rows =
             sqlx::query("select batch, rows, ended from levin_deliveries where run = $1 order by batch")
                 .bind(run)
@@ -428,6 +433,7 @@ impl Store {
 
     /// Remembers the newest generation of a sync, for the day that the warehouse forgets it.
     pub async fn took_generation(&self, sync_id: i64, generation: i64) -> Result<(), Error> {
+        exchange()?;
         sqlx::query(
             "insert into levin_generations (sync_id, generation) values ($1, $2)
              on conflict (sync_id) do update set generation = excluded.generation",
@@ -442,6 +448,7 @@ impl Store {
 
     /// The newest generation of a sync that this store knows of; 0 when it knows of none.
     pub async fn last_generation(&self, sync_id: i64) -> Result<i64, Error> {
+        exchange()?;
         sqlx::query("select generation from levin_generations where sync_id = $1")
             .bind(sync_id)
             .fetch_optional(&self.pool)
@@ -453,6 +460,7 @@ impl Store {
     /// Says durably whose notes those of a run will be: of the delivery of this diff under this
     /// generation. A run's number alone does not tell: a store that comes from a backup gives it again.
     pub async fn begin_notes(&self, run: i64, generation: i64, diff: &str) -> Result<(), Error> {
+        exchange()?;
         fail::fail_point!("store.begin_notes");
         sqlx::query(
             "insert into levin_notes_of (run, generation, diff) values ($1, $2, $3)
@@ -469,6 +477,7 @@ impl Store {
 
     /// Whether this store holds the notes of that delivery; without them nothing is known of it.
     pub async fn holds_notes(&self, run: i64, generation: i64, diff: &str) -> Result<bool, Error> {
+        exchange()?;
         sqlx::query("select 1 from levin_notes_of where run = $1 and generation = $2 and diff = $3")
             .bind(run)
             .bind(generation)
@@ -481,6 +490,7 @@ impl Store {
 
     /// Forgets notes whose rows are committed: all of a run, or some batches of it.
     pub async fn forget(&self, run: i64, batches: Option<&[i64]>) -> Result<(), Error> {
+        exchange()?;
         fail::fail_point!("store.forget");
         let mut transaction = self.pool.begin().await.map_err(failed)?;
         match batches {
@@ -508,6 +518,7 @@ impl Store {
 
     /// Keeps the last exchange of rejected rows; the oldest make room.
     pub async fn keep_exchanges(&self, sync_id: i64, exchanges: &[RejectedExchange]) -> Result<(), Error> {
+        exchange()?;
         if exchanges.is_empty() {
             return Ok(());
         }
@@ -571,6 +582,7 @@ async fn write_notes(pool: AnyPool, mut pending: mpsc::Receiver<Pending>) {
 }
 
 async fn write_group(pool: &AnyPool, group: &[Pending]) -> Result<(), Error> {
+    exchange()?;
     let mut transaction = pool.begin().await.map_err(failed)?;
     for item in group {
         match item {
@@ -596,7 +608,19 @@ async fn write_group(pool: &AnyPool, group: &[Pending]) -> Result<(), Error> {
             }
         }
     }
-    transaction.commit().await.map_err(failed)
+    transaction.commit().await.map_err(failed)?;
+    // Written, and its answer lost.
+    exchange()
+}
+
+/// Where a test can make an exchange with the store fail; nothing in a build without the feature `failpoints`.
+#[cfg_attr(not(feature = "failpoints"), expect(clippy::unnecessary_wraps, reason = "see above"))]
+fn exchange() -> Result<(), Error> {
+    #[cfg(feature = "failpoints")]
+    if crate::failpoints::fails().is_some() {
+        return Err(Error::new(ErrorCode::StoreFailed, "the store failed: a test wanted it to"));
+    }
+    Ok(())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]

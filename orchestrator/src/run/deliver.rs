@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::Run;
 use super::batches::{BEFORE_THE_FIRST, Cutter, Place};
 use super::differences::Diff;
+use super::exchange;
 use super::lease::Lease;
 use super::ledger::Ledger;
 use super::model::Described;
@@ -113,7 +114,7 @@ pub async fn deliver(
 ) -> Result<(), Error> {
     let destination = &run.sync.destination.destination;
     let delivery = match destination.open(shipment.spec, shipment.facts).await {
-        Ok(delivery) => Arc::new(delivery),
+        Ok(delivery) => Arc::new(exchange::delivery(delivery)),
         Err(error) => {
             let unusable = matches!(error, DeliveryError::Unauthorized { .. });
             let missing =

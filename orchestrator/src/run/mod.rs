@@ -9,6 +9,7 @@ mod definition;
 mod deliver;
 mod diff;
 mod differences;
+mod exchange;
 mod lease;
 mod ledger;
 mod model;
@@ -207,7 +208,7 @@ impl<'a> Run<'a> {
         let patience = Instant::now() + self.request.wait.unwrap_or_default();
         loop {
             match self.warehouse().session(&tag).await {
-                Ok(session) => return Ok(session),
+                Ok(session) => return Ok(exchange::session(session)),
                 // Another process has the whole warehouse: waiting for a run of it is waiting for it.
                 Err(e)
                     if e.kind == ErrorKind::Busy
