@@ -255,6 +255,18 @@ fn a_plan_that_starts_over_is_sent_otherwise(engine: Engine) {
     crm.run_sends([0, 1, 0]);
     assert_eq!(crm.receiver.field("3", "name"), "y");
     crm.assert_quiet();
+    // An emptying that was planned comes with its rows, and only then.
+    crm.sync("mode: mirror\neach: {path: /rows, batch_size: 10}\nclear: {method: POST, path: /clear}");
+    let calls = crm.receiver.count();
+    let plan = save(&crm, &["--clear-and-fill"]);
+    assert_eq!((&plan["reason"], crm.receiver.count()), (&json!("clear_and_fill"), calls), "{plan:#}");
+    crm.sql("update customers set name = 'after' where id = 4");
+    let run = apply(&crm, None);
+    assert_eq!((run.code, run.successful()), (0, [11, 0, 0]), "{run:#?}");
+    assert_eq!(sent(&crm.receiver.since(calls))[0].0, "cleared");
+    assert_eq!(crm.receiver.field("4", "name"), "name 4");
+    crm.run_sends([0, 1, 0]);
+    crm.assert_quiet();
     // Where the target changed, only a plan that starts over can be made.
     let mut crm = crm;
     let elsewhere = Receiver::start();
