@@ -119,7 +119,7 @@ pub async fn statements_of(
                         },
                         after: run.warehouse().page_rows().map(|_| 0),
                         limit: run.warehouse().page_rows(),
-                        waits: waits(&run, &shape, diff_shape, *operation, &sent),
+                        waits: waits(&run, &shape, diff_shape, *operation),
                     })
                     .collect();
                 let mut statements = vec![Statement::BeginDelivery {
