@@ -213,6 +213,14 @@ pub struct SyncSpec {
     pub options: Value,
 }
 
+impl SyncSpec {
+    /// Whether rows that left the model are removed at the destination.
+    pub fn removes(&self) -> bool {
+        let compares = !matches!(self.mode, Mode::Remove | Mode::All | Mode::Archive | Mode::Snapshot);
+        compares && self.on_removed != OnRemoved::Nothing
+    }
+}
+
 /// A column of the model and the field of the destination that it is compared with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatchField {

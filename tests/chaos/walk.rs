@@ -12,6 +12,9 @@ use crate::destination::{BAD, Chaos, TIMEOUT, Trouble};
 const SYNC: &str = "people";
 const STEPS: usize = 9;
 
+/// So many walks are part of every ./test.
+const FEW: u64 = 2;
+
 /// What a run may end with when its destination misbehaves.
 const KNOWN_ERRORS: &[&str] =
     &["DESTINATION_UNAVAILABLE", "DESTINATION_REFUSED", "DESTINATION_UNUSABLE", "GUARD_TRIPPED"];
@@ -47,7 +50,7 @@ struct World {
 }
 
 impl World {
-    fn new(engine: Engine, random: &mut fastrand::Rng) -> Self {
+    fn new(engine: Engine, random: &mut fastrand::Rng, modes: usize) -> Self {
         let chaos = Chaos::start();
         let project = Project::new(engine)
             .with_variable("TO", &chaos.receiver.url())
@@ -64,7 +67,7 @@ impl World {
                 TIMEOUT.as_millis()
             ),
         );
-        let (mode, holds) = MODES[random.usize(..MODES.len())];
+        let (mode, holds) = MODES[random.usize(..modes)];
         project.write(
             "syncs/people.yml",
             &format!(
@@ -164,7 +167,9 @@ impl World {
 /// One walk; returns which troubles it met.
 fn walk(engine: Engine, seed: u64) -> BTreeMap<Trouble, u32> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut world = World::new(engine, &mut random);
+    // The first walks, which are part of every ./test, leave the last modes out: see README.md.
+    let modes = if seed % 1_000 < FEW { MODES.len() - 2 } else { MODES.len() };
+    let mut world = World::new(engine, &mut random, modes);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for step in 1..=STEPS {
             world.edit(&mut random, step);
@@ -219,7 +224,7 @@ fn walks(engine: Engine, first: u64) {
     let seeds: Box<dyn Iterator<Item = u64>> = match (number("LEVIN_SEED"), minutes) {
         (Some(seed), _) => Box::new(std::iter::once(seed)),
         (None, Some(minutes)) => Box::new((first..).take_while(move |_| started.elapsed() < minutes)),
-        (None, None) => Box::new(first..first + if many { 40 } else { 2 }),
+        (None, None) => Box::new(first..first + if many { 40 } else { FEW }),
     };
     let mut met: BTreeMap<Trouble, u32> = BTreeMap::new();
     let mut failed = Vec::new();

@@ -150,18 +150,18 @@ pub async fn deliver(
     outcome.and(drained).and(closing)
 }
 
-/// The tables in which rows of an operation look for removals that had to come first, if any had to.
+/// The tables in which rows of an operation look for removals that had to come first, if any had to. A resync
+/// that leaves removals to the next run makes them no less owed: whoever needs one of them waits for it too.
 pub fn waits<'a>(
     run: &'a Run<'_>,
     shape: &Shape,
     diff_shape: DiffShape,
     operation: Operation,
-    sent: &[Operation],
 ) -> Option<&'a SyncTables> {
     let waits = !shape.matching.is_empty()
         && diff_shape == DiffShape::Full
         && operation != Operation::Removed
-        && sent.contains(&Operation::Removed);
+        && run.sync.removes();
     waits.then_some(&run.tables)
 }
 
@@ -338,7 +338,7 @@ impl Dispatch<'_, '_> {
             after: None,
             through: None,
             limit: None,
-            waits: waits(run, &shape, shipment.diff.shape, operation, shipment.sent),
+            waits: waits(run, &shape, shipment.diff.shape, operation),
         };
         let full = shipment.diff.shape == DiffShape::Full;
         let page = run.warehouse().page_rows();

@@ -131,7 +131,7 @@ pub async fn statements_of(
                         after: page.map(|_| BEFORE_THE_FIRST),
                         through: page.map(|rows| BEFORE_THE_FIRST.saturating_add_unsigned(rows)),
                         limit: None,
-                        waits: waits(&run, &shape, diff_shape, *operation, &sent),
+                        waits: waits(&run, &shape, diff_shape, *operation),
                     })
                     .collect();
                 let mut statements = vec![Statement::BeginDelivery {
