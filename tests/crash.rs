@@ -15,6 +15,8 @@ mod cut;
 mod exchange;
 #[path = "crash/kill.rs"]
 mod kill;
+#[path = "crash/matching.rs"]
+mod matching;
 #[path = "crash/oracle.rs"]
 mod oracle;
 #[path = "crash/receiver.rs"]

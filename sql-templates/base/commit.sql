@@ -10,7 +10,9 @@ create table {{ outcomes }} (
 )
 {% endmacro %}
 
-{# Rows whose delivery began and never ended; all that may have been sent, when the notes are lost. #}
+{# Rows whose delivery began and never ended; all that may have been sent, when the notes are lost. A batch holds rows
+   too that never leave, because of their matching value: a doubt about one of them would take a record away from who
+   has it. #}
 {% macro doubt() %}
 {{ step("doubt what may have been sent") }}
 insert into {{ outcomes }}
@@ -21,21 +23,22 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
   select 1 from {{ snapshot }} as s
   where s._levin_generation = {{ diff_generation }} and {{ d.same_key(keys, "s", "f") }}
 )
-{% if matching %}
-  and f._levin_claim is null
-{% if shape == "full" %}
-  and (f._levin_operation = 'removed' or not exists (
-    select 1 from {{ diff }} as r
-    join {{ snapshot }} as s on {{ d.same_key(keys, "s", "r") }} and {{ d.same_record("r", "s") }}
-    where r._levin_operation in ('removed', 'parked_removed') and r._levin_claim is null and {{ d.same_key(keys, "r", "f") }}
-  ))
-{% endif %}
-{% endif %}
 {% if shape == "full" %}
   and f._levin_operation in ({% for o in sent %}{{ o }}{% if not loop.last %}, {% endif %}{% endfor %})
   and (f._levin_operation <> 'removed'
     or exists (select 1 from {{ snapshot }} as s where {{ d.same_key(keys, "s", "f") }})
     or exists (select 1 from {{ doubts }} as t where {{ d.same_key(keys, "t", "f") }}))
+{% endif %}
+{% endif %}
+{% if matching %}
+  and f._levin_claim is null
+{% if supersedes %}
+  and (f._levin_operation = 'removed' or not exists (
+    select 1 from (
+    {{ d.owed_removals() }}
+    ) as w
+    where {{ d.same_key(keys, "w", "f") }} or {{ d.same_match("w", "f") }}
+  ))
 {% endif %}
 {% endif %}
 {% endmacro %}

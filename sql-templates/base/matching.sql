@@ -139,8 +139,7 @@ left join (
 {% endmacro %}
 
 {# Removals that had to come first and were not accepted: their keys and values wait. #}
-{% macro waiting() %}
-with waiting as (
+{% macro owed_removals() %}
   select distinct {{ d.key_columns("r") }}, {{ d.match_columns("r") }}
   from {{ diff }} as r
   join (
@@ -149,6 +148,10 @@ with waiting as (
     {{ d.holders_in(doubts) }}
   ) as h on {{ d.same_key(keys, "h", "r") }} and {{ d.same_match("h", "r") }}
   where r._levin_operation in ('removed', 'parked_removed') and r._levin_claim is null
+{% endmacro %}
+{% macro waiting() %}
+with waiting as (
+  {{ d.owed_removals() }}
 )
 {% endmacro %}
 {% macro waited_for() %}

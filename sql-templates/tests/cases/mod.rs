@@ -81,6 +81,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ..CommitFacts::new(tables.diff("7"), DiffShape::Full, 7, 12)
     };
     let upsert = ["added", "changed"];
+    let under_way = CommitFacts { outcomes: Some(tables.outcomes("7_0")), ..commit.clone() };
     let exceptional = CommitFacts {
         outcomes: Some(tables.outcomes("7_0")),
         set_aside: Some(tables.set_aside("7")),
@@ -298,6 +299,10 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("commit.matching", Statement::Commit { scope: matched_scope, facts: &exceptional }),
         ("commit.matching_adopted", Statement::Commit { scope: matched_scope, facts: &adopted }),
         ("doubt.matching", Statement::Doubt { scope: matched_scope, facts: &exceptional, among: None }),
+        (
+            "doubt.matching_under_way",
+            Statement::Doubt { scope: matched_scope, facts: &under_way, among: Some(under_way.ranges) },
+        ),
         ("commit.reset", Statement::Commit { scope: composite_scope, facts: &reset }),
         ("commit.parks", Statement::Commit { scope, facts: &parks }),
         (

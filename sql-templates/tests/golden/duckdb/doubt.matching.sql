@@ -6,14 +6,9 @@ where not exists (
   select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
   where s._levin_generation = 7 and s."id" = f."id"
 )
-  and f._levin_claim is null
-  and (f._levin_operation = 'removed' or not exists (
-    select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as r
-    join "levin_planner"."p6f0c2a9e_s1_snapshot" as s on s."id" = r."id" and (r._levin_operation <> 'removed' or (r._levin_match0 is not distinct from s."email"))
-    where r._levin_operation in ('removed', 'parked_removed') and r._levin_claim is null and r."id" = f."id"
-  ))
   and f._levin_operation in ('added', 'changed')
   and (f._levin_operation <> 'removed'
     or exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = f."id")
-    or exists (select 1 from "levin_planner"."p6f0c2a9e_s1_doubts" as t where t."id" = f."id"));
+    or exists (select 1 from "levin_planner"."p6f0c2a9e_s1_doubts" as t where t."id" = f."id"))
+  and f._levin_claim is null;
 
