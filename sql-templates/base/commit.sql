@@ -287,7 +287,7 @@ where not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequ
 {% if exceptions %}
 {{ step("leave out what was not accepted") }}
 delete from {{ diff }} as t
-where exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence("t") }})
+where {{ d.sequence("t") }} in (select o.sequence from {{ outcomes }} as o)
 {% endif %}
 {% if not row_ids %}
 {{ step("forget the sequences") }}

@@ -9,13 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::diff::{COLUMNS, Engine, Postgres};
-use super::project::Project;
+use super::project::{FORGET, Project};
 use super::{Line, median};
 
 const ROWS: u64 = 1_000_000;
 const ROUNDS: usize = 3;
-/// What levin knows of its destination goes.
-const FORGET: &str = "drop schema if exists levin_planner cascade; drop schema if exists levin_audit cascade";
 
 pub fn measure(levin: &Path, print: &mut dyn FnMut(Line)) {
     let mut warehouse = Postgres::new(true);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tests::postgres::PostgresServer;
 
-use super::project::Project;
+use super::project::{FORGET, Project};
 use super::{Line, median};
 
 /// Rows of the model.
@@ -166,8 +166,7 @@ fn figures(engine: &mut dyn Engine, levin: &Path, rows: u64) -> Figures {
     let mut first = Vec::new();
     for _ in 0..3 {
         project.forget();
-        engine
-            .timed("drop schema if exists levin_planner cascade; drop schema if exists levin_audit cascade");
+        engine.timed(FORGET);
         engine.settle();
         let run = project.run();
         assert_eq!(run.sent(), rows);

@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// What levin knows of its destination goes.
+pub const FORGET: &str =
+    "drop schema if exists levin_planner cascade; drop schema if exists levin_audit cascade";
+
 pub struct Project {
     folder: tempfile::TempDir,
     levin: PathBuf,

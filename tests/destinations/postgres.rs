@@ -16,6 +16,7 @@ use connectors::outcome::{DeliveryError, Rejection, RowOutcome};
 use connectors::retry::{Gate, RetryPolicy, Settled, Stopped, deliver_batch};
 use serde_json::{Value, json};
 use sql_templates::LogicalType;
+use tests::outcomes::words;
 use tests::postgres::{PostgresServer, run as execute};
 
 #[path = "postgres_connections.rs"]
@@ -125,18 +126,6 @@ async fn rows_of(url: &str, query: &str) -> Vec<String> {
         }
     }
     found
-}
-
-/// A code or word per row.
-fn words(outcomes: &[RowOutcome]) -> Vec<&str> {
-    let word = |outcome| match outcome {
-        &RowOutcome::Accepted => "accepted",
-        RowOutcome::Rejected(rejection) => rejection.code,
-        RowOutcome::NotSent => "not sent",
-        RowOutcome::InDoubt => "in doubt",
-        RowOutcome::Deferred => "deferred",
-    };
-    outcomes.iter().map(word).collect()
 }
 
 fn reason(outcome: &RowOutcome) -> &str {

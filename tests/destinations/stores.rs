@@ -10,7 +10,6 @@ use connectors::catalogue::{BuildContext, DESTINATIONS};
 use connectors::change::{ChangeBatch, Mode, OnRemoved, Operation};
 use connectors::destination::{DeliverySpec, Destination, RunFacts};
 use connectors::outcome::{DeliveryError, RowOutcome};
-use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -74,15 +73,7 @@ fn rows(ids: std::ops::Range<i64>, bytes: usize) -> ChangeBatch {
 fn s3(bucket: &str) -> (Value, impl ObjectStore) {
     let double = StoreDouble::s3();
     double.make_bucket(bucket);
-    let store = AmazonS3Builder::new()
-        .with_bucket_name(bucket)
-        .with_region("eu-central-1")
-        .with_endpoint(double.url())
-        .with_access_key_id("key")
-        .with_secret_access_key("secret")
-        .with_allow_http(true)
-        .build()
-        .unwrap();
+    let store = double.bucket(bucket);
     let config = json!({
         "path": format!("s3://{bucket}/exports"), "region": "eu-central-1", "endpoint_url": double.url(),
         "aws_access_key_id": "key", "aws_secret_access_key": "s3cret", "allow_private_networks": true,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
-use object_store::aws::AmazonS3Builder;
 use serde_json::Value;
 use tests::project::{Engine, Project};
 use tests::stores::StoreDouble;
@@ -180,15 +179,7 @@ fn in_bucket(engine: Engine, bucket: &str, rows: u32, sync: &str) -> Export {
 fn objects(bucket: &str) -> BTreeMap<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = AmazonS3Builder::new()
-            .with_bucket_name(bucket)
-            .with_region("eu-central-1")
-            .with_endpoint(StoreDouble::s3().url())
-            .with_access_key_id("key")
-            .with_secret_access_key(SECRET)
-            .with_allow_http(true)
-            .build()
-            .unwrap();
+        let store = StoreDouble::s3().bucket(bucket);
         let mut found = BTreeMap::new();
         let listed: Vec<_> = object_store::ObjectStore::list(&store, None).try_collect().await.unwrap();
         for object in listed {

@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+
 /// How long a double may take to start.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -97,6 +99,22 @@ impl StoreDouble {
     /// `http://127.0.0.1:…`
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// A bucket of S3's double, for a test to look into.
+    ///
+    /// # Panics
+    /// When the client cannot be built.
+    pub fn bucket(&self, name: &str) -> AmazonS3 {
+        AmazonS3Builder::new()
+            .with_bucket_name(name)
+            .with_region("eu-central-1")
+            .with_endpoint(self.url())
+            .with_access_key_id("key")
+            .with_secret_access_key("secret")
+            .with_allow_http(true)
+            .build()
+            .expect("a client")
     }
 
     /// Makes a bucket of S3's double.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use connectors::change::{Mode, Operation};
 use connectors::outcome::{DeliveryError, Rejection, RowOutcome};
+use tests::outcomes::words;
 
 use subject::{Kind, Odd, Subject, facts};
 use way::Cut;
@@ -60,17 +61,6 @@ on_every_destination!(
 
 fn content(rows: &[(i64, &str)]) -> BTreeMap<i64, String> {
     rows.iter().map(|(id, name)| (*id, (*name).to_owned())).collect()
-}
-
-fn words(outcomes: &[RowOutcome]) -> Vec<&str> {
-    let word = |outcome| match outcome {
-        &RowOutcome::Accepted => "accepted",
-        RowOutcome::Rejected(rejection) => rejection.code,
-        RowOutcome::NotSent => "not sent",
-        RowOutcome::InDoubt => "in doubt",
-        RowOutcome::Deferred => "deferred",
-    };
-    outcomes.iter().map(word).collect()
 }
 
 /// What a row that was taken is called before the delivery is closed.

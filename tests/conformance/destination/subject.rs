@@ -14,7 +14,6 @@ use connectors::change::{ChangeBatch, Mode, OnRemoved, Operation, with_logical_t
 use connectors::destination::{DeliverySpec, Destination, RunFacts};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
-use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
@@ -113,15 +112,7 @@ impl Kind {
                 let way = Way::to(double.address()).await;
                 let bucket = own.clone();
                 aside(move || double.make_bucket(&bucket));
-                let store = AmazonS3Builder::new()
-                    .with_bucket_name(&own)
-                    .with_region("eu-central-1")
-                    .with_endpoint(double.url())
-                    .with_access_key_id("key")
-                    .with_secret_access_key("secret")
-                    .with_allow_http(true)
-                    .build()
-                    .unwrap();
+                let store = double.bucket(&own);
                 let config = json!({
                     "path": format!("s3://{own}/exports"), "region": "eu-central-1", "allow_private_networks": true,
                     "endpoint_url": format!("http://{}", way.address),

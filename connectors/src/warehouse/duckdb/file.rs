@@ -78,8 +78,8 @@ impl Database {
         }
     }
 
-    /// A connection of this caller's own: the one that it still has, or a new one. Blocks while another process holds the file, for at most
-    /// the busy timeout, then fails with [`ErrorKind::Busy`] naming the holder.
+    /// A connection of this caller's own: the one that it still has, or a new one. Blocks while another
+    /// process holds the file, for at most the busy timeout, then fails with [`ErrorKind::Busy`] naming the holder.
     #[expect(clippy::disallowed_methods, reason = "runs on a thread of its own: the engine's calls block")]
     pub(super) fn lease(&self, kept: Option<Lease>, running: &Running) -> Result<Lease, WarehouseError> {
         if let Some(lease) = kept {
@@ -223,6 +223,6 @@ impl Running {
 }
 
 /// A poisoned lock guards state that every step leaves whole.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

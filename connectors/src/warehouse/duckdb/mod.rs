@@ -5,7 +5,7 @@ mod file;
 
 use std::fmt::{self, Debug, Formatter};
 use std::path::absolute;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ::arrow::array::{Array, AsArray, RecordBatch};
@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::arrow::travelling;
-use self::file::{Database, Lease, Location, Running};
+use self::file::{Database, Lease, Location, Running, locked};
 use super::{
     BatchStream, Canceller, Effect, ErrorKind, Session, StepEffect, Tag, Warehouse, WarehouseError, duration,
 };
@@ -148,18 +148,18 @@ struct Kept(Mutex<(u64, Option<Lease>)>);
 
 impl Kept {
     fn take(&self) -> Option<Lease> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.take()
+        locked(&self.0).1.take()
     }
 
     /// Keeps it for a moment, on a thread that may block: closing a file does.
     fn keep(self: &Arc<Self>, lease: Lease, runtime: &Handle) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = locked(&self.0);
         *kept = (kept.0 + 1, Some(lease));
         let (of, weak) = (kept.0, Arc::downgrade(self));
         runtime.spawn(async move {
             tokio::time::sleep(NEXT_STATEMENT_WITHIN).await;
             let late = weak.upgrade().and_then(|kept| {
-                let mut kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut kept = locked(&kept.0);
                 if kept.0 == of { kept.1.take() } else { None }
             });
             close(late);
@@ -206,7 +206,7 @@ impl DuckdbSession {
     /// Work that is known to the canceller from now on.
     fn start(&self) -> Arc<Running> {
         let running = Arc::new(Running::default());
-        *self.canceller.0.lock().unwrap_or_else(PoisonError::into_inner) = running.clone();
+        *locked(&self.canceller.0) = running.clone();
         running
     }
 
@@ -316,7 +316,7 @@ impl Session for DuckdbSession {
 #[async_trait]
 impl Canceller for CurrentWork {
     async fn cancel(&self) -> Result<(), WarehouseError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).cancel();
+        locked(&self.0).cancel();
         Ok(())
     }
 }

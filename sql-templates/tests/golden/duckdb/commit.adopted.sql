@@ -46,7 +46,7 @@ where o.in_doubt;
 
 -- leave out what was not accepted
 delete from "levin_planner"."p6f0c2a9e_s1_diff_7" as t
-where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = t."rowid");
+where t."rowid" in (select o.sequence from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o);
 
 -- drop the old snapshot
 drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot";

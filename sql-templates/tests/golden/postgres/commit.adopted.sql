@@ -46,7 +46,7 @@ where o.in_doubt;
 
 -- leave out what was not accepted
 delete from "levin_planner"."p6f0c2a9e_s1_diff_7" as t
-where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = t._levin_sequence);
+where t._levin_sequence in (select o.sequence from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o);
 
 -- forget the sequences
 alter table "levin_planner"."p6f0c2a9e_s1_diff_7" drop column _levin_sequence;
