@@ -16,9 +16,9 @@ create table {{ outcomes }} (
 {% macro doubt() %}
 {{ step("doubt what may have been sent") }}
 insert into {{ outcomes }}
-select {{ d.sequence("f") }}, 'in_doubt', true, 'INTERRUPTED', {% if among is none %}'the notes of this delivery are lost'{% else %}'no answer came'{% endif +%}
+select {{ d.sequence("f") }}, 'in_doubt', true, 'INTERRUPTED', {% if renumbered %}'the rows of this delivery were numbered anew'{% elif among is none %}'the notes of this delivery are lost'{% else %}'no answer came'{% endif +%}
 from {{ diff }} as f
-where {% if among is not none %}({% for range in among %}{% if shape == "full" %}(f._levin_operation = {{ range.operation }} and {% endif %}{{ d.sequence("f") }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %})
+where {% if among is not none %}({% for range in among %}{% if shape == "full" %}(f._levin_operation = {{ range.operation }} and {% endif %}{{ d.between("f", range) }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %})
 {% else %}not exists (
   select 1 from {{ snapshot }} as s
   where s._levin_generation = {{ diff_generation }} and {{ d.same_key(keys, "s", "f") }}
@@ -45,15 +45,16 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 
 {# Rows of the diff that were accepted: their delivery has ended, and not as an exception. #}
 {% macro accepted(alias) %}
-({% for range in ranges %}{% if shape == "full" %}({{ col(alias, "_levin_operation") }} = {{ range.operation }} and {% endif %}{{ d.sequence(alias) }} between {{ range.first }} and {{ range.last }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
+({% for range in ranges %}{% if shape == "full" %}({{ col(alias, "_levin_operation") }} = {{ range.operation }} and {% endif %}{{ d.between(alias, range) }}{% if shape == "full" %}){% endif %}{% if not loop.last %} or {% endif %}{% endfor %}{% if not ranges %}1 = 0{% endif %})
 {% if exceptions %}
-    and not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence(alias) }})
+    and not exists (select 1 from {{ outcomes }} as o where {{ d.same_row("o", alias) }})
 {% endif %}
 {% endmacro %}
 
-{# What a row version id is made of: the delivery, or the one in doubt that it repeats. #}
+{# What a row version id is made of: the delivery, or the one in doubt that it repeats. Where rows were numbered anew since,
+   nobody knows which was whose: none is repeated. #}
 {% macro version(alias) %}
-{% set own %}'{{ diff_generation }}.' || {{ d.text(d.sequence(alias)) }}{% endset %}
+{% set own %}'{{ diff_generation }}.{% if renumbered %}renumbered.{% endif %}' || {{ d.text(d.sequence(alias)) }}{% endset %}
 {% if shape == "full" %}coalesce({{ col(alias, "_levin_version") }}, {{ own }}){% else %}{{ own }}{% endif %}
 {% endmacro %}
 
@@ -66,6 +67,7 @@ set checkpoint = checkpoint + 1, basis = {{ generation }}{% if last %},
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null{% endif %}{% if due_before is not none %},
     due_before = {{ due_before }}{% endif +%}
 where generation = {{ generation }} and checkpoint = {{ checkpoint }}
+{{ d.hold_numbers() }}
 {% endif %}
 {% if exceptions %}
 {{ d.record_rejections() }}
@@ -148,13 +150,13 @@ select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}{{ generation 
   case when {{ d.same_delivery() }} then r._levin_parked else {% if max_attempts is not none %}{% if answers %}o.code in ({% for code in answers %}{{ code }}{% if not loop.last %}, {% endif %}{% endfor %}) and {% endif %}{{ d.attempts() }} >= {{ max_attempts }}{% else %}1 = 0{% endif %} end,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ outcomes }} as o
-join {{ diff }} as f on {{ d.sequence("f") }} = o.sequence
+join {{ diff }} as f on {{ d.same_row("o", "f") }}
 left join {{ rejections }} as r on {{ d.same_rejection("r", "f") }}
 where o.outcome = 'rejected'
 {% if matching and shape == "full" %}
   and not exists (
-    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = {{ d.sequence("g") }}
-    where p.outcome = 'rejected' and {{ d.sequence("g") }} > {{ d.sequence("f") }} and {{ d.same_key(keys, "g", "f") }}
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on {{ d.same_row("p", "g") }}
+    where p.outcome = 'rejected' and {{ d.row_id("g") }} > {{ d.row_id("f") }} and {{ d.same_key(keys, "g", "f") }}
   )
 {% endif %}
 {{ d.forget_older_rejections() }}
@@ -217,7 +219,7 @@ where exists (
 {{ step("replace older doubts") }}
 delete from {{ doubts }} as t
 where exists (
-  select 1 from {{ diff }} as f join {{ outcomes }} as o on o.sequence = {{ d.sequence("f") }}
+  select 1 from {{ diff }} as f join {{ outcomes }} as o on {{ d.same_row("o", "f") }}
   where o.in_doubt and {{ d.same_key(keys, "f", "t") }}
 )
 {{ step("write the doubts") }}
@@ -228,12 +230,12 @@ select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}
 {% endfor %}
 
   {{ diff_generation }}, {% if shape == "full" %}f._levin_operation{% else %}'added'{% endif %}, {{ d.version("f") }}
-from {{ diff }} as f join {{ outcomes }} as o on o.sequence = {{ d.sequence("f") }}
+from {{ diff }} as f join {{ outcomes }} as o on {{ d.same_row("o", "f") }}
 where o.in_doubt
 {% if matching and shape == "full" %}
   and not (f._levin_operation = 'removed' and f._levin_changed is null and exists (
-    select 1 from {{ diff }} as g join {{ outcomes }} as p on p.sequence = {{ d.sequence("g") }}
-    where p.in_doubt and {{ d.sequence("g") }} <> {{ d.sequence("f") }} and {{ d.same_key(keys, "g", "f") }}
+    select 1 from {{ diff }} as g join {{ outcomes }} as p on {{ d.same_row("p", "g") }}
+    where p.in_doubt and {{ d.row_id("g") }} <> {{ d.row_id("f") }} and {{ d.same_key(keys, "g", "f") }}
   ))
 {% endif %}
 {% endif %}
@@ -281,13 +283,13 @@ insert into {{ snapshot }}
 select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}f._levin_generation
 from {{ diff }} as f
 {% if exceptions %}
-where not exists (select 1 from {{ outcomes }} as o where o.sequence = {{ d.sequence("f") }})
+where not exists (select 1 from {{ outcomes }} as o where {{ d.same_row("o", "f") }})
 {% endif %}
 {% else %}
 {% if exceptions %}
 {{ step("leave out what was not accepted") }}
 delete from {{ diff }} as t
-where {{ d.sequence("t") }} in (select o.sequence from {{ outcomes }} as o)
+where {{ d.row_id("t") }} in (select {{ d.row_id_of("o.sequence" | sql) }} from {{ outcomes }} as o)
 {% endif %}
 {% if not row_ids %}
 {{ step("forget the sequences") }}

@@ -10,6 +10,7 @@ set delivering = {{ generation }},
     ran_at = {{ d.now() }},
     delivering_store = {{ store }},
     delivering_run = {{ run }},
+    delivering_numbers = {{ d.numbers() }},
     due_before = {{ due_before }},
     basis = {{ generation }}
 where generation = {{ generation }}

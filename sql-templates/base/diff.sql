@@ -58,7 +58,7 @@ cross join (
 {{ d.stage_model() }}
 {{ step("write the rows") }}
 create table {{ diff }} as
-select {% for c in all %}m.{{ c.name }}, {% endfor %}cast({{ generation }} as {{ d.type_bigint() }}) as _levin_generation{{ d.number_here() }}
+select {% for c in all %}m.{{ c.name }}{% if not loop.last %}, {% endif %}{% endfor %}{{ d.generation_here() }}{{ d.number_here() }}
 {% if matching %}
   {{ d.first_claim() }}
 {% endif %}
@@ -70,6 +70,7 @@ where {{ d.key_is_whole(keys, "m") }}
 {% if set_aside %}
   and not {{ d.is_set_aside("m") }}
 {% endif %}
+{{ d.add_generation() }}
 {{ d.first_unique() }}
 {{ step("count", "rows") }}
 select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, 0 as changed, 0 as removed, 0 as known, r.added as expected,
@@ -78,6 +79,10 @@ from {{ d.model_counts() }}
 cross join (select count(*) as added from {{ diff }}) as r
 {{ d.unstage() }}
 {% endmacro %}
+
+{# The generation of a first diff's rows: written with them, or told of the whole table afterwards. #}
+{% macro generation_here() %}, cast({{ generation }} as {{ d.type_bigint() }}) as _levin_generation{% endmacro %}
+{% macro add_generation() %}{% endmacro %}
 
 {# Where an engine can make the keys unique on the way, a failure of that step is the answer. #}
 {% macro first_unique() %}{% endmacro %}
@@ -93,11 +98,8 @@ cross join (select count(*) as added from {{ diff }}) as r
 {% endmacro %}
 {% macro mark(c) %}case when {{ d.differs(c, col("m", c.name), col("k", c.name)) }} then '1' else '0' end{% endmacro %}
 
-{# The sequence of a row in its diff: written among the other columns, or around those of a full diff. #}
+{# The sequence of a row in its diff, where the engine has none of its own. #}
 {% macro number_here() %}{% if not row_ids %}, row_number() over () as _levin_sequence{% endif %}{% endmacro %}
-{% macro row_number() %}{{ d.number_here() }}{% endmacro %}
-{% macro number_rows() %}{% endmacro %}
-{% macro rows_numbered() %}{% endmacro %}
 
 {# Bytes of the longest new key, where the snapshot's index may refuse it: known before anything is sent. #}
 {% macro longest_key() %}0{% endmacro %}
@@ -116,9 +118,7 @@ create table {{ diff }} as
 {% if matching %}
 {{ d.claimed_differences() }}
 {% else %}
-{{ d.number_rows() }}
 {{ d.differences() }}
-{{ d.rows_numbered() }}
 {% if parked %}
 {{ step("park rows that were refused too often") }}
 update {{ diff }} as f
@@ -280,7 +280,7 @@ select
 {% endif %}
 {{ d.match_of_part() }}
 {% else %}
-  {{ d.pack(all, "k", snapshot) }} as _levin_previous{{ d.row_number() }}
+  {{ d.pack(all, "k", snapshot) }} as _levin_previous{{ d.number_here() }}
 {% endif %}
 from {{ d.model_side() }} as m
 full join {{ d.known_side() }} as k on {{ d.same_key(keys, "m", "k") }}

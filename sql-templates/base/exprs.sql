@@ -63,9 +63,21 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 
 {# The number of a row in its diff: a column, or what the engine numbers the rows of every table with, which
    costs nothing and does not keep it from writing with all its threads. #}
-{% macro sequence(alias) %}{% if row_ids %}{{ col(alias, row_ids) }}{% else %}{{ col(alias, "_levin_sequence") }}{% endif %}{% endmacro %}
+{% macro sequence(alias) %}{{ d.row_id(alias) }}{% endmacro %}
+{# The same in the engine's own form, which it finds and compares rows by; and that form of a number. #}
+{% macro row_id(alias) %}{% if row_ids %}{{ col(alias, row_ids) }}{% else %}{{ col(alias, "_levin_sequence") }}{% endif %}{% endmacro %}
+{% macro row_id_of(number) %}{{ number }}{% endmacro %}
+{% macro between(alias, range) %}{{ d.row_id(alias) }} between {{ d.row_id_of(range.first) }} and {{ d.row_id_of(range.last) }}{% endmacro %}
+{% macro same_row(outcome, alias) %}{% set number %}{{ outcome | sql }}.sequence{% endset %}{{ d.row_id_of(number) }} = {{ d.row_id(alias) }}{% endmacro %}
+
+{# Numbers of an engine's own must be the same when rows are read and when they are committed. What is written
+   down about a table when its delivery begins, as a text; whether a delivery has lost its numbers since; and
+   steps of a commit that go no further if it has, and keep it from losing them until the commit's end. #}
+{% macro numbers() %}null{% endmacro %}
+{% macro numbers_lost() %}1 = 0{% endmacro %}
+{% macro hold_numbers() %}{% endmacro %}
 {# The order in which rows of a diff leave: every range of sequences that a batch stands for is whole. #}
-{% macro in_sequence() %}order by {{ d.sequence("d") }}{% endmacro %}
+{% macro in_sequence() %}order by {{ d.row_id("d") }}{% endmacro %}
 
 {# ---- a row on its way out: keys k0…, current values c0…, previous values p0… ---- #}
 {% macro delivered_rows() %}
@@ -95,13 +107,13 @@ from {{ diff }} as d
 {% if shape == "full" %}
 where d._levin_operation = {{ operation_literal }}
 {% if after is not none %}
-  and {{ d.sequence("d") }} > {{ after }}
+  and {{ d.row_id("d") }} > {{ d.row_id_of(after) }}
 {% endif %}
 {% elif after is not none %}
-where {{ d.sequence("d") }} > {{ after }}
+where {{ d.row_id("d") }} > {{ d.row_id_of(after) }}
 {% endif %}
 {% if through is not none %}
-  and {{ d.sequence("d") }} <= {{ through }}
+  and {{ d.row_id("d") }} <= {{ d.row_id_of(through) }}
 {% endif %}
 {{ d.in_sequence() }}
 {% if limit is not none %}

@@ -29,6 +29,7 @@ create table if not exists {{ state }} (
   delivering_run {{ d.type_bigint() }},
   delivering_shape {{ d.type_text() }},
   delivering_sent {{ d.type_text() }},
+  delivering_numbers {{ d.type_text() }},
   due_before {{ d.type_bigint() }},
   target {{ d.type_text() }},
   definition {{ d.type_text() }},
@@ -43,7 +44,7 @@ create table if not exists {{ state }} (
 )
 {{ step("first state") }}
 insert into {{ state }}
-select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null
+select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null
 where not exists (select 1 from {{ state }})
 {% endmacro %}
 
@@ -53,6 +54,7 @@ select
   project, sync_id, sync_slug, generation, checkpoint, holder,
   {{ d.seconds_until("lease_until" | sql) }} as lease_seconds,
   delivering, delivering_table, delivering_store, delivering_run, delivering_shape, delivering_sent,
+  {{ d.numbers_lost() }} as delivering_renumbered,
   due_before, target, definition, queried, doubts, rejections, refused,
   -{{ d.seconds_until("ran_at" | sql) }} as idle_seconds, basis, parked, plans
 from {{ state }}

@@ -33,7 +33,32 @@ set local enable_hashjoin = off
 {# Rows come as they were written, in the order of their sequence, and sorting them again would take
    longer than reading them: the driver's sessions have neither parallel workers nor synchronized scans.
    A join keeps no order. #}
-{% macro in_sequence() %}{% if waits %}order by {{ d.sequence("d") }}{% endif %}{% endmacro %}
+{% macro in_sequence() %}{% if waits %}order by {{ d.row_id("d") }}{% endif %}{% endmacro %}
+
+{# A row's place in its table: 32 bits of page and 16 bits of item. #}
+{% macro sequence(alias) %}('x' || encode(tidsend({{ d.row_id(alias) }}), 'hex'))::bit(48)::bigint{% endmacro %}
+{% macro row_id_of(number) %}
+{% if number is not integer %}('(' || ({{ number }} >> 16)::text || ',' || ({{ number }} & 65535)::text || ')')::tid{% elif number < 0 %}'(0,0)'::tid{% else %}'({{ number // 65536 }},{{ number % 65536 }})'::tid{% endif -%}
+{% endmacro %}
+{# `vacuum full` and `cluster` write a table anew, into another file and with other places for its rows. #}
+{% macro file_of(name) %}(
+    select pg_relation_filenode(c.oid)::text
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = {{ planner_literal }} and c.relname = {{ name }}
+  ){% endmacro %}
+{% macro numbers() %}{{ d.file_of(diff_name) }}{% endmacro %}
+{% macro numbers_lost() %}coalesce(delivering_numbers <> {{ d.file_of("delivering_table" | sql) }}, false){% endmacro %}
+{% macro hold_numbers() %}
+{% if not renumbered %}
+{{ step("hold the rows where they are") }}
+lock table {{ diff }} in access share mode
+{% endif %}
+{{ step("the rows are where they were", "one row") }}
+update {{ state }}
+set delivering_numbers = {% if last %}null{% else %}delivering_numbers{% endif +%}
+where generation = {{ generation }}{% if not renumbered %} and (delivering_numbers is null or delivering_numbers = {{ d.file_of(diff_name) }}){% endif +%}
+{% endmacro %}
 
 {# Text need not be valid in the database's encoding, so it is not converted. #}
 {% macro digest(value) %}encode(sha256(convert_to({{ value }}, getdatabaseencoding())), 'hex'){% endmacro %}

@@ -27,8 +27,8 @@ pub struct Facts {
     /// The most bytes that a primary key can have, because the snapshot's index holds no more;
     /// `None` when there is no such limit.
     pub max_key_bytes: Option<u64>,
-    /// The column by which the engine numbers the rows of every table, from 0, without storing it. A
-    /// table whose rows have it is written once and read until it is dropped.
+    /// The column by which the engine numbers the rows of every table, without storing it. A table
+    /// whose rows have it is written once and read until it is dropped.
     pub row_ids: Option<String>,
     /// Comparing hashes of whole rows first is cheaper than carrying both sides' values through the join.
     #[serde(default)]

@@ -154,6 +154,8 @@ pub struct CommitFacts<'a> {
     pub due_before: Option<i64>,
     /// For how long the lease is renewed with it, in seconds: a heartbeat waits while a commit goes on.
     pub lease_seconds: Option<i64>,
+    /// Rows of the diff have other numbers than when they were sent: none of them says anything.
+    pub renumbered: bool,
     /// It will be undone: the state is left alone, so that no heartbeat waits for it.
     pub rehearsed: bool,
 }
@@ -187,6 +189,7 @@ impl CommitFacts<'_> {
             max_attempts: None,
             due_before: None,
             lease_seconds: None,
+            renumbered: false,
             rehearsed: false,
         }
     }

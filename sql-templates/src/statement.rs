@@ -213,7 +213,10 @@ impl Statement<'_> {
                 ("sync_id", Value::from(*sync_id)),
                 ("sync_slug", text(slug)?),
             ],
-            Self::ReadState { tables } => vec![("state", table(&tables.state()))],
+            Self::ReadState { tables } => vec![
+                ("state", table(&tables.state())),
+                ("planner_literal", text(tables.planner_schema().name())?),
+            ],
             Self::Snapshot { tables } => vec![("snapshot", table(&tables.snapshot()))],
             Self::TakeLease { tables, slug, generation, holder, lease_seconds, replace_holder } => vec![
                 ("state", table(&tables.state())),
@@ -335,6 +338,7 @@ impl Statement<'_> {
                     ("state", table(&tables.state())),
                     ("generation", Value::from(*generation)),
                     ("diff_name", text(diff.name.name())?),
+                    ("planner_literal", text(tables.planner_schema().name())?),
                     ("delivering_shape", text(diff_shape.name())?),
                     ("store", text(store)?),
                     ("run", Value::from(*run)),

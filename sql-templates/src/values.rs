@@ -58,6 +58,9 @@ pub(crate) fn commit_values(
     values.extend([
         ("state", table(&scope.tables.state())),
         ("diff", table(&facts.diff)),
+        ("diff_name", text(facts.diff.name.name())?),
+        ("planner_literal", text(scope.tables.planner_schema().name())?),
+        ("renumbered", Value::from(facts.renumbered)),
         ("shape", Value::from(facts.diff_shape.name())),
         ("diff_generation", Value::from(facts.diff_generation)),
         ("run", Value::from(facts.run)),

@@ -41,6 +41,60 @@ fn kill_after(crm: &Crm, answered: usize, arguments: &[&str]) {
     crm.receiver.accept();
 }
 
+/// Writes the table of the diff anew, its rows in another order. A statement that waits for levin's own fails.
+fn reorder_the_diff(crm: &Crm) {
+    let rows = crm.project.managed("%\\_diff\\_%");
+    let diff = rows[0].split(' ').next().expect("its name");
+    crm.sql(&format!(
+        "set lock_timeout = '5s'; create index by_key on {diff} (id); cluster {diff} using by_key"
+    ));
+}
+
+/// The engine's own numbers of rows are their places; what rewrites a table gives other rows those numbers.
+#[test]
+fn a_table_that_is_written_anew_hides_rows_that_nobody_sent() {
+    for first_run in [true, false] {
+        let crm = Crm::new(Engine::Postgres, 0, "mode: mirror");
+        if !first_run {
+            crm.sql("insert into customers values (99, 'name 99', '')");
+            crm.run_sends([1, 0, 0]);
+        }
+        crm.sql("insert into customers select n, 'name ' || n, '' from generate_series(40, 1, -1) as n");
+        kill_after(&crm, 2, &[]);
+        reorder_the_diff(&crm);
+        let run = crm.run();
+        assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
+        assert_eq!(run.report["settled"]["notesLost"], json!(true), "{run:#?}");
+        assert_eq!(run.successful(), [40, 0, 0], "nobody knows which of them were accepted: {run:#?}");
+        crm.assert_same();
+        crm.assert_quiet();
+    }
+}
+
+#[test]
+fn a_table_that_is_written_anew_in_mid_run_hides_rows_that_nobody_sent() {
+    let crm = Crm::new(Engine::Postgres, 0, "mode: mirror");
+    crm.sql("insert into customers select n, 'name ' || n, '' from generate_series(40, 1, -1) as n");
+    let hold = Hold::default();
+    let held = hold.clone();
+    crm.receiver.behave(move |r| match r.number {
+        0 => Reply::reject(&["40", "39", "38"], "not these"),
+        2 => Reply::accept().held(&held),
+        _ => Reply::accept(),
+    });
+    let running = crm.project.spawn(SYNC, &[]);
+    crm.receiver.wait_for(3);
+    reorder_the_diff(&crm);
+    hold.release();
+    let run = running.finish();
+    assert_eq!((run.code, run.error()), (2, "SOURCE_FAILED"), "{run:#?}");
+    assert!(run.message().contains("was written anew while its rows were on their way"), "{run:#?}");
+    crm.receiver.accept();
+    crm.run_sends([40, 0, 0]);
+    crm.assert_same();
+    crm.assert_quiet();
+}
+
 fn keys_since(crm: &Crm, number: usize) -> Vec<String> {
     crm.receiver.since(number).iter().flat_map(|r| r.keys()).collect()
 }

@@ -98,6 +98,14 @@ pub async fn commit(
         };
         let passing =
             matches!(error.kind, ErrorKind::ConnectionLost | ErrorKind::Busy | ErrorKind::Unreachable);
+        if error.kind == ErrorKind::Fenced
+            && let Ok(Some(state)) = read_state(session.as_mut(), run).await
+            && state.generation == generation
+            && let Some(delivering) = state.delivering
+            && delivering.renumbered
+        {
+            return Err(renumbered(&delivering.table));
+        }
         if !passing || attempt >= 5 {
             return Err(error.into());
         }
@@ -121,6 +129,19 @@ pub async fn commit(
             Err(_) => {}
         }
     }
+}
+
+fn renumbered(diff: &str) -> Error {
+    Error::new(
+        ErrorCode::SourceFailed,
+        format!(
+            "table `{diff}` was written anew while its rows were on their way, so nobody knows any more which \
+             of them were accepted"
+        ),
+    )
+    .hint(
+        "nothing is lost: the next run sends them again. Keep `vacuum full`, `cluster` and their like away from levin's schema",
+    )
 }
 
 /// Adds doubts about rows that were under way to the outcomes.

@@ -39,7 +39,8 @@ impl Unfinished {
         let (Some(delivering), Some(definition)) = (state.delivering.clone(), &state.definition) else {
             return Ok(None);
         };
-        let notes_lost = delivering.store != run.store.id()
+        let notes_lost = delivering.renumbered
+            || delivering.store != run.store.id()
             || !run.store.holds_notes(delivering.run, delivering.generation, &delivering.table).await?;
         let notes = if notes_lost { Vec::new() } else { run.store.notes(delivering.run).await? };
         let (mut ended, mut open) = (Ledger::default(), Ledger::default());
@@ -104,6 +105,7 @@ impl Unfinished {
             had_rejections: state.rejections > 0,
             had_doubts: state.doubts > 0,
             keeps_snapshot: self.keeps_snapshot,
+            renumbered: self.delivering.renumbered,
             ..CommitFacts::new(
                 self.diff.clone(),
                 self.delivering.shape,

@@ -71,6 +71,8 @@ pub struct Delivering {
     pub store: String,
     /// Its run.
     pub run: i64,
+    /// Its diff's rows have other numbers than when it began: what was noted of them says nothing.
+    pub renumbered: bool,
 }
 
 /// Reads the state; `None` for a sync that has none yet.
@@ -113,6 +115,7 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
                 .collect(),
             store: row.text("delivering_store")?.unwrap_or_default(),
             run: row.integer("delivering_run")?.unwrap_or_default(),
+            renumbered: row.truth("delivering_renumbered")?,
         }),
     };
     Ok(Some(State {

@@ -7,6 +7,7 @@ set delivering = 7,
     ran_at = get_current_timestamp(),
     delivering_store = '9a',
     delivering_run = 12,
+    delivering_numbers = null,
     due_before = 0,
     basis = 7
 where generation = 7;

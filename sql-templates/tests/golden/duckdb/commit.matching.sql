@@ -14,7 +14,7 @@ f._levin_operation, o.code, o.reason,
   case when r._levin_run = 12 and r._levin_sequence = f."rowid" then r._levin_parked else 1 = 0 end,
   coalesce(r._levin_first_at, get_current_timestamp()), get_current_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o
-join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on f."rowid" = o.sequence
+join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on o.sequence = f."rowid"
 left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."id" as text), '') = coalesce(cast(f."id" as text), '') and (r."id" is null) = (f."id" is null)
 where o.outcome = 'rejected'
   and not exists (

@@ -15,7 +15,7 @@ f._levin_operation, o.code, o.reason,
     case when r._levin_parked then 0 else coalesce(r._levin_attempts, 0) end + case when o.code in ('REFUSED', 'NOT_FOUND') then 1 else 0 end end >= 3 end,
   coalesce(r._levin_first_at, get_current_timestamp()), get_current_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o
-join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on f."rowid" = o.sequence
+join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on o.sequence = f."rowid"
 left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."id" as text), '') = coalesce(cast(f."id" as text), '') and (r."id" is null) = (f."id" is null)
 where o.outcome = 'rejected';
 

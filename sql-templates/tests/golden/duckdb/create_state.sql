@@ -13,6 +13,7 @@ create table if not exists "levin_planner"."p6f0c2a9e_s1_state" (
   delivering_run bigint,
   delivering_shape text,
   delivering_sent text,
+  delivering_numbers text,
   due_before bigint,
   target text,
   definition text,
@@ -28,6 +29,6 @@ create table if not exists "levin_planner"."p6f0c2a9e_s1_state" (
 
 -- first state
 insert into "levin_planner"."p6f0c2a9e_s1_state"
-select '6f0c2a9e', 1, 'customers-to-crm', 0, 0, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null
+select '6f0c2a9e', 1, 'customers-to-crm', 0, 0, null, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null
 where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_state");
 

@@ -1,6 +1,5 @@
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-
 with differing as (
   select m."tenant", m."id", m."email", k."tenant" as _levin_known0, k."id" as _levin_known1
   from (

@@ -23,7 +23,6 @@ where m."id" = t."id"
 
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-
 select
   case
     when m."id" is null then 'removed'

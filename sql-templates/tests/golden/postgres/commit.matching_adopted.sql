@@ -4,17 +4,30 @@ set checkpoint = checkpoint + 1, basis = 7,
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
+-- hold the rows where they are
+lock table "levin_planner"."p6f0c2a9e_s1_diff_7" in access share mode;
+
+-- the rows are where they were (exactly one row)
+update "levin_planner"."p6f0c2a9e_s1_state"
+set delivering_numbers = null
+where generation = 7 and (delivering_numbers is null or delivering_numbers = (
+    select pg_relation_filenode(c.oid)::text
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'levin_planner' and c.relname = 'p6f0c2a9e_s1_diff_7'
+  ));
+
 -- record the rejections
 insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_fingerprint, _levin_parked, _levin_first_at, _levin_last_at)
 select f."id", 7, 1,
 'added', o.code, o.reason,
-  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_attempts else
-    case when r._levin_parked then 0 else coalesce(r._levin_attempts, 0) end + 1 end, 1, 12, f._levin_sequence,
-  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_fingerprint else '' end,
-  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_parked else 1 = 0 end,
+  case when r._levin_run = 12 and r._levin_sequence = ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint then r._levin_attempts else
+    case when r._levin_parked then 0 else coalesce(r._levin_attempts, 0) end + 1 end, 1, 12, ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint,
+  case when r._levin_run = 12 and r._levin_sequence = ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint then r._levin_fingerprint else '' end,
+  case when r._levin_run = 12 and r._levin_sequence = ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint then r._levin_parked else 1 = 0 end,
   coalesce(r._levin_first_at, clock_timestamp()), clock_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o
-join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on f._levin_sequence = o.sequence
+join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"
 left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."id" as text), '') = coalesce(cast(f."id" as text), '') and (r."id" is null) = (f."id" is null)
 where o.outcome = 'rejected';
 
@@ -30,7 +43,7 @@ where (t._levin_generation < 7 or t._levin_checkpoint < 1)
 -- replace older doubts
 delete from "levin_planner"."p6f0c2a9e_s1_doubts" as t
 where exists (
-  select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f._levin_sequence
+  select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"
   where o.in_doubt and f."id" = t."id"
 );
 
@@ -40,8 +53,8 @@ select f."id", f."email",
 f."O""Brien's ltv",
 f."profile",
 
-  7, 'added', '7.' || cast(f._levin_sequence as text)
-from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f._levin_sequence
+  7, 'added', '7.' || cast(('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint as text)
+from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"
 where o.in_doubt;
 
 -- empty the snapshot
@@ -51,7 +64,7 @@ delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t;
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
 select f."id", f."email", f."O""Brien's ltv", f."profile", f._levin_generation
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence);
+where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid");
 
 -- count what is left
 update "levin_planner"."p6f0c2a9e_s1_state"

@@ -4,6 +4,19 @@ set checkpoint = checkpoint + 1, basis = 7,
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
+-- hold the rows where they are
+lock table "levin_planner"."p6f0c2a9e_s1_diff_7" in access share mode;
+
+-- the rows are where they were (exactly one row)
+update "levin_planner"."p6f0c2a9e_s1_state"
+set delivering_numbers = null
+where generation = 7 and (delivering_numbers is null or delivering_numbers = (
+    select pg_relation_filenode(c.oid)::text
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'levin_planner' and c.relname = 'p6f0c2a9e_s1_diff_7'
+  ));
+
 -- forget rejections
 delete from "levin_planner"."p6f0c2a9e_s1_rejections";
 
@@ -27,9 +40,6 @@ where (t._levin_generation < 7 or t._levin_checkpoint < 1)
     where n._levin_generation = 7 and n._levin_checkpoint = 1
       and coalesce(cast(n."tenant" as text), '') = coalesce(cast(t."tenant" as text), '') and (n."tenant" is null) = (t."tenant" is null) and coalesce(cast(n."id" as text), '') = coalesce(cast(t."id" as text), '') and (n."id" is null) = (t."id" is null)
   );
-
--- forget the sequences
-alter table "levin_planner"."p6f0c2a9e_s1_diff_7" drop column _levin_sequence;
 
 -- keep what was known of keys set aside
 insert into "levin_planner"."p6f0c2a9e_s1_diff_7"

@@ -4,18 +4,31 @@ set checkpoint = checkpoint + 1, basis = 7,
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
+-- hold the rows where they are
+lock table "levin_planner"."p6f0c2a9e_s1_diff_7" in access share mode;
+
+-- the rows are where they were (exactly one row)
+update "levin_planner"."p6f0c2a9e_s1_state"
+set delivering_numbers = null
+where generation = 7 and (delivering_numbers is null or delivering_numbers = (
+    select pg_relation_filenode(c.oid)::text
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'levin_planner' and c.relname = 'p6f0c2a9e_s1_diff_7'
+  ));
+
 -- take accepted rows out of the snapshot
 delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
 where t."id" in (
   select f."id" from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-  where ((f._levin_operation = 'removed' and f._levin_sequence between 1 and 7) or (f._levin_operation = 'changed' and f._levin_sequence between 8 and 353))
+  where ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
 );
 
 -- put accepted rows into the snapshot
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
 select f."id", f."email", f."O""Brien's ltv", f."profile", 7
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-where ((f._levin_operation = 'removed' and f._levin_sequence between 1 and 7) or (f._levin_operation = 'changed' and f._levin_sequence between 8 and 353))
+where ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
   and f._levin_operation <> 'removed';
 
 -- count what is left

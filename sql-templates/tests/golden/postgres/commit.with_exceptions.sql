@@ -4,17 +4,30 @@ set checkpoint = checkpoint + 1, basis = 7,
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
+-- hold the rows where they are
+lock table "levin_planner"."p6f0c2a9e_s1_diff_7" in access share mode;
+
+-- the rows are where they were (exactly one row)
+update "levin_planner"."p6f0c2a9e_s1_state"
+set delivering_numbers = null
+where generation = 7 and (delivering_numbers is null or delivering_numbers = (
+    select pg_relation_filenode(c.oid)::text
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = 'levin_planner' and c.relname = 'p6f0c2a9e_s1_diff_7'
+  ));
+
 -- record the rejections
 insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("tenant", "id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_fingerprint, _levin_parked, _levin_first_at, _levin_last_at)
 select f."tenant", f."id", 7, 1,
 f._levin_operation, o.code, o.reason,
-  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_attempts else
-    case when r._levin_parked then 0 else coalesce(r._levin_attempts, 0) end + 1 end, 1, 12, f._levin_sequence,
-  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_fingerprint else '' end,
-  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_parked else 1 = 0 end,
+  case when r._levin_run = 12 and r._levin_sequence = ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint then r._levin_attempts else
+    case when r._levin_parked then 0 else coalesce(r._levin_attempts, 0) end + 1 end, 1, 12, ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint,
+  case when r._levin_run = 12 and r._levin_sequence = ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint then r._levin_fingerprint else '' end,
+  case when r._levin_run = 12 and r._levin_sequence = ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint then r._levin_parked else 1 = 0 end,
   coalesce(r._levin_first_at, clock_timestamp()), clock_timestamp()
 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o
-join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on f._levin_sequence = o.sequence
+join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"
 left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."tenant" as text), '') = coalesce(cast(f."tenant" as text), '') and (r."tenant" is null) = (f."tenant" is null) and coalesce(cast(r."id" as text), '') = coalesce(cast(f."id" as text), '') and (r."id" is null) = (f."id" is null)
 where o.outcome = 'rejected';
 
@@ -54,8 +67,8 @@ where not (t._levin_generation = 7 and t._levin_checkpoint = 1)
   )
   or exists (
     select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-    where coalesce(cast(f."tenant" as text), '') = coalesce(cast(t."tenant" as text), '') and (f."tenant" is null) = (t."tenant" is null) and coalesce(cast(f."id" as text), '') = coalesce(cast(t."id" as text), '') and (f."id" is null) = (t."id" is null) and ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
-    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence)
+    where coalesce(cast(f."tenant" as text), '') = coalesce(cast(t."tenant" as text), '') and (f."tenant" is null) = (t."tenant" is null) and coalesce(cast(f."id" as text), '') = coalesce(cast(t."id" as text), '') and (f."id" is null) = (t."id" is null) and ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid")
   ));
 
 -- end doubts
@@ -63,14 +76,14 @@ delete from "levin_planner"."p6f0c2a9e_s1_doubts" as t
 where exists (
   select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
   where f."tenant" = t."tenant" and f."id" = t."id"
-    and (((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
-    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed')
+    and (((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid") or f._levin_operation = 'removed')
 );
 
 -- replace older doubts
 delete from "levin_planner"."p6f0c2a9e_s1_doubts" as t
 where exists (
-  select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f._levin_sequence
+  select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"
   where o.in_doubt and f."tenant" = t."tenant" and f."id" = t."id"
 );
 
@@ -78,24 +91,24 @@ where exists (
 insert into "levin_planner"."p6f0c2a9e_s1_doubts"
 select f."tenant", f."id", case when f._levin_operation = 'removed' then (f._levin_previous)."email" else f."email" end,
 
-  7, f._levin_operation, coalesce(f._levin_version, '7.' || cast(f._levin_sequence as text))
-from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f._levin_sequence
+  7, f._levin_operation, coalesce(f._levin_version, '7.' || cast(('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint as text))
+from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"
 where o.in_doubt;
 
 -- take accepted rows out of the snapshot
 delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
 where (t."tenant", t."id") in (
   select f."tenant", f."id" from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-  where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
-    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed'
+  where ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid") or f._levin_operation = 'removed'
 );
 
 -- put accepted rows into the snapshot
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
 select f."tenant", f."id", f."email", 7
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
-    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.sequence = f._levin_sequence)
+where ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid")
   and f._levin_operation <> 'removed';
 
 -- count what is left

@@ -1,6 +1,6 @@
 -- write the rows
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-select m."id", m."email", m."O""Brien's ltv", m."profile", cast(7 as bigint) as _levin_generation, row_number() over () as _levin_sequence
+select m."id", m."email", m."O""Brien's ltv", m."profile"
   , case
     when m."email" is null then 'NULL_MATCH_VALUE'
     when contested._levin_claimants is not null then 'DUPLICATE_MATCH_VALUE'
@@ -18,6 +18,12 @@ select * from customers -- all of them;
   having count(*) > 1
 ) as contested on contested."email" = m."email"
 where m."id" is not null;
+
+-- add the generation
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" add column _levin_generation bigint default 7;
+
+-- leave no default behind
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" alter column _levin_generation drop default;
 
 -- index the keys
 create unique index on "levin_planner"."p6f0c2a9e_s1_diff_7" ("id");

@@ -1,10 +1,16 @@
 -- write the rows
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-select m."id", m."email", m."O""Brien's ltv", m."profile", cast(7 as bigint) as _levin_generation, row_number() over () as _levin_sequence
+select m."id", m."email", m."O""Brien's ltv", m."profile"
 from (
 select * from customers -- all of them;
 ) as m
 where m."id" is not null;
+
+-- add the generation
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" add column _levin_generation bigint default 7;
+
+-- leave no default behind
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" alter column _levin_generation drop default;
 
 -- index the keys
 create unique index on "levin_planner"."p6f0c2a9e_s1_diff_7" ("id");

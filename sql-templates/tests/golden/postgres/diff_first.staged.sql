@@ -15,10 +15,16 @@ having count(*) > 1 or m."tenant" is null or m."id" is null;
 
 -- write the rows
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-select m."tenant", m."id", m."email", cast(7 as bigint) as _levin_generation, row_number() over () as _levin_sequence
+select m."tenant", m."id", m."email"
 from "levin_planner"."p6f0c2a9e_s1_model_7" as m
 where m."tenant" is not null and m."id" is not null
   and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."tenant" = m."tenant" and a."id" = m."id");
+
+-- add the generation
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" add column _levin_generation bigint default 7;
+
+-- leave no default behind
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" alter column _levin_generation drop default;
 
 -- index the keys
 create unique index on "levin_planner"."p6f0c2a9e_s1_diff_7" ("tenant", "id");

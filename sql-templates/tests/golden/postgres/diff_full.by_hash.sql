@@ -1,7 +1,5 @@
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-select r.*, row_number() over () as _levin_sequence
-from (
 select
   case
     when m."tenant" is null then 'removed'
@@ -26,9 +24,7 @@ select * from customers -- all of them;
 full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."tenant" = k."tenant" and m."id" = k."id"
 where m."tenant" is null
   or k."tenant" is null
-  or m."email" collate "C" is distinct from k."email" collate "C"
-offset 0
-) as r;
+  or m."email" collate "C" is distinct from k."email" collate "C";
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,

@@ -3,8 +3,6 @@ set local enable_hashjoin = off;
 
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-select r.*, row_number() over () as _levin_sequence
-from (
 select
   case
     when m."id" is null then 'removed'
@@ -29,9 +27,7 @@ select * from customers -- all of them;
 ) as m
 full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."id" = k."id"
 where m."id" is null
-  or k."id" is null
-offset 0
-) as r;
+  or k."id" is null;
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,

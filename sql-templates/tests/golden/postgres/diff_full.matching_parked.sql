@@ -96,7 +96,7 @@ select j._levin_operation, j._levin_changed, j._levin_version,
   j."O""Brien's ltv",
   j."profile",
   j._levin_previous, j._levin_match0,
-  case when s."id" is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim, row_number() over () as _levin_sequence
+  case when s."id" is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim
 from judged as j
 left join superseded as s on j._levin_operation = 'removed' and s."id" = j."id" and s._levin_match0 = j._levin_match0;
 

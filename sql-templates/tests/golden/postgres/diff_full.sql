@@ -1,7 +1,5 @@
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-select r.*, row_number() over () as _levin_sequence
-from (
 select
   case
     when m."id" is null then 'removed'
@@ -31,9 +29,7 @@ where m."id" is null
   or k."id" is null
   or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or m."profile"::jsonb is distinct from k."profile"::jsonb
-offset 0
-) as r;
+  or m."profile"::jsonb is distinct from k."profile"::jsonb;
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,

@@ -15,8 +15,6 @@ having count(*) > 1 or m."tenant" is null or m."id" is null;
 
 -- write the differences
 create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
-select r.*, row_number() over () as _levin_sequence
-from (
 select
   case
     when m."tenant" is null then 'removed'
@@ -44,9 +42,7 @@ full join (
 ) as k on m."tenant" = k."tenant" and m."id" = k."id"
 where m."tenant" is null
   or k."tenant" is null
-  or m."email" collate "C" is distinct from k."email" collate "C"
-offset 0
-) as r;
+  or m."email" collate "C" is distinct from k."email" collate "C";
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,

@@ -1,6 +1,6 @@
 -- doubt what may have been sent
 insert into "levin_planner"."p6f0c2a9e_s1_outcomes_7_0"
-select f._levin_sequence, 'in_doubt', true, 'INTERRUPTED', 'the notes of this delivery are lost'
+select ('x' || encode(tidsend(f."ctid"), 'hex'))::bit(48)::bigint, 'in_doubt', true, 'INTERRUPTED', 'the notes of this delivery are lost'
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where not exists (
   select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
