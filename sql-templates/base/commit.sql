@@ -242,6 +242,14 @@ where o.in_doubt
 {% endmacro %}
 
 {% macro apply_accepted() %}
+{% if in_place %}
+{{ step("write accepted changes into the snapshot") }}
+update {{ snapshot }} as t
+set {% for c in all %}{{ c.name }} = {{ col("f", c.name) }}, {% endfor %}_levin_generation = {{ diff_generation }}
+from {{ diff }} as f
+where {{ d.same_key(keys, "f", "t") }} and f._levin_operation = 'changed'
+  and {{ d.accepted("f") }}
+{% endif %}
 {{ step("take accepted rows out of the snapshot") }}
 delete from {{ snapshot }} as t
 {% if matching and shape == "full" %}
@@ -254,7 +262,7 @@ where exists (
 {% else %}
 where {{ d.whole_key(keys, "t") }} in (
   select {{ d.key_columns("f") }} from {{ diff }} as f
-  where {{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif +%}
+  where {% if in_place %}f._levin_operation <> 'changed' and {% endif %}{{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif +%}
 )
 {% endif %}
 {% if ranges %}
@@ -264,7 +272,7 @@ select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}{{ diff_generation 
 from {{ diff }} as f
 where {{ d.accepted("f") }}
 {% if shape == "full" %}
-  and f._levin_operation <> 'removed'
+  and f._levin_operation {% if in_place %}= 'added'{% else %}<> 'removed'{% endif +%}
 {% endif %}
 {% endif %}
 {% endmacro %}

@@ -144,7 +144,7 @@ cross join (
     cast(coalesce(sum(case when _levin_operation = 'parked_removed' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as parked_removed{% endif +%}
   from {{ diff }}
 ) as r
-cross join (select count(*) as known from {{ d.known() }} as k) as s
+cross join ({% if counted is none %}select count(*) as known from {{ d.known() }} as k{% else %}select cast({{ counted }} as {{ d.type_bigint() }}) as known{% endif %}) as s
 {{ d.unstage() }}
 {% endmacro %}
 

@@ -40,11 +40,13 @@ create table if not exists {{ state }} (
   ran_at {{ d.type_instant() }},
   basis {{ d.type_bigint() }},
   parked {{ d.type_bigint() }},
-  plans {{ d.type_text() }}
+  plans {{ d.type_text() }},
+  counted {{ d.type_bigint() }},
+  counted_basis {{ d.type_bigint() }}
 )
 {{ step("first state") }}
 insert into {{ state }}
-select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null
+select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null, null, null
 where not exists (select 1 from {{ state }})
 {% endmacro %}
 
@@ -56,7 +58,8 @@ select
   delivering, delivering_table, delivering_store, delivering_run, delivering_shape, delivering_sent,
   {{ d.numbers_lost() }} as delivering_renumbered,
   due_before, target, definition, queried, doubts, rejections, refused,
-  -{{ d.seconds_until("ran_at" | sql) }} as idle_seconds, basis, parked, plans
+  -{{ d.seconds_until("ran_at" | sql) }} as idle_seconds, basis, parked, plans,
+  case when counted_basis = basis then counted end as counted
 from {{ state }}
 {% endmacro %}
 
@@ -82,10 +85,11 @@ set lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}
 where generation = {{ generation }} and holder is not null
 {% endmacro %}
 
+{# The snapshot's rows were counted, or added up, against this basis: whatever changes them moves it. #}
 {% macro release_lease() %}
 {{ step("release the lease", "one row") }}
 update {{ state }}
-set lease_until = null, holder = null{% if queried is not none %}, queried = {{ queried }}{% endif %}{% if ran %}, ran_at = {{ d.now() }}{% endif +%}
+set lease_until = null, holder = null{% if counted is not none %}, counted = {{ counted }}, counted_basis = basis{% endif %}{% if queried is not none %}, queried = {{ queried }}{% endif %}{% if ran %}, ran_at = {{ d.now() }}{% endif +%}
 where generation = {{ generation }}
 {% endmacro %}
 

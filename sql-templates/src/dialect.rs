@@ -33,6 +33,9 @@ pub struct Facts {
     /// Comparing hashes of whole rows first is cheaper than carrying both sides' values through the join.
     #[serde(default)]
     pub hashes_first: bool,
+    /// Changing a row where it stands is cheaper than taking it out and putting it in again.
+    #[serde(default)]
+    pub updates_in_place: bool,
     /// The most bytes a name can have.
     pub max_identifier_bytes: usize,
     /// The character around a quoted name; doubled inside one.

@@ -85,6 +85,8 @@ pub struct DiffFacts<'a> {
     pub sorted: bool,
     /// Hashes of rows are compared first; both have the same types, nothing is in doubt, due or set aside.
     pub by_hash: bool,
+    /// The snapshot's rows, when they were counted before; for keys in doubt or set aside it says nothing.
+    pub counted: Option<i64>,
     /// New columns whose values of today count as accepted.
     pub taken: &'a [Column],
     /// There are rows that are not to be sent as they are; the digest of the sync's definition tells

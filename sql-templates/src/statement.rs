@@ -45,7 +45,13 @@ pub enum Statement<'a> {
     /// The lease, longer.
     RenewLease { tables: &'a SyncTables, generation: i64, lease_seconds: i64 },
     /// The lease, given up; `ran` says that the model was compared with the snapshot.
-    ReleaseLease { tables: &'a SyncTables, generation: i64, queried: Option<i64>, ran: bool },
+    ReleaseLease {
+        tables: &'a SyncTables,
+        generation: i64,
+        queried: Option<i64>,
+        counted: Option<i64>,
+        ran: bool,
+    },
     /// What kind of relation a name stands for.
     RelationKind { schema: Option<&'a str>, name: &'a str },
     /// Empty snapshot, doubts and rejections in the model's shape, in place of any older ones.
@@ -231,7 +237,8 @@ impl Statement<'_> {
                 ("generation", Value::from(*generation)),
                 ("lease_seconds", Value::from(*lease_seconds)),
             ],
-            Self::ReleaseLease { tables, generation, queried, ran } => vec![
+            Self::ReleaseLease { tables, generation, queried, counted, ran } => vec![
+                ("counted", Value::from(*counted)),
                 ("ran", Value::from(*ran)),
                 ("state", table(&tables.state())),
                 ("generation", Value::from(*generation)),

@@ -29,6 +29,7 @@ pub(crate) fn diff_values(
         ("resync", Value::from(facts.resync)),
         ("sorted", Value::from(facts.sorted)),
         ("by_hash", Value::from(facts.by_hash)),
+        ("counted", Value::from(facts.counted.filter(|_| !facts.in_doubt && !facts.set_aside))),
         ("shape", Value::from(DiffShape::Full.name())),
         ("taken", columns_value(facts.taken, dialect)),
         ("parked", Value::from(facts.parked.is_some())),
@@ -53,6 +54,11 @@ pub(crate) fn commit_values(
         && facts.keeps_snapshot
         && facts.diff_shape == DiffShape::Full
         && facts.sent.contains(&"removed");
+    // Where one record has two rows of a diff, only taking both out first leaves no key twice.
+    let in_place = dialect.facts().updates_in_place
+        && scope.shape.matching.is_empty()
+        && facts.diff_shape == DiffShape::Full
+        && !facts.ranges.is_empty();
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);
     values.extend([
@@ -61,6 +67,7 @@ pub(crate) fn commit_values(
         ("diff_name", text(facts.diff.name.name())?),
         ("planner_literal", text(scope.tables.planner_schema().name())?),
         ("renumbered", Value::from(facts.renumbered)),
+        ("in_place", Value::from(in_place)),
         ("shape", Value::from(facts.diff_shape.name())),
         ("diff_generation", Value::from(facts.diff_generation)),
         ("run", Value::from(facts.run)),

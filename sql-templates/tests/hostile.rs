@@ -56,6 +56,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         resync: true,
         sorted: true,
         by_hash: true,
+        counted: None,
         taken: &shape.columns,
         parked: Some(text),
     };
@@ -140,7 +141,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             replace_holder: false,
         },
         Statement::RenewLease { tables: &tables, generation: 2, lease_seconds: 60 },
-        Statement::ReleaseLease { tables: &tables, generation: 2, queried: None, ran: true },
+        Statement::ReleaseLease { tables: &tables, generation: 2, queried: None, counted: None, ran: true },
         Statement::RelationKind { schema: Some(text), name: text },
         Statement::CreateTables { scope },
         reshape(SnapshotPart::Snapshot),

@@ -223,16 +223,36 @@ impl Project {
     /// # Panics
     /// When they cannot be read.
     pub fn managed(&self, like: &str) -> Vec<String> {
-        let tables = self.texts(&format!(
-            "select cast(table_schema || '.' || table_name as text) from information_schema.tables \
-             where table_schema in ('levin_planner', 'levin_audit') and table_name like '{like}' escape '\\' order by 1"
-        ));
         let mut rows = Vec::new();
-        for table in tables.into_iter().flatten() {
+        for table in self.managed_tables(like) {
             let of_table = self.texts(&format!("select cast(t as text) from {table} t order by 1"));
             rows.extend(of_table.into_iter().flatten().map(|row| format!("{table} {row}")));
         }
         rows
+    }
+
+    fn managed_tables(&self, like: &str) -> Vec<String> {
+        let tables = self.texts(&format!(
+            "select cast(table_schema || '.' || table_name as text) from information_schema.tables \
+             where table_schema in ('levin_planner', 'levin_audit') and table_name like '{like}' escape '\\' order by 1"
+        ));
+        tables.into_iter().flatten().collect()
+    }
+
+    /// Where a state says how many rows its snapshot has, it has so many.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub fn assert_counted(&self) {
+        for state in self.managed_tables("%\\_state") {
+            let counted = "select cast(case when counted_basis = basis then counted end as text) from";
+            let counted = self.texts(&format!("{counted} {state}")).into_iter().flatten().next();
+            let snapshot = state.replace("_state", "_snapshot");
+            if let Some(counted) = counted {
+                let rows = self.texts(&format!("select cast(count(*) as text) from {snapshot}"));
+                assert_eq!(rows, [Some(counted)], "what {state} says of its snapshot");
+            }
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -315,6 +335,7 @@ impl Project {
     /// # Panics
     /// When it does something.
     pub fn assert_quiet(&self, sync: &str, receiver: &Receiver) {
+        self.assert_counted();
         let (calls, before) = (receiver.count(), self.snapshots());
         let run = self.run(sync);
         assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
@@ -322,6 +343,7 @@ impl Project {
         assert_eq!(run.number("destinationCalls"), 0, "{run:#?}");
         assert_eq!(receiver.count(), calls, "a run with nothing to do called the destination");
         assert_eq!(self.snapshots(), before, "a run with nothing to do wrote to the snapshot");
+        self.assert_counted();
     }
 
     /// The open rejections of a sync, as `rejected --json` tells them, in the order of their keys.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use connectors::outcome::Rejection;
-use connectors::warehouse::Session;
+use connectors::warehouse::{Effect, Session};
 use sql_templates::{CommitFacts, DiffShape, EndedRange, SyncScope, TableRef};
 
 use super::deliver::Checkpoint;
@@ -20,9 +20,34 @@ use crate::store::NotedException;
 pub(super) struct Commits {
     pub(super) generation: i64,
     pub(super) checkpoint: i64,
+    /// Rows of the snapshot, as long as every change of it told how many it wrote.
+    pub(super) counted: Option<i64>,
 }
 
 impl Commits {
+    /// None was made yet, and nobody has counted the snapshot.
+    pub(super) fn new(generation: i64) -> Self {
+        Self { generation, checkpoint: 0, counted: None }
+    }
+
+    /// A commit was made, and wrote this; the whole diff became the snapshot if it is said how many rows it had.
+    fn made(&mut self, effect: Option<Effect>, adopted: Option<u64>) {
+        self.checkpoint += 1;
+        self.counted = self.counted.zip(effect).and_then(|(counted, effect)| {
+            let written = |step: &str| {
+                let step = effect.steps.iter().find(|s| s.name == step);
+                step.map_or(Some(0), |s| s.rows).and_then(|rows| i64::try_from(rows).ok())
+            };
+            match adopted {
+                Some(rows) => Some(i64::try_from(rows).ok()? - written("leave out what was not accepted")?),
+                None => Some(
+                    counted - written("take accepted rows out of the snapshot")?
+                        + written("put accepted rows into the snapshot")?,
+                ),
+            }
+        });
+    }
+
     /// The table of outcomes that this commit reads, made and filled; none when every row was accepted.
     async fn write_outcomes(
         self,
@@ -145,8 +170,8 @@ pub(super) async fn finish(
             ..facts.commit(run, state, *commits, piece)
         };
         let script = commit::commit_script(run, scope, &commit_facts)?;
-        commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
-        commits.checkpoint += 1;
+        let effect = commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
+        commits.made(effect, (adopt && last).then_some(facts.diff.counts.added));
         if last {
             break;
         }
@@ -201,9 +226,9 @@ impl Checkpoint for Checkpoints<'_, '_> {
                 ..self.facts.commit(run, self.state, *self.commits, piece)
             };
             let script = commit::commit_script(run, self.scope, &facts)?;
-            commit::commit(&mut session, run, &script, self.commits.generation, self.commits.checkpoint)
-                .await?;
-            self.commits.checkpoint += 1;
+            let (generation, checkpoint) = (self.commits.generation, self.commits.checkpoint);
+            let effect = commit::commit(&mut session, run, &script, generation, checkpoint).await?;
+            self.commits.made(effect, None);
             if let Some(table) = outcomes {
                 prune::prune(session.as_mut(), run, &[table]).await?;
             }

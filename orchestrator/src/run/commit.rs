@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use connectors::warehouse::{ErrorKind, Session};
+use connectors::warehouse::{Effect, ErrorKind, Session};
 use sql_templates::{Atomicity, CommitFacts, EndedRange, Script, Statement, SyncScope, TableRef, script};
 
 use super::Run;
@@ -77,7 +77,7 @@ pub fn commit_script(run: &Run<'_>, scope: SyncScope<'_>, facts: &CommitFacts<'_
     Ok(script(run.dialect(), Atomicity::Transaction, &[Statement::Commit { scope, facts }])?)
 }
 
-/// Commits. A lost answer is resolved by reading what the state then says; a lock conflict or a lost
+/// Commits, and tells what was written if that is known. A lost answer is resolved by reading what the state then says; a lock conflict or a lost
 /// connection before the commit took effect is tried again.
 pub async fn commit(
     session: &mut Box<dyn Session>,
@@ -85,14 +85,14 @@ pub async fn commit(
     script: &Script,
     generation: i64,
     checkpoint: i64,
-) -> Result<(), Error> {
+) -> Result<Option<Effect>, Error> {
     let mut attempt = 0_u32;
     loop {
         fail::fail_point!("commit.before");
         let error = match session.execute(script).await {
-            Ok(_) => {
+            Ok(effect) => {
                 fail::fail_point!("commit.after");
-                return Ok(());
+                return Ok(Some(effect));
             }
             Err(error) => error,
         };
@@ -119,7 +119,7 @@ pub async fn commit(
         }
         match read_state(session.as_mut(), run).await {
             Ok(Some(state)) if state.generation == generation && state.checkpoint > checkpoint => {
-                return Ok(());
+                return Ok(None);
             }
             Ok(Some(state)) if state.generation != generation => {
                 return Err(Error::new(ErrorCode::LeaseLost, "another run took over before the commit"));

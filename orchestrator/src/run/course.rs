@@ -29,6 +29,8 @@ pub(super) struct Course {
     pub(super) plan: Option<PlanId>,
     /// What was kept as a plan because that was all that was asked.
     pub(super) saved: Option<PlanReport>,
+    /// Rows of the snapshot, when they are known.
+    pub(super) counted: Option<i64>,
     /// Tables that are no longer needed are still there.
     pub(super) untidy: bool,
 }

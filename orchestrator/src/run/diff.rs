@@ -31,6 +31,8 @@ pub struct DiffQuestion<'a> {
     pub due_before: Option<i64>,
     /// Due rows are sent as added.
     pub resync: bool,
+    /// The snapshot's rows, when they were counted since it changed last.
+    pub counted: Option<i64>,
     /// New columns whose values of today count as accepted.
     pub taken: &'a [Column],
     /// The digest of the sync's definition, when there are rows that are parked under it.
@@ -93,6 +95,7 @@ fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
         due_before: question.due_before.filter(|due| *due > 0),
         resync: question.resync,
         sorted: question.plain && !careful,
+        counted: question.counted,
         taken: question.taken,
         parked: question.parked,
         by_hash: question.alike

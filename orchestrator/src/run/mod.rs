@@ -40,7 +40,7 @@ use connectors::change::{Mode, Operation};
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
 use serde::{Deserialize, Serialize};
-use sql_templates::{Dialect, Statement, SyncScope, SyncTables};
+use sql_templates::{Dialect, DiffShape, Statement, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
@@ -68,6 +68,7 @@ use diff::DiffQuestion;
 use lease::Lease;
 use model::Described;
 use outset::{begin, establish, redefine};
+use prune::Noted;
 use state::State;
 use view::Known;
 
@@ -333,11 +334,12 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
         tracing::warn!(error = %error, "what the run leaves could not be dropped; the next run tries again");
     } else if !lease.is_lost() {
         lease.stop_renewing();
-        let released = match prune::release(session.as_mut(), run, lease.generation(), queried, ran).await {
+        let noted = Noted { queried, counted: course.counted, ran };
+        let released = match prune::release(session.as_mut(), run, lease.generation(), noted).await {
             Ok(()) => Ok(()),
             // The session may be gone with what went wrong.
             Err(_) => match run.session("prune").await {
-                Ok(mut fresh) => prune::release(fresh.as_mut(), run, lease.generation(), queried, ran).await,
+                Ok(mut fresh) => prune::release(fresh.as_mut(), run, lease.generation(), noted).await,
                 Err(error) => Err(error),
             },
         };
@@ -365,7 +367,7 @@ async fn execute_with_lease<'a>(
     lease: &Lease,
     state: &mut State,
 ) -> Result<(), Error> {
-    let mut commits = Commits { generation: lease.generation(), checkpoint: 0 };
+    let mut commits = Commits::new(lease.generation());
     let known = state.definition.is_some();
     course.settled = settle::clear_away(run, session, state, &mut commits).await?;
     fail::fail_point!("prepare.after_settling");
@@ -439,6 +441,7 @@ async fn execute_with_lease<'a>(
         in_doubt: state.doubts > 0 && !fresh && !clears,
         due_before: due_before(run, state, lease.generation()),
         resync: resync || clears || state.due_before > 1,
+        counted: state.counted.filter(|_| change == Change::None),
         taken: reshape::taken(run, &change),
         parked: honours_parked(run, state).then_some(digest.as_str()).filter(|_| !fresh),
     };
@@ -452,6 +455,13 @@ async fn execute_with_lease<'a>(
                 return Err(Error::new(ErrorCode::Cancelled, "the run was cancelled before anything was sent"));
             }
         },
+    };
+    // Of a diff that left keys out, or that saw keys in doubt, the count is not the snapshot's alone.
+    let whole = diff.shape == DiffShape::Full && !question.in_doubt && diff.set_aside.is_none();
+    commits.counted = match i64::try_from(diff.counts.known) {
+        _ if clears || approved.is_some() || !shape.matching.is_empty() => None,
+        Ok(known) if whole => Some(known),
+        _ => (fresh && keeps_snapshot).then_some(0),
     };
     let mut drop_later = vec![diff.table.clone()];
     drop_later.extend(diff.set_aside.clone());
@@ -564,6 +574,7 @@ async fn execute_with_lease<'a>(
                 .await?;
             clock.ended(Stage::Commit, &summary::committed(&course.delivered));
         }
+        course.counted = commits.counted;
         if lease.is_lost() && !complete {
             return result.and(Err(lease_lost(run)));
         }

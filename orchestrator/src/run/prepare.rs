@@ -275,6 +275,7 @@ pub async fn start_over_without_tables(
         rejections: 0,
         refused: 0,
         parked: 0,
+        counted: None,
         ..state.clone()
     };
     Ok(())

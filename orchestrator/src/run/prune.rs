@@ -21,20 +21,28 @@ pub async fn prune(session: &mut dyn Session, run: &Run<'_>, tables: &[TableRef]
     Ok(true)
 }
 
-/// Gives the lease up, noting how many rows the model had, and whether it was compared at all.
+/// What is noted when a lease is given up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Noted {
+    /// How many rows the model had.
+    pub queried: Option<i64>,
+    /// How many rows the snapshot has.
+    pub counted: Option<i64>,
+    /// The model was compared.
+    pub ran: bool,
+}
+
+/// Gives the lease up.
 pub async fn release(
     session: &mut dyn Session,
     run: &Run<'_>,
     generation: i64,
-    queried: Option<i64>,
-    ran: bool,
+    noted: Noted,
 ) -> Result<(), Error> {
     fail::fail_point!("prune.before_release");
-    let release = script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[Statement::ReleaseLease { tables: &run.tables, generation, queried, ran }],
-    )?;
+    let Noted { queried, counted, ran } = noted;
+    let release = Statement::ReleaseLease { tables: &run.tables, generation, queried, counted, ran };
+    let release = script(run.dialect(), Atomicity::Transaction, &[release])?;
     session.execute(&release).await?;
     Ok(())
 }

@@ -173,6 +173,10 @@ impl Rehearsal<'_> {
             due_before: due.or(reshaped_due.then_some(1)),
             resync: matches!(run.start(), Start::FullResync { .. } | Start::ClearAndFill)
                 || self.state.is_some_and(|s| s.due_before > 1),
+            counted: match self.change {
+                Change::None => self.state.filter(|s| s.delivering.is_none()).and_then(|s| s.counted),
+                _ => None,
+            },
             taken: reshape::taken(run, self.change),
             parked: self.state.filter(|s| !fresh && honours_parked(run, s)).map(|_| digest),
             alike: self.alike,

@@ -10,9 +10,10 @@ use sql_templates::{Atomicity, Column, LogicalType, Statement, script};
 
 use super::checkpoints::Commits;
 use super::lease::Cancel;
+use super::prune::{self, Noted};
 use super::rows::result_rows;
 use super::state::read_state;
-use super::{Request, Run, Silent, prepare, prune, settle};
+use super::{Request, Run, Silent, prepare, settle};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Project, SyncSpec};
 use crate::store::Store;
@@ -100,7 +101,7 @@ pub async fn mark_parked(
     }
     let (lease, mut state) = prepare::take_lease(session.as_mut(), &run).await?;
     let marked = async {
-        let mut commits = Commits { generation: lease.generation(), checkpoint: 0 };
+        let mut commits = Commits::new(lease.generation());
         settle::clear_away(&run, &mut session, &mut state, &mut commits).await?;
         let Some(definition) = &state.definition else { return Ok(0) };
         let key = match key {
@@ -120,7 +121,7 @@ pub async fn mark_parked(
     }
     .await;
     lease.stop_renewing();
-    if let Err(error) = prune::release(session.as_mut(), &run, lease.generation(), None, false).await {
+    if let Err(error) = prune::release(session.as_mut(), &run, lease.generation(), Noted::default()).await {
         tracing::warn!(error = %error, "the lease was not given up; it runs out by itself");
     }
     marked

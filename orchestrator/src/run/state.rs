@@ -43,6 +43,8 @@ pub struct State {
     pub idle_seconds: Option<f64>,
     /// The generation under which that changed last against which a model is compared.
     pub basis: i64,
+    /// Rows of the snapshot, when they were counted since it changed last.
+    pub counted: Option<i64>,
     /// Open rejections of rows that are not to be sent as they are.
     pub parked: i64,
     /// Plans that can be applied, as long as the basis is theirs.
@@ -133,6 +135,7 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
         refused: row.count("refused")?,
         idle_seconds: row.float("idle_seconds")?,
         basis: row.count("basis")?,
+        counted: row.integer("counted")?,
         parked: row.count("parked")?,
         // What another version of levin wrote is no plan of this one.
         plans: row.text("plans")?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),

@@ -51,6 +51,7 @@ pub async fn statements_of(
         in_doubt: state.as_ref().is_some_and(|s| s.doubts > 0) && !first,
         due_before: state.as_ref().and_then(|s| due_before(&run, s, generation)),
         resync: state.as_ref().is_some_and(|s| s.due_before > 1),
+        counted: state.as_ref().and_then(|s| s.counted),
         taken: &[],
         parked: state.as_ref().filter(|s| !first && honours_parked(&run, s)).map(|_| digest.as_str()),
         alike: !first && alike(session.as_mut(), &run, &described.definition).await?,
@@ -150,7 +151,13 @@ pub async fn statements_of(
             Stage::Commit => one(&[Statement::Commit { scope, facts: &commit }])?,
             Stage::Prune => one(&[
                 Statement::Prune { drop: std::slice::from_ref(&diff) },
-                Statement::ReleaseLease { tables: &run.tables, generation, queried: None, ran: true },
+                Statement::ReleaseLease {
+                    tables: &run.tables,
+                    generation,
+                    queried: None,
+                    counted: None,
+                    ran: true,
+                },
             ])?,
         };
         stages.push((stage, script));

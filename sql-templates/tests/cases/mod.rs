@@ -62,6 +62,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         resync: false,
         sorted: false,
         by_hash: false,
+        counted: None,
         taken: &[],
         parked: None,
     };
@@ -70,7 +71,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     let staged = DiffFacts { stage: true, set_aside: true, ..plain.clone() };
     let doubtful = DiffFacts { in_doubt: true, due_before: Some(7), resync: true, ..staged.clone() };
     let by_hash = DiffFacts { by_hash: dialect.facts().hashes_first, ..plain.clone() };
-    let keys_only = DiffFacts { compared: false, sorted: true, ..plain.clone() };
+    let keys_only = DiffFacts { compared: false, sorted: true, counted: Some(990), ..plain.clone() };
     let removed = ["added", "changed", "removed"];
     let commit = CommitFacts {
         last: true,
@@ -218,7 +219,13 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("renew_lease", Statement::RenewLease { tables: &tables, generation: 7, lease_seconds: 60 }),
         (
             "release_lease",
-            Statement::ReleaseLease { tables: &tables, generation: 7, queried: Some(1000), ran: true },
+            Statement::ReleaseLease {
+                tables: &tables,
+                generation: 7,
+                queried: Some(1000),
+                counted: Some(990),
+                ran: true,
+            },
         ),
         ("relation_kind", Statement::RelationKind { schema: Some("public"), name: "customers" }),
         ("create_tables", Statement::CreateTables { scope }),

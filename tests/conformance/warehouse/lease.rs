@@ -29,8 +29,13 @@ async fn a_lease_belongs_to_one_generation(bench: Bench) {
         replace_holder,
     };
     let renew = |generation| Statement::RenewLease { tables: &tables, generation, lease_seconds: 60 };
-    let release =
-        |generation| Statement::ReleaseLease { tables: &tables, generation, queried: Some(7), ran: true };
+    let release = |generation| Statement::ReleaseLease {
+        tables: &tables,
+        generation,
+        queried: Some(7),
+        counted: Some(5),
+        ran: true,
+    };
 
     // Generation 1 is held.
     assert_eq!(trial.run(&[take(2, 60, false)]).await.unwrap_err().kind, ErrorKind::Fenced);

@@ -301,6 +301,7 @@ impl Trial {
             resync: question.resync,
             sorted: question.plain,
             by_hash: !question.first && !in_doubt && question.due_before.is_none() && self.is_alike().await,
+            counted: None,
             taken: &[],
             parked: None,
         };

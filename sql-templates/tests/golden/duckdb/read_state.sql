@@ -5,6 +5,7 @@ select
   delivering, delivering_table, delivering_store, delivering_run, delivering_shape, delivering_sent,
   1 = 0 as delivering_renumbered,
   due_before, target, definition, queried, doubts, rejections, refused,
-  -cast(extract(epoch from (ran_at - get_current_timestamp())) as double precision) as idle_seconds, basis, parked, plans
+  -cast(extract(epoch from (ran_at - get_current_timestamp())) as double precision) as idle_seconds, basis, parked, plans,
+  case when counted_basis = basis then counted end as counted
 from "levin_planner"."p6f0c2a9e_s1_state";
 

@@ -24,11 +24,18 @@ where not (t._levin_generation = 7 and t._levin_checkpoint = 4)
     where coalesce(cast(f."id" as text), '') = coalesce(cast(t."id" as text), '') and (f."id" is null) = (t."id" is null) and ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
   ));
 
+-- write accepted changes into the snapshot
+update "levin_planner"."p6f0c2a9e_s1_snapshot" as t
+set "id" = f."id", "email" = f."email", "O""Brien's ltv" = f."O""Brien's ltv", "profile" = f."profile", _levin_generation = 7
+from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+where f."id" = t."id" and f._levin_operation = 'changed'
+  and ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid));
+
 -- take accepted rows out of the snapshot
 delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
 where t."id" in (
   select f."id" from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-  where ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
+  where f._levin_operation <> 'changed' and ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
 );
 
 -- put accepted rows into the snapshot
@@ -36,7 +43,7 @@ insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
 select f."id", f."email", f."O""Brien's ltv", f."profile", 7
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
-  and f._levin_operation <> 'removed';
+  and f._levin_operation = 'added';
 
 -- count what is left
 update "levin_planner"."p6f0c2a9e_s1_state"

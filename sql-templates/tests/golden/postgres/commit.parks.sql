@@ -80,11 +80,19 @@ case when f._levin_operation = 'removed' then (f._levin_previous)."profile" else
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"
 where o.in_doubt;
 
+-- write accepted changes into the snapshot
+update "levin_planner"."p6f0c2a9e_s1_snapshot" as t
+set "id" = f."id", "email" = f."email", "O""Brien's ltv" = f."O""Brien's ltv", "profile" = f."profile", _levin_generation = 7
+from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+where f."id" = t."id" and f._levin_operation = 'changed'
+  and ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid");
+
 -- take accepted rows out of the snapshot
 delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
 where t."id" in (
   select f."id" from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-  where ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
+  where f._levin_operation <> 'changed' and ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid") or f._levin_operation = 'removed'
 );
 
@@ -94,7 +102,7 @@ select f."id", f."email", f."O""Brien's ltv", f."profile", 7
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid")
-  and f._levin_operation <> 'removed';
+  and f._levin_operation = 'added';
 
 -- count what is left
 update "levin_planner"."p6f0c2a9e_s1_state"

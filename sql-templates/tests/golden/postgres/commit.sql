@@ -17,11 +17,18 @@ where generation = 7 and (delivering_numbers is null or delivering_numbers = (
     where n.nspname = 'levin_planner' and c.relname = 'p6f0c2a9e_s1_diff_7'
   ));
 
+-- write accepted changes into the snapshot
+update "levin_planner"."p6f0c2a9e_s1_snapshot" as t
+set "id" = f."id", "email" = f."email", "O""Brien's ltv" = f."O""Brien's ltv", "profile" = f."profile", _levin_generation = 7
+from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+where f."id" = t."id" and f._levin_operation = 'changed'
+  and ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid));
+
 -- take accepted rows out of the snapshot
 delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
 where t."id" in (
   select f."id" from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
-  where ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
+  where f._levin_operation <> 'changed' and ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
 );
 
 -- put accepted rows into the snapshot
@@ -29,7 +36,7 @@ insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
 select f."id", f."email", f."O""Brien's ltv", f."profile", 7
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 where ((f._levin_operation = 'removed' and f."ctid" between '(0,1)'::tid and '(0,7)'::tid) or (f._levin_operation = 'changed' and f."ctid" between '(0,8)'::tid and '(0,353)'::tid))
-  and f._levin_operation <> 'removed';
+  and f._levin_operation = 'added';
 
 -- count what is left
 update "levin_planner"."p6f0c2a9e_s1_state"

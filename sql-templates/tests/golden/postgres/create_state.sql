@@ -24,11 +24,13 @@ create table if not exists "levin_planner"."p6f0c2a9e_s1_state" (
   ran_at timestamp with time zone,
   basis bigint,
   parked bigint,
-  plans text
+  plans text,
+  counted bigint,
+  counted_basis bigint
 );
 
 -- first state
 insert into "levin_planner"."p6f0c2a9e_s1_state"
-select '6f0c2a9e', 1, 'customers-to-crm', 0, 0, null, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null
+select '6f0c2a9e', 1, 'customers-to-crm', 0, 0, null, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null, null, null
 where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_state");
 

@@ -10,6 +10,7 @@ select
     where n.nspname = 'levin_planner' and c.relname = delivering_table
   ), false) as delivering_renumbered,
   due_before, target, definition, queried, doubts, rejections, refused,
-  -cast(extract(epoch from (ran_at - clock_timestamp())) as double precision) as idle_seconds, basis, parked, plans
+  -cast(extract(epoch from (ran_at - clock_timestamp())) as double precision) as idle_seconds, basis, parked, plans,
+  case when counted_basis = basis then counted end as counted
 from "levin_planner"."p6f0c2a9e_s1_state";
 
