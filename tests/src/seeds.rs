@@ -31,18 +31,19 @@ fn minutes() -> Option<Duration> {
     number("LEVIN_LONG_MINUTES").map(|minutes| Duration::from_secs(minutes * 60))
 }
 
-/// The seeds to live, one after the other: the one that was given, as many as the minutes allow, `many`, or `few`.
-pub fn seeds(few: u64, many: u64) -> Box<dyn Iterator<Item = u64> + Send> {
+/// The seeds to live, one after the other: the one that was given, as many as the minutes allow, or from `first` on
+/// `many` or `few`.
+pub fn seeds(first: u64, few: u64, many: u64) -> Box<dyn Iterator<Item = u64> + Send> {
     let started = Instant::now();
     match (given(), minutes()) {
         (Some(seed), _) => Box::new(std::iter::once(seed)),
         (None, Some(minutes)) => {
             // Short enough to be typed.
-            let first = of_this_moment() % 1_000_000_000 * 1_000;
-            Box::new((first..).take_while(move |_| started.elapsed() < minutes))
+            let newest = of_this_moment() % 1_000_000_000 * 1_000;
+            Box::new((newest..).take_while(move |_| started.elapsed() < minutes))
         }
-        (None, None) if is_long() => Box::new(0..many),
-        (None, None) => Box::new(0..few),
+        (None, None) if is_long() => Box::new(first..first + many),
+        (None, None) => Box::new(first..first + few),
     }
 }
 
