@@ -458,11 +458,15 @@ impl World {
             0..30 => self.break_off(arguments, random),
             30..42 => {
                 self.excuse(&[]);
-                let (_, plan) = self.project.plan(SYNC, &["--save", &self.file("plan.json")]);
-                self.told.push(format!("saved {} {}", plan["planId"], plan["plannedRows"]));
-                if let Some(id) = plan["planId"].as_str() {
-                    self.known_columns = self.said.columns.iter().map(|(name, _)| *name).collect();
-                    self.keep(id.to_owned());
+                let saved = self.project.levin(&["plan", SYNC, "--json", "--save", &self.file("plan.json")]);
+                self.told.push(format!("saved: {} {}", saved.code, saved.stdout));
+                match saved.stdout.lines().last() {
+                    Some(plan) => {
+                        let plan: Value = serde_json::from_str(plan).expect("a plan");
+                        self.known_columns = self.said.columns.iter().map(|(name, _)| *name).collect();
+                        self.keep(plan["planId"].as_str().expect("its name").to_owned());
+                    }
+                    None => assert!(saved.stderr.contains("MODE_CHANGED"), "{saved:?}"),
                 }
             }
             _ => {
