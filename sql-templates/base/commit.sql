@@ -32,7 +32,7 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {% endif %}
 {% if matching %}
   and f._levin_claim is null
-{% if supersedes %}
+{% if waited %}
   and (f._levin_operation = 'removed' or not exists (
     select 1 from (
     {{ d.owed_removals() }}

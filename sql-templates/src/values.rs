@@ -53,6 +53,11 @@ pub(crate) fn commit_values(
         && facts.keeps_snapshot
         && facts.diff_shape == DiffShape::Full
         && facts.sent.contains(&"removed");
+    let waited = supersedes
+        || (!scope.shape.matching.is_empty()
+            && facts.keeps_snapshot
+            && facts.diff_shape == DiffShape::Full
+            && facts.keep_removals);
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);
     values.extend([
@@ -71,6 +76,7 @@ pub(crate) fn commit_values(
         ("sent", sent),
         ("forgets_removed", Value::from(forgets_removed)),
         ("supersedes", Value::from(supersedes)),
+        ("waited", Value::from(waited)),
         ("had_rejections", Value::from(facts.had_rejections)),
         ("had_doubts", Value::from(facts.had_doubts)),
         ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
