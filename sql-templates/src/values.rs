@@ -196,6 +196,10 @@ pub(crate) fn column_value(column: &Column, dialect: Dialect) -> Vec<(&'static s
         ("name", ident(&Ident(column.name.clone()))),
         ("wire", named(fact.and_then(|f| f.wire.as_ref()))),
         ("comparable", named(fact.and_then(|f| f.comparable.as_ref()))),
+        (
+            "one_text",
+            named(fact.filter(|_| !column.engine_type.contains('(')).and_then(|f| f.one_text.as_ref())),
+        ),
         ("binary", Value::from(column.logical == LogicalType::Binary)),
         (
             "type",

@@ -75,6 +75,8 @@ struct World {
     /// Keys, then values, as the engine describes the model: numbers of columns.
     shape: Vec<usize>,
     oracle: Oracle,
+    /// In what form each key leaves.
+    texts: BTreeMap<Key, Key>,
     told: Vec<String>,
 }
 
@@ -94,10 +96,7 @@ impl World {
                     domain = domain::domain(postgres, random);
                 }
                 let size = if i < keys { [14, 5, 4][keys - 1] } else { random.usize(1..5) };
-                let mut pool = domain.pool(postgres, size, random);
-                if i < keys {
-                    pool.iter_mut().for_each(|drawn| drawn.spellings.truncate(1));
-                }
+                let pool = domain.pool(postgres, size, random);
                 Column { name: names[i].to_owned(), domain, pool }
             })
             .collect();
@@ -117,7 +116,7 @@ impl World {
         let shape = trial.shape.keys.iter().chain(&trial.shape.columns).map(|c| place(&c.name)).collect();
         let told =
             columns.iter().map(|c| format!("{} {}: {:?}", c.name, c.domain.engine_type, c.pool)).collect();
-        Self { trial, table, columns, keys, shape, oracle: Oracle::default(), told }
+        Self { trial, table, columns, keys, shape, oracle: Oracle::default(), texts: BTreeMap::new(), told }
     }
 
     fn cell(&self, column: usize, nulls: u8, random: &mut Rng) -> Cell {
@@ -245,6 +244,10 @@ impl World {
                     row.previous, self.oracle.snapshot[&row.key].0,
                     "what was accepted before: {way:?}"
                 );
+            }
+            for (row, raw) in canonical.iter().zip(&found.rows) {
+                let before = self.texts.entry(row.key.clone()).or_insert_with(|| raw.key.clone());
+                assert_eq!(*before, raw.key, "keys that are equal have one text: {way:?}");
             }
             last = Some((found, canonical));
         }
