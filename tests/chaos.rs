@@ -6,5 +6,7 @@
 
 #[path = "chaos/destination.rs"]
 mod destination;
+#[path = "chaos/lives.rs"]
+mod lives;
 #[path = "chaos/walk.rs"]
 mod walk;

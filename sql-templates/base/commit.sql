@@ -32,7 +32,7 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {% endif %}
 {% if matching %}
   and f._levin_claim is null
-{% if supersedes %}
+{% if waited %}
   and (f._levin_operation = 'removed' or not exists (
     select 1 from (
     {{ d.owed_removals() }}
@@ -110,7 +110,7 @@ where generation = {{ generation }}
 {# Keys that were set aside may hold nulls. Written as equalities, because engines hash those and
    do not hash `is not distinct from`. #}
 {% macro same_rejection(left, right) %}
-{% for key in keys %}coalesce({{ d.text(col(left, key.name)) }}, '') = coalesce({{ d.text(col(right, key.name)) }}, '') and ({{ col(left, key.name) }} is null) = ({{ col(right, key.name) }} is null){% if not loop.last %} and {% endif %}{% endfor %}
+{% for key in keys %}coalesce({{ d.text(d.one_text(key, col(left, key.name))) }}, '') = coalesce({{ d.text(d.one_text(key, col(right, key.name))) }}, '') and ({{ col(left, key.name) }} is null) = ({{ col(right, key.name) }} is null){% if not loop.last %} and {% endif %}{% endfor %}
 {% endmacro %}
 
 {# By name: a primary key may list its columns in another order than when the table was made. #}
@@ -320,7 +320,7 @@ where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", 
 {# What is refused at the moment, the newest first. #}
 {% macro open_rejections() %}
 {{ step("open rejections", "rows") }}
-select {% for key in keys %}{{ d.wire(key, col("r", key.name)) }} as k{{ loop.index0 }}, {% endfor %}
+select {% for key in keys %}{{ d.wire_key(key, col("r", key.name)) }} as k{{ loop.index0 }}, {% endfor %}
 
   _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_parked, _levin_first_at, _levin_last_at
 from {{ rejections }} as r

@@ -22,7 +22,7 @@ where generation = {{ generation }}
 {{ step("look at the row", "rows") }}
 select cast(1 as {{ d.type_bigint() }}) as _levin_sequence, {% if known %}case when k.{{ keys[0].name }} is null then {{ every_mark }} else {% if columns %}{{ d.marks() }}{% else %}{{ no_mark }}{% endif %} end{% else %}{{ every_mark }}{% endif %} as _levin_changed, {{ version }} as _levin_version{% if matching %}, cast(null as {{ d.type_text() }}) as _levin_claim{% endif +%}
 {% for key in keys %}
-  , {{ d.wire(key, col("m", key.name)) }} as k{{ loop.index0 }}
+  , {{ d.wire_key(key, col("m", key.name)) }} as k{{ loop.index0 }}
 {% endfor %}
 {% for c in columns %}
   , {{ d.wire(c, col("m", c.name)) }} as c{{ loop.index0 }}

@@ -14,6 +14,10 @@
 {# ---- what Arrow carries, by the names that dialect.toml uses ---- #}
 {% macro text(value) %}cast({{ value }} as {{ d.type_text() }}){% endmacro %}
 {% macro wire(column, value) %}{% if column.wire %}{{ d.apply(column.wire, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
+{# Keys that are equal have one text, or a destination would take them for two. #}
+{% macro one_text(key, value) %}{% if key.one_text %}{{ d.apply(key.one_text, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
+{% macro wire_key(key, value) %}{{ d.wire(key, d.one_text(key, value)) }}{% endmacro %}
+{% macro plain_zero(value) %}case when {{ value }} = 0 then '0' else {{ value }} end{% endmacro %}
 
 {# ---- equality ---- #}
 {% macro comparable(column, value) %}{% if column.comparable %}{{ d.apply(column.comparable, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
@@ -86,7 +90,7 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 {% endif %}
 select {{ d.sequence("d") }} as _levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif %}{% if matching %}, {{ d.claim() }} as _levin_claim{% endif +%}
 {% for key in keys %}
-  , {{ d.wire(key, col("d", key.name)) }} as k{{ loop.index0 }}
+  , {{ d.wire_key(key, col("d", key.name)) }} as k{{ loop.index0 }}
 {% endfor %}
 {% for c in columns %}
 {% if operation == "removed" %}

@@ -33,7 +33,7 @@ where generation = {{ generation }}
 
 {% macro set_aside_samples() %}
 {{ step("sample the keys set aside", "rows") }}
-select {% for key in keys %}{{ d.wire(key, col("a", key.name)) }} as k{{ loop.index0 }}, {% endfor %}_levin_rows, _levin_code
+select {% for key in keys %}{{ d.wire_key(key, col("a", key.name)) }} as k{{ loop.index0 }}, {% endfor %}_levin_rows, _levin_code
 from {{ set_aside }} as a
 order by _levin_rows desc
 limit {{ limit }}

@@ -5,6 +5,8 @@
 {# Not every element type has an equality (json), nor one that tells all forms apart (interval). #}
 {% macro json_list(value) %}to_jsonb({{ value }}){% endmacro %}
 {% macro json_value(value) %}{{ value }}::jsonb{% endmacro %}
+{# 1.0 and 1.00 are equal. #}
+{% macro trim_scale(value) %}trim_scale({{ value }}){% endmacro %}
 {# Some collations call different texts equal. #}
 {% macro exact_text(value) %}{{ value }} collate "C"{% endmacro %}
 {# Sessions set intervalstyle = iso_8601. #}

@@ -73,6 +73,10 @@ pub struct TypeFact {
     /// The macro that turns a value into what the engine can compare; none when it compares it as it is.
     #[serde(default)]
     pub comparable: Option<String>,
+    /// The macro that gives keys one text when they are equal; none when equal values have only one. A type with
+    /// modifiers, `numeric(18,2)`, has only one of itself.
+    #[serde(default)]
+    pub one_text: Option<String>,
     /// Whether it can be part of a primary key.
     #[serde(default)]
     pub key: bool,

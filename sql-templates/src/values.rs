@@ -59,6 +59,11 @@ pub(crate) fn commit_values(
         && scope.shape.matching.is_empty()
         && facts.diff_shape == DiffShape::Full
         && !facts.ranges.is_empty();
+    let waited = supersedes
+        || (!scope.shape.matching.is_empty()
+            && facts.keeps_snapshot
+            && facts.diff_shape == DiffShape::Full
+            && facts.keep_removals);
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);
     values.extend([
@@ -81,6 +86,7 @@ pub(crate) fn commit_values(
         ("sent", sent),
         ("forgets_removed", Value::from(forgets_removed)),
         ("supersedes", Value::from(supersedes)),
+        ("waited", Value::from(waited)),
         ("had_rejections", Value::from(facts.had_rejections)),
         ("had_doubts", Value::from(facts.had_doubts)),
         ("keeps_snapshot", Value::from(facts.keeps_snapshot)),
@@ -200,6 +206,10 @@ pub(crate) fn column_value(column: &Column, dialect: Dialect) -> Vec<(&'static s
         ("name", ident(&Ident(column.name.clone()))),
         ("wire", named(fact.and_then(|f| f.wire.as_ref()))),
         ("comparable", named(fact.and_then(|f| f.comparable.as_ref()))),
+        (
+            "one_text",
+            named(fact.filter(|_| !column.engine_type.contains('(')).and_then(|f| f.one_text.as_ref())),
+        ),
         ("binary", Value::from(column.logical == LogicalType::Binary)),
         (
             "type",

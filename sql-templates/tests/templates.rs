@@ -70,8 +70,12 @@ fn every_macro_is_called_by_something() {
         let mut all = inherited(dialect);
         let own = folder(dialect.name());
         all.extend(own.clone());
-        let named: BTreeSet<&String> =
-            dialect.facts().types.iter().flat_map(|f| f.wire.iter().chain(&f.comparable)).collect();
+        let named: BTreeSet<&String> = dialect
+            .facts()
+            .types
+            .iter()
+            .flat_map(|f| f.wire.iter().chain(&f.comparable).chain(&f.one_text))
+            .collect();
         for name in &named {
             assert!(all.contains_key(*name), "{}: no macro {name} for its types", dialect.name());
         }
@@ -91,8 +95,10 @@ fn every_macro_is_called_by_something() {
         let used = statements.contains(name)
             || Dialect::ALL.into_iter().any(|d| {
                 let types = &d.facts().types;
-                let of_types =
-                    types.iter().flat_map(|f| f.wire.iter().chain(&f.comparable)).any(|n| n == name);
+                let of_types = types
+                    .iter()
+                    .flat_map(|f| f.wire.iter().chain(&f.comparable).chain(&f.one_text))
+                    .any(|n| n == name);
                 let mut all = inherited(d);
                 all.extend(folder(d.name()));
                 of_types || all.values().any(|(_, body)| body.contains(&call))

@@ -5,6 +5,7 @@ pub mod postgres;
 pub mod process;
 pub mod project;
 pub mod receiver;
+pub mod seeds;
 pub mod stores;
 pub mod terminal;
 

@@ -1,10 +1,12 @@
 //! What is said durably once the guards have passed, and before the first request.
 
+use connectors::change::Operation;
 use connectors::warehouse::Session;
 use sql_templates::{Atomicity, Statement, SyncScope, script};
 
 use super::differences::Diff;
 use super::model::Described;
+use super::state::WAITS;
 use super::{Definition, Run};
 use crate::error::Error;
 
@@ -72,6 +74,10 @@ pub async fn begin(
 ) -> Result<(), Error> {
     fail::fail_point!("deliver.before_begin");
     run.store.begin_notes(run.id, generation, diff.table.name.name()).await?;
+    let mut words = sent.to_vec();
+    if run.sync.removes() && !sent.contains(&Operation::Removed.name()) {
+        words.push(WAITS);
+    }
     let begin = script(
         run.dialect(),
         Atomicity::Transaction,
@@ -80,7 +86,7 @@ pub async fn begin(
             generation,
             diff: &diff.table,
             diff_shape: diff.shape,
-            sent,
+            sent: &words,
             store: run.store.id(),
             run: run.id,
             due_before: due,

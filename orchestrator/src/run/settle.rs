@@ -101,6 +101,7 @@ impl Unfinished {
             ranges,
             outcomes: Some(self.outcomes.clone()),
             sent: &self.sent,
+            keep_removals: self.delivering.waits,
             answers: &self.answers,
             had_rejections: state.rejections > 0,
             had_doubts: state.doubts > 0,

@@ -69,12 +69,21 @@ pub struct Delivering {
     pub shape: DiffShape,
     /// The operations that it sends.
     pub sent: Vec<Operation>,
+    /// It leaves removals to the next run, and rows that need one of them wait.
+    pub waits: bool,
     /// The store that holds its notes.
     pub store: String,
     /// Its run.
     pub run: i64,
     /// Its diff's rows have other numbers than when it began: what was noted of them says nothing.
     pub renumbered: bool,
+}
+
+/// Stands among the operations of a delivery that leaves removals to the next run while others wait for them.
+pub const WAITS: &str = "waits";
+
+fn words(sent: &str) -> impl Iterator<Item = &str> {
+    sent.split(',')
 }
 
 /// Reads the state; `None` for a sync that has none yet.
@@ -101,6 +110,7 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
         )
         .hint("give one of the two projects another `planner_schema`"));
     }
+    let sent = row.text("delivering_sent")?.unwrap_or_default();
     let delivering = match row.integer("delivering")? {
         None => None,
         Some(generation) => Some(Delivering {
@@ -109,12 +119,10 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
             shape: row.text("delivering_shape")?.and_then(|s| DiffShape::from_name(&s)).ok_or_else(|| {
                 Error::new(ErrorCode::Internal, "the state names a delivery of an unknown form")
             })?,
-            sent: row
-                .text("delivering_sent")?
-                .unwrap_or_default()
-                .split(',')
+            sent: words(&sent)
                 .filter_map(|word| Operation::ALL.into_iter().find(|o| o.name() == word))
                 .collect(),
+            waits: words(&sent).any(|word| word == WAITS),
             store: row.text("delivering_store")?.unwrap_or_default(),
             run: row.integer("delivering_run")?.unwrap_or_default(),
             renumbered: row.truth("delivering_renumbered")?,

@@ -1,9 +1,11 @@
 //! One suite for every warehouse. A further warehouse is one more entry in [`on_every_warehouse`]
 //! and one more constructor of [`Bench`].
 
+mod laws;
 mod lease;
 mod life;
 mod looking;
+mod oracle;
 mod random;
 mod reshape;
 mod trial;

@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use tests::seeds;
 
-use super::trial::{Counts, DiffRow, EVERY, Ending, Exception, Question, Text, Trial, UPSERTS};
+use super::oracle::{End, Key, Oracle, Values, Wanted};
+use super::trial::{DiffRow, EVERY, Ending, Exception, Question, Text, Trial, UPSERTS};
 use super::{Bench, on_every_warehouse};
 
 on_every_warehouse!(duckdb_in_memory: every_life_obeys_the_rules);
 
 const CASES: u32 = 16;
-/// The seed of a life to be lived again.
-const SEED: &str = "LEVIN_TEST_SEED";
-
-type Key = Vec<Text>;
-type Values = Vec<Text>;
+/// So many when the lives are to be long (`LEVIN_LONG=1`).
+const MANY: u32 = 400;
 
 /// A row of the model, what it holds, and how its delivery ends if there is one.
 #[derive(Debug, Clone)]
@@ -24,6 +23,13 @@ struct ModelRow {
     number: Option<i64>,
     email: Text,
     n: Option<i64>,
+}
+
+impl ModelRow {
+    fn parts(&self) -> (Key, Values) {
+        let text = |n: Option<i64>| n.map(|n| n.to_string());
+        (vec![self.tenant.clone(), text(self.number)], vec![self.email.clone(), text(self.n)])
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -80,149 +86,6 @@ fn run_plan() -> impl Strategy<Value = RunPlan> {
         })
 }
 
-#[derive(Debug, Clone)]
-struct Doubt {
-    values: Values,
-    operation: &'static str,
-    version: String,
-}
-
-/// What a sync knows, after the rules.
-#[derive(Debug, Default)]
-struct Oracle {
-    snapshot: BTreeMap<Key, (Values, i64)>,
-    doubts: BTreeMap<Key, Doubt>,
-    rejected: BTreeSet<Key>,
-    due_before: i64,
-}
-
-/// A row that the rules want in a diff: its values, its mark per column, its version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
-    operation: &'static str,
-    values: Values,
-    changed: Text,
-    version: Text,
-}
-
-#[derive(Debug, Default)]
-struct Wants {
-    counts: Counts,
-    rows: BTreeMap<Key, Wanted>,
-    set_aside: BTreeSet<Key>,
-}
-
-impl Oracle {
-    fn diff(&self, rows: &[ModelRow], resync: bool) -> Wants {
-        let mut wants = Wants::default();
-        wants.counts.queried = rows.len() as i64;
-        let mut by_key: BTreeMap<Key, Vec<Values>> = BTreeMap::new();
-        for r in rows {
-            let key = vec![r.tenant.clone(), r.number.map(|n| n.to_string())];
-            by_key.entry(key).or_default().push(vec![r.email.clone(), r.n.map(|n| n.to_string())]);
-        }
-        let mut model = BTreeMap::new();
-        for (key, mut values) in by_key {
-            if key.iter().any(Option::is_none) {
-                wants.counts.null_keys += values.len() as i64;
-                wants.set_aside.insert(key);
-            } else if values.len() > 1 {
-                wants.counts.duplicate_key_rows += values.len() as i64;
-                wants.set_aside.insert(key);
-            } else {
-                model.insert(key, values.remove(0));
-            }
-        }
-        let keys: BTreeSet<&Key> =
-            model.keys().chain(self.snapshot.keys()).chain(self.doubts.keys()).collect();
-        for key in keys {
-            if wants.set_aside.contains(key) {
-                continue;
-            }
-            let (known, doubt) = (self.snapshot.get(key), self.doubts.get(key));
-            let repeat = |operation: &str, values: Option<&Values>| {
-                let same = |d: &&Doubt| d.operation == operation && values.is_none_or(|v| *v == d.values);
-                doubt.filter(same).map(|d| d.version.clone())
-            };
-            let every = || Some("11".to_owned());
-            let wanted = match (model.get(key), known) {
-                (None, _) => Wanted {
-                    operation: "removed",
-                    values: known.map(|k| &k.0).or(doubt.map(|d| &d.values)).unwrap().clone(),
-                    changed: None,
-                    version: repeat("removed", None),
-                },
-                (Some(now), known) => {
-                    let due = known.is_some_and(|(_, generation)| *generation < self.due_before);
-                    // What a lost removal or addition left there nobody knows.
-                    let unknown = known.is_none() || doubt.is_some_and(|d| d.operation != "changed");
-                    let operation = if unknown || (resync && due) { "added" } else { "changed" };
-                    let changed = match known {
-                        None => doubt.and_then(|_| every()),
-                        _ if doubt.is_some() || due => every(),
-                        Some((before, _)) if before == now => continue,
-                        Some((before, _)) => Some(
-                            now.iter().zip(before).map(|(a, b)| if a == b { '0' } else { '1' }).collect(),
-                        ),
-                    };
-                    Wanted { operation, values: now.clone(), changed, version: repeat(operation, Some(now)) }
-                }
-            };
-            match wanted.operation {
-                "added" => wants.counts.added += 1,
-                "changed" => wants.counts.changed += 1,
-                _ => wants.counts.removed += 1,
-            }
-            wants.rows.insert(key.clone(), wanted);
-        }
-        wants
-    }
-
-    fn commit(
-        &mut self,
-        plan: &RunPlan,
-        generation: i64,
-        wants: &Wants,
-        rows: &[(DiffRow, Option<Exception>)],
-    ) {
-        let sent = if plan.sends_removed { EVERY } else { UPSERTS };
-        let forgets = plan.complete && !plan.sends_removed && !plan.resync;
-        // A rejection closes when its row is no longer in the diff.
-        self.rejected.retain(|key| wants.rows.contains_key(key));
-        self.rejected.extend(wants.set_aside.iter().cloned());
-        for (row, end) in rows {
-            let key = &row.key;
-            if !sent.contains(&row.operation) {
-                if forgets {
-                    self.snapshot.remove(key);
-                    self.doubts.remove(key);
-                }
-                continue;
-            }
-            if matches!(end, Some(Exception::Rejected | Exception::RejectedInDoubt)) {
-                self.rejected.insert(key.clone());
-            }
-            match end {
-                None => {
-                    self.rejected.remove(key);
-                    self.doubts.remove(key);
-                    if row.operation == "removed" {
-                        self.snapshot.remove(key);
-                    } else {
-                        self.snapshot.insert(key.clone(), (row.values.clone(), generation));
-                    }
-                }
-                Some(Exception::InDoubt | Exception::RejectedInDoubt) => {
-                    let version = row.version.clone().unwrap_or(format!("{generation}.{}", row.sequence));
-                    let (values, operation) = (row.values.clone(), row.operation);
-                    self.doubts.insert(key.clone(), Doubt { values, operation, version });
-                }
-                Some(Exception::Rejected | Exception::NotSent) => {}
-            }
-        }
-    }
-}
-
 async fn live(bench: Bench, sync: i64, plans: &[RunPlan]) -> Result<(), TestCaseError> {
     bench.setup(&[&format!("create table t{sync} (tenant text, no bigint, email text, n int)")]).await;
     let model = format!("select * from t{sync}");
@@ -244,7 +107,8 @@ async fn live(bench: Bench, sync: i64, plans: &[RunPlan]) -> Result<(), TestCase
         let due_before = (oracle.due_before > 0).then_some(oracle.due_before);
         let question = Question { plain: plan.plain, due_before, resync: plan.resync, ..Question::default() };
         let found = trial.diff(question).await;
-        let wants = oracle.diff(&plan.rows, plan.resync);
+        let rows: Vec<(Key, Values)> = plan.rows.iter().map(ModelRow::parts).collect();
+        let wants = oracle.diff(&rows, plan.resync);
         prop_assert_eq!(found.counts, wants.counts);
         let rows: BTreeMap<Key, Wanted> = found
             .rows
@@ -275,7 +139,8 @@ async fn live(bench: Bench, sync: i64, plans: &[RunPlan]) -> Result<(), TestCase
             ..Ending::default()
         };
         trial.commit(&found, ending).await.map_err(|e| TestCaseError::fail(e.to_string()))?;
-        oracle.commit(plan, trial.generation, &wants, &ends);
+        let end = End { sends_removed: plan.sends_removed, complete: plan.complete, resync: plan.resync };
+        oracle.commit(end, trial.generation, &wants, &ends);
         let snapshot: BTreeMap<Key, Values> =
             oracle.snapshot.iter().map(|(key, (values, _))| (key.clone(), values.clone())).collect();
         prop_assert_eq!(trial.snapshot().await, snapshot);
@@ -301,15 +166,12 @@ async fn live(bench: Bench, sync: i64, plans: &[RunPlan]) -> Result<(), TestCase
 }
 
 async fn every_life_obeys_the_rules(bench: Bench) {
-    let seed: u64 = match std::env::var(SEED) {
-        Ok(seed) => seed.parse().expect("a number"),
-        Err(_) => std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos() as u64,
-    };
-    println!("{SEED}={seed}");
+    let seed = seeds::given().unwrap_or_else(seeds::of_this_moment);
+    println!("LEVIN_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = ProptestConfig {
-        cases: CASES,
+        cases: if seeds::is_long() { MANY } else { CASES },
         failure_persistence: None,
         max_shrink_iters: 60,
         ..Default::default()
@@ -323,7 +185,7 @@ async fn every_life_obeys_the_rules(bench: Bench) {
                 sync.set(sync.get() + 1);
                 runtime.block_on(live(bench.clone(), sync.get(), &plans))
             })
-            .unwrap_or_else(|e| panic!("{SEED}={seed} lives this life again: {e}"));
+            .unwrap_or_else(|e| panic!("LEVIN_SEED={seed} lives this life again: {e}"));
     })
     .await
     .expect("the lives are lived");

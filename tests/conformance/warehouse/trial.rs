@@ -43,17 +43,36 @@ pub struct Question {
     pub compared: bool,
     pub due_before: Option<i64>,
     pub resync: bool,
+    /// Hashes of rows are not compared, whatever the dialect prefers.
+    pub typed: bool,
+    /// Keys are set aside at once, not only once the quick way found that some must be.
+    pub careful: bool,
 }
 
 impl Default for Question {
     fn default() -> Self {
-        Self { first: false, plain: false, compared: true, due_before: None, resync: false }
+        Self {
+            first: false,
+            plain: false,
+            compared: true,
+            due_before: None,
+            resync: false,
+            typed: false,
+            careful: false,
+        }
     }
 }
 
 impl Question {
-    pub const FIRST: Self =
-        Self { first: true, plain: false, compared: true, due_before: None, resync: false };
+    pub const FIRST: Self = Self {
+        first: true,
+        plain: false,
+        compared: true,
+        due_before: None,
+        resync: false,
+        typed: false,
+        careful: false,
+    };
 }
 
 /// A diff that stands in its table.
@@ -300,7 +319,11 @@ impl Trial {
             due_before: question.due_before,
             resync: question.resync,
             sorted: question.plain,
-            by_hash: !question.first && !in_doubt && question.due_before.is_none() && self.is_alike().await,
+            by_hash: !question.first
+                && !question.typed
+                && !in_doubt
+                && question.due_before.is_none()
+                && self.is_alike().await,
             counted: None,
             taken: &[],
             parked: None,
@@ -310,7 +333,7 @@ impl Trial {
         let table = self.tables.diff(&of);
         let mut set_aside = None;
         let effect = match self.run_diff(question, &quick).await {
-            Ok(effect) if is_unique(&effect) => effect,
+            Ok(effect) if !question.careful && is_unique(&effect) => effect,
             Ok(_) => {
                 self.run(&[Statement::Prune { drop: std::slice::from_ref(&table) }]).await?;
                 set_aside = Some(self.tables.set_aside(&of));

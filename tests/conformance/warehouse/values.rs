@@ -3,17 +3,18 @@
 mod duckdb_types;
 mod postgres_types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sql_templates::{Dialect, LogicalType, Statement};
 
-use super::trial::{Ending, Exception, Question, Text, Trial};
+use super::trial::{DiffRow, Ending, Exception, Question, Text, Trial};
 use super::{Bench, on_every_warehouse};
 
 on_every_warehouse!(
     duckdb_in_memory:
     values_differ_as_the_truth_table_says,
     values_of_key_types_are_keys,
+    keys_that_are_equal_have_one_text,
     every_type_of_the_dialect_has_a_truth_table,
 );
 
@@ -162,6 +163,50 @@ async fn values_of_key_types_are_keys(bench: Bench) {
         let state = trial.state().await;
         assert_eq!((state.doubts, state.rejections), (0, 0), "{engine_type}");
         assert_eq!(trial.snapshot().await.len(), 2, "{engine_type}");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Two spellings of one key are one record, and one rejection.
+async fn keys_that_are_equal_have_one_text(bench: Bench) {
+    prepared(&bench).await;
+    let mut wrong = Vec::new();
+    for (sync, truth) in (1..).zip(truths(&bench)) {
+        let Truth { engine_type, pairs, .. } = truth;
+        let equal: Vec<_> = pairs.iter().filter(|p| !p.2 && p.0 != "null").collect();
+        if equal.is_empty() || !bench.warehouse.dialect().type_fact(engine_type).is_some_and(|f| f.key) {
+            continue;
+        }
+        let write = async |second: bool, v: &str| {
+            let mut statements = vec![format!("delete from t{sync}")];
+            statements.extend((0..).zip(&equal).map(|(i, p)| {
+                let key = if second { p.1 } else { p.0 };
+                format!("insert into t{sync} values (cast({key} as {engine_type}), {i}, '{v}')")
+            }));
+            bench.setup(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        };
+        bench.setup(&[&format!("create table t{sync} (k {engine_type}, part int, v text)")]).await;
+        write(false, "x").await;
+        let model = format!("select * from t{sync}");
+        let mut trial = Trial::begin(bench.clone(), sync, &model, &["k", "part"]).await;
+        let keys = |rows: &[DiffRow]| rows.iter().map(|r| r.key.clone()).collect::<BTreeSet<_>>();
+        let first = keys(&trial.accept_all(Question::FIRST).await.rows);
+        write(true, "y").await;
+        let found = trial.diff(Question::default()).await;
+        if keys(&found.rows) != first {
+            wrong.push(format!("{engine_type}: {:?} and {first:?}", keys(&found.rows)));
+        }
+        trial.take_lease().await;
+        for (second, exception) in [(true, Exception::Rejected), (false, Exception::NotSent)] {
+            write(second, "y").await;
+            let found = trial.diff(Question { plain: true, ..Question::default() }).await;
+            let exceptions = found.rows.iter().map(|r| (r.sequence, exception)).collect();
+            trial.commit(&found, Ending { exceptions, ..Ending::default() }).await.unwrap();
+            if trial.state().await.rejections != equal.len() as i64 {
+                wrong.push(format!("{engine_type}: {exception:?} rows have other rejections"));
+            }
+            trial.take_lease().await;
+        }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

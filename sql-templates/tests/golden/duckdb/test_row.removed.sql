@@ -2,7 +2,7 @@
 select cast(1 as bigint) as _levin_sequence, '111' as _levin_changed, 'test.4f2a' as _levin_version, cast(null as text) as _levin_claim
   , m."id" as k0
   , m."email" as c0
-  , cast(m."O""Brien's ltv" as text) as c1
+  , case when starts_with(cast(m."O""Brien's ltv" as text), '.') or starts_with(cast(m."O""Brien's ltv" as text), '-.') then replace(cast(m."O""Brien's ltv" as text), '.', '0.') else cast(m."O""Brien's ltv" as text) end as c1
   , cast(m."profile" as text) as c2
   , m."email" as p0
 from (

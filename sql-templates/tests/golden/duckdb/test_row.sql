@@ -4,7 +4,7 @@ select cast(1 as bigint) as _levin_sequence, case when k."id" is null then '111'
       , case when json(m."profile") is distinct from json(k."profile") then '1' else '0' end) end as _levin_changed, 'test.4f2a' as _levin_version
   , m."id" as k0
   , m."email" as c0
-  , cast(m."O""Brien's ltv" as text) as c1
+  , case when starts_with(cast(m."O""Brien's ltv" as text), '.') or starts_with(cast(m."O""Brien's ltv" as text), '-.') then replace(cast(m."O""Brien's ltv" as text), '.', '0.') else cast(m."O""Brien's ltv" as text) end as c1
   , cast(m."profile" as text) as c2
   , k."email" as p0
 from (

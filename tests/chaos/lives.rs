@@ -1,0 +1,61 @@
+//! Lives of one sync with everything that can happen to it: edits, refusals, lost answers, kills, a lost store, columns and
+//! modes that come and go, guards, plans, dead letters, and every way to start over. In the end the destination holds
+//! what the model returns, but for what the rules say it need not: [`Excuses`](excuses::Excuses).
+
+#[path = "lives/excuses.rs"]
+mod excuses;
+#[path = "lives/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use tests::project::Engine;
+use tests::seeds;
+
+use self::world::World;
+
+const STEPS: usize = 10;
+
+/// Lives in every `./test`, and in the long form.
+const FEW: u64 = 1;
+const MANY: u64 = 60;
+
+fn live(engine: Engine, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut world = World::new(engine, &mut random);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        for step in 1..=STEPS {
+            world.step(step, &mut random);
+        }
+        world.peace();
+    }));
+    if let Err(panic) = outcome {
+        world.tell();
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn lives(engine: Engine, first: u64) {
+    let started = Instant::now();
+    let (mut failed, mut lived) = (Vec::new(), 0);
+    for seed in seeds::seeds(first, FEW, MANY) {
+        println!("{engine:?}: LEVIN_SEED={seed}");
+        lived += 1;
+        if catch_unwind(AssertUnwindSafe(|| live(engine, seed))).is_err() {
+            failed.push(seed);
+        }
+    }
+    println!("{engine:?}: {lived} lives in {:.1} s", started.elapsed().as_secs_f64());
+    assert!(failed.is_empty(), "these lives failed; LEVIN_SEED lives one again: {failed:?}");
+}
+
+#[test]
+fn everything_happens_to_a_sync_from_duckdb() {
+    lives(Engine::DuckDb, 0);
+}
+
+#[test]
+fn everything_happens_to_a_sync_from_postgres() {
+    lives(Engine::Postgres, 1_000);
+}
