@@ -25,6 +25,21 @@ kill -QUIT $server 2>/dev/null
 wait $server
 rm -rf "$dir""#;
 
+/// What outlives a crash of the machine is nobody's concern here, and a vacuum that wakes for each of hundreds of
+/// databases nobody's help.
+const SETTINGS: &[&str] = &[
+    "listen_addresses=127.0.0.1",
+    "max_connections=200",
+    "fsync=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "max_wal_size=8GB",
+    "checkpoint_timeout=1h",
+    "autovacuum=off",
+    "jit=off",
+];
+
 /// A PostgreSQL server on a free port of 127.0.0.1. Dropping it, or the end of the test process,
 /// stops it and removes its data.
 #[derive(Debug)]
@@ -104,7 +119,7 @@ impl PostgresServer {
             let port = free_port();
             let mut server = as_owner("postgres");
             server.arg("-D").arg(&data).arg("-k").arg(&folder).args(["-p", &port.to_string()]);
-            for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200"] {
+            for setting in SETTINGS {
                 server.args(["-c", setting]);
             }
             if certificates.is_some() {
