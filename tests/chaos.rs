@@ -6,5 +6,7 @@
 
 #[path = "chaos/destination.rs"]
 mod destination;
+#[path = "chaos/link.rs"]
+mod link;
 #[path = "chaos/walk.rs"]
 mod walk;
