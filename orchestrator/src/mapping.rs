@@ -1034,9 +1034,9 @@ fn is_finite(value: &Value) -> bool {
         ValueKind::Seq | ValueKind::Iterable => {
             value.try_iter().is_ok_and(|mut items| items.all(|item| is_finite(&item)))
         }
-        ValueKind::Map => value.try_iter().is_ok_and(|mut keys| {
-            keys.all(|key| value.get_item(&key).is_ok_and(|item| is_finite(&item)))
-        }),
+        ValueKind::Map => value
+            .try_iter()
+            .is_ok_and(|mut keys| keys.all(|key| value.get_item(&key).is_ok_and(|item| is_finite(&item)))),
         _ => true,
     }
 }

@@ -9,7 +9,7 @@ use orchestrator::redact::Redactor;
 use tests::project::{Engine, Project};
 use tests::receiver::Receiver;
 
-use crate::mutation::spoiled;
+use crate::mutation::{nicked, spoiled};
 use crate::rounds::rounds;
 
 const SECRET: &str = "fuzz-s3cr3t-9f1c27ab";
@@ -302,13 +302,13 @@ fn what_check_accepts_plan_can_use() {
     );
     project.write("destinations/disk.yml", "type: files\npath: out\n");
     let mut planned = 0;
-    rounds("check-plan", 8, |random| {
+    rounds("check-plan", 12, |random| {
         let (sync, model) = (SYNCS[random.usize(..SYNCS.len())].1, MODELS[random.usize(..MODELS.len())]);
         let others: Vec<&[u8]> =
             SYNCS.iter().map(|(_, s)| s.as_bytes()).chain(MODELS.iter().map(|m| m.as_bytes())).collect();
         let (mut sync, mut model) = (sync.as_bytes().to_vec(), model.as_bytes().to_vec());
         let spoils = if random.u8(..4) == 0 { &mut model } else { &mut sync };
-        *spoils = spoiled(random, spoils, WORDS, &others);
+        *spoils = nicked(random, spoils, WORDS, &others);
         let _ = fs::remove_file(project.path().join("levin.lock.yml"));
         let _ = fs::remove_dir_all(project.path().join(".levin"));
         fs::create_dir_all(project.path().join("syncs")).expect("make the folder");

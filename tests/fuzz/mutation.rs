@@ -1,5 +1,12 @@
 //! Valid texts, spoiled.
 
+/// Spoils a text in one place; for what is said of the rest see [`spoiled`].
+pub fn nicked(random: &mut fastrand::Rng, text: &[u8], words: &[&str], others: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = text.to_vec();
+    once(random, &mut bytes, words, others);
+    bytes
+}
+
 /// Spoils a text in one to four places. `words` are put in where they hurt most; `others` lend their pieces.
 pub fn spoiled(random: &mut fastrand::Rng, text: &[u8], words: &[&str], others: &[&[u8]]) -> Vec<u8> {
     let mut bytes = text.to_vec();
