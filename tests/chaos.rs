@@ -6,6 +6,8 @@
 
 #[path = "chaos/destination.rs"]
 mod destination;
+#[path = "chaos/link.rs"]
+mod link;
 #[path = "chaos/lives.rs"]
 mod lives;
 #[path = "chaos/walk.rs"]

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use connectors::change::{ChangeBatch, Mode, Operation, logical_type, with_digits, with_logical_type};
 use connectors::json::{BoundRows, JsonOptions, RowEncoder, invalid_text};
 use connectors::outcome::Rejection;
-use minijinja::value::{Enumerator, Object, Value};
+use minijinja::value::{Enumerator, Object, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use sql_templates::{Column, LogicalType, Shape};
 
@@ -733,6 +733,12 @@ impl RowContext<'_> {
             }
             MappingValue::Template(text) => {
                 let value = self.evaluate(text)?;
+                if !is_finite(&value) {
+                    return Err(Rejection::new(
+                        Rejection::UNREPRESENTABLE_VALUE,
+                        "a template computes NaN or an infinity, which JSON cannot hold",
+                    ));
+                }
                 serde_json::to_writer(out, &value).map_err(|e| failed(&format!("its result is no JSON: {e}")))
             }
             MappingValue::Constant(value) => {
@@ -915,8 +921,12 @@ const NULL_PROPAGATING: &[&str] = &[
 ];
 
 /// The environment of mapping templates.
+/// The most steps that a template takes for one value of one row.
+const STEPS: u64 = 1_000_000;
+
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
+    environment.set_fuel(Some(STEPS));
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_formatter(|out, state, value| {
@@ -1017,9 +1027,24 @@ fn failed(why: &str) -> Rejection {
     Rejection::new(Rejection::TEMPLATE_FAILED, format!("a mapping failed: {why}"))
 }
 
+/// Whether no number in it is NaN or an infinity, which JSON would turn into null unasked.
+fn is_finite(value: &Value) -> bool {
+    match value.kind() {
+        ValueKind::Number => f64::try_from(value.clone()).is_ok_and(f64::is_finite) || value.is_integer(),
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter().is_ok_and(|mut items| items.all(|item| is_finite(&item)))
+        }
+        ValueKind::Map => value
+            .try_iter()
+            .is_ok_and(|mut keys| keys.all(|key| value.get_item(&key).is_ok_and(|item| is_finite(&item)))),
+        _ => true,
+    }
+}
+
 fn template_message(error: &minijinja::Error) -> String {
     match error.kind() {
         ErrorKind::UndefinedError => format!("it uses a name that is not there: {error}"),
+        ErrorKind::OutOfFuel => "it takes too many steps; shorten its loops".to_owned(),
         _ => error.to_string(),
     }
 }

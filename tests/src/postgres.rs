@@ -1,5 +1,6 @@
 //! A real PostgreSQL server for tests.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
@@ -23,7 +24,22 @@ server=$!
 cat >/dev/null
 kill -QUIT $server 2>/dev/null
 wait $server
-rm -rf "$dir""#;
+[ -e "$dir/stopped" ] || rm -rf "$dir""#;
+
+/// What outlives a crash of the machine is nobody's concern here, and a vacuum that wakes for each of hundreds of
+/// databases nobody's help.
+const SETTINGS: &[&str] = &[
+    "listen_addresses=127.0.0.1",
+    "max_connections=200",
+    "fsync=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "max_wal_size=8GB",
+    "checkpoint_timeout=1h",
+    "autovacuum=off",
+    "jit=off",
+];
 
 /// A PostgreSQL server on a free port of 127.0.0.1. Dropping it, or the end of the test process,
 /// stops it and removes its data.
@@ -33,6 +49,9 @@ pub struct PostgresServer {
     address: String,
     /// Ends once its standard input is closed, and the server with it.
     watchdog: Option<Child>,
+    /// Where its data lie, and the words that start it.
+    folder: PathBuf,
+    words: Vec<OsString>,
 }
 
 /// Certificates for a server that is called `localhost`, and an authority that signed them.
@@ -50,7 +69,12 @@ impl PostgresServer {
     pub fn start() -> &'static Self {
         static SERVER: OnceLock<PostgresServer> = OnceLock::new();
         SERVER.get_or_init(|| match std::env::var("LEVIN_TEST_POSTGRES_URL") {
-            Ok(url) => Self { address: with_database_open(&url), watchdog: None },
+            Ok(url) => Self {
+                address: with_database_open(&url),
+                watchdog: None,
+                folder: PathBuf::new(),
+                words: Vec::new(),
+            },
             Err(_) => Self::launch(None),
         })
     }
@@ -104,23 +128,18 @@ impl PostgresServer {
             let port = free_port();
             let mut server = as_owner("postgres");
             server.arg("-D").arg(&data).arg("-k").arg(&folder).args(["-p", &port.to_string()]);
-            for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200"] {
+            for setting in SETTINGS {
                 server.args(["-c", setting]);
             }
             if certificates.is_some() {
                 server.args(["-c", "ssl=on"]);
             }
-            let mut watchdog = Command::new("sh")
-                .args(["-c", WATCHDOG, "sh"])
-                .arg(&folder)
-                .arg(server.get_program())
-                .args(server.get_args())
-                .stdin(Stdio::piped())
-                .spawn()
-                .expect("start a shell");
+            let words: Vec<OsString> =
+                std::iter::once(server.get_program()).chain(server.get_args()).map(OsString::from).collect();
+            let mut watchdog = watched(&folder, &words);
             if answers(&binaries, port) {
                 let address = format!("postgres://postgres@127.0.0.1:{port}/{{}}");
-                return Self { address, watchdog: Some(watchdog) };
+                return Self { address, watchdog: Some(watchdog), folder, words };
             }
             let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
             assert!(log.contains("Address already in use"), "the server does not start:\n{log}");
@@ -128,6 +147,31 @@ impl PostgresServer {
             let _ = watchdog.wait();
         }
         panic!("no free port was found for a PostgreSQL server");
+    }
+
+    /// Stops a server of the caller's own without a word to its clients, and starts it again after so long.
+    ///
+    /// # Panics
+    /// When it does not come back, or is not the caller's own.
+    pub fn restart(&mut self, after: Duration) {
+        let mark = self.folder.join("stopped");
+        fs::write(&mark, "").expect("leave a mark");
+        let mut watchdog = self.watchdog.take().expect("a server that was launched");
+        drop(watchdog.stdin.take());
+        watchdog.wait().expect("the server stops");
+        std::thread::sleep(after);
+        fs::remove_file(&mark).expect("take the mark away");
+        self.watchdog = Some(watched(&self.folder, &self.words));
+        assert!(answers(&binaries(), self.port()), "the server does not come back");
+    }
+
+    /// Where a server of the caller's own listens on 127.0.0.1.
+    ///
+    /// # Panics
+    /// When its address has no port.
+    pub fn port(&self) -> u16 {
+        let (_, rest) = self.address.rsplit_once(':').expect("a port");
+        rest.split('/').next().and_then(|port| port.parse().ok()).expect("a port")
     }
 
     /// The address of a database of this server, for a superuser.
@@ -325,6 +369,17 @@ impl Default for Certificates {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Starts a server that ends with this process.
+fn watched(folder: &Path, words: &[OsString]) -> Child {
+    Command::new("sh")
+        .args(["-c", WATCHDOG, "sh"])
+        .arg(folder)
+        .args(words)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start a shell")
 }
 
 /// The folder with the newest server's programs.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::bounds::{LONGEST_MANIFEST, read_up_to};
 use super::secrets::reason;
 use crate::project::ModelQuery;
 use crate::suggestion;
@@ -124,7 +125,7 @@ impl Manifests {
 
 impl Manifest {
     fn read(path: &Path, written: &str) -> Result<Self, Trouble> {
-        let text = std::fs::read_to_string(path).map_err(|e| Trouble {
+        let text = read_up_to(path, LONGEST_MANIFEST).map_err(|e| Trouble {
             message: format!("the manifest `{written}` cannot be read: {}", reason(&e)),
             hint: "`dbt compile` writes it; the path starts at the project's folder".to_owned(),
         })?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::bounds;
 use super::dbt::Manifests;
 use super::finding::{Finding, Findings, Severity};
 use super::lock::Lock;
@@ -195,7 +196,7 @@ impl Loader<'_> {
 
     /// Reads a file and its `${…}`; `None`, with a finding, when it is no YAML.
     fn read(&mut self, kind: Kind, path: PathBuf) -> Option<ProjectFile> {
-        let text = match std::fs::read_to_string(self.root.join(&path)) {
+        let text = match bounds::read(&self.root.join(&path)) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
                 self.findings.mistake(&path, 1, "the file is not UTF-8 text");

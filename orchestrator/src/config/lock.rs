@@ -49,7 +49,7 @@ impl Lock {
 
     /// Reads the file; `None` when there is none.
     pub(super) fn read(root: &Path) -> Result<Option<Self>, Error> {
-        match std::fs::read_to_string(root.join(FILE)) {
+        match super::bounds::read(&root.join(FILE)) {
             Ok(text) => Self::parse(&text).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(invalid(1, format!("`{FILE}` cannot be read: {error}"))),

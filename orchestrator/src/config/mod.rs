@@ -4,6 +4,7 @@
 //! against the schema of its kind and connector (`shape`) → written form (`file`) → checked
 //! against the other files and made into specs (`resolve`). Every step reports all that it finds.
 
+mod bounds;
 mod dbt;
 mod file;
 mod finding;

@@ -312,7 +312,7 @@ impl Resolver<'_> {
             (Some(sql), None, None, None) => ModelQuery::Sql(sql),
             (None, None, Some(table), None) => ModelQuery::Table(table),
             (None, None, None, Some(dbt)) => dbt.query,
-            (None, Some(path), None, None) => match std::fs::read_to_string(self.root.join(&path)) {
+            (None, Some(path), None, None) => match super::bounds::read(&self.root.join(&path)) {
                 Ok(sql) if sql.trim().is_empty() => {
                     let line = file.node.line_of("sql_file");
                     self.findings.mistake(&file.path, line, format!("the file `{path}` is empty"));

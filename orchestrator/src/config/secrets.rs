@@ -113,7 +113,7 @@ impl Interpolation<'_> {
     /// The content of a file, without the line end that editors leave.
     fn read(&self, path: &str) -> Result<String, (String, String)> {
         let full: PathBuf = self.root.join(path);
-        match std::fs::read_to_string(&full) {
+        match super::bounds::read(&full) {
             Ok(content) => Ok(content.trim_end_matches(['\n', '\r']).to_owned()),
             Err(error) => Err((
                 format!("the file `{path}` cannot be read: {}", reason(&error)),

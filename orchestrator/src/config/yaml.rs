@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::{Map, Number, Value};
 
+use super::bounds;
+
 /// A value and the line on which it begins, counted from 1.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
@@ -89,6 +91,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Unreadable> {
         error.hint = Some("keep one side, or both, and delete the marker lines".to_owned());
         return Err(error);
     }
+    bounds::check(text).map_err(|(line, message)| Unreadable::new(line, message))?;
     let documents = MarkedYaml::load_from_str(text).map_err(|error| {
         let line = error.marker().line();
         let mut unreadable = Unreadable::new(line, format!("not valid YAML: {}", error.info()));

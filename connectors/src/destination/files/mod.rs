@@ -333,9 +333,13 @@ impl Checked {
     }
 }
 
+/// The most steps that making a file's name takes.
+const STEPS: u64 = 1_000_000;
+
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(STEPS));
     environment
 }
 

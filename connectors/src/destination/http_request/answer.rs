@@ -35,7 +35,7 @@ pub(super) fn rejected(answer: &Answer, paths: &RejectedPaths) -> Result<Vec<Lis
         )
     };
     let fared_differently = answer.status == StatusCode::MULTI_STATUS;
-    if answer.body.is_empty() {
+    if answer.body.is_empty() && !fared_differently {
         return Ok(Vec::new());
     }
     let body = match (serde_json::from_slice::<&RawValue>(&answer.body), &answer.end) {
@@ -167,6 +167,14 @@ mod tests {
         assert!(read("", r#"{"rejected":[{"id":1}]}"#).unwrap_err().contains("no key at `key`"));
         let cut = answer("text/plain", "O", BodyEnd::Broken("cut".into()));
         assert!(rejected(&cut, &RejectedPaths::default()).is_err());
+        for content_type in ["application/json", ""] {
+            let mut several = answer(content_type, "", BodyEnd::Complete);
+            several.status = StatusCode::MULTI_STATUS;
+            assert!(
+                rejected(&several, &RejectedPaths::default()).is_err(),
+                "nobody knows which rows were taken"
+            );
+        }
         let long = answer("application/json", "{}", BodyEnd::TooLong);
         assert!(rejected(&long, &RejectedPaths::default()).is_err());
         let long = answer("text/plain", "{}", BodyEnd::TooLong);

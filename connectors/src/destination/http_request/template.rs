@@ -27,6 +27,8 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 /// characters, and a template that does is refused.
 const BEGIN: char = '\u{1}';
 const END: char = '\u{2}';
+/// The most steps that one rendering takes: a body over ten thousand rows of fifty fields takes some millions.
+const STEPS: u64 = 20_000_000;
 /// Nested JSON beyond this depth stays text.
 const MAX_DEPTH: usize = 64;
 
@@ -55,6 +57,7 @@ impl Template {
         let mut environment = Environment::new();
         // Its messages would quote the values at hand.
         environment.set_debug(false);
+        environment.set_fuel(Some(STEPS));
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         match form {
             Form::Path => {
@@ -113,11 +116,13 @@ impl Template {
 
     /// The output for these variables.
     pub(super) fn render(&self, context: &Value) -> Result<String, String> {
-        let rendered = self
-            .environment
-            .get_template("template")
-            .and_then(|t| t.render(context.clone()))
-            .map_err(|e| e.to_string())?;
+        let rendered =
+            self.environment.get_template("template").and_then(|t| t.render(context.clone())).map_err(
+                |e| match e.kind() {
+                    ErrorKind::OutOfFuel => "takes too many steps; shorten its loops".to_owned(),
+                    _ => e.to_string(),
+                },
+            )?;
         if self.form != Form::Json {
             return Ok(rendered);
         }
@@ -442,5 +447,18 @@ mod tests {
         assert!(Template::compile("{{ row", Form::Json, &["row"]).is_err());
         assert!(Template::compile("{% for i in range(3) %}{{ i }}{% endfor %}", Form::Text, &[]).is_ok());
         assert!(Template::compile("/{{ row.key }}", Form::Path, &["row"]).unwrap().uses_row());
+    }
+
+    #[test]
+    fn what_would_not_end_is_stopped() {
+        let loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+        let calls = "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(1) }}";
+        let again = "{% for a in [row] recursive %}{{ loop([row]) }}{% endfor %}";
+        for form in [Form::Json, Form::Text, Form::Path] {
+            assert!(render(loops, form, "x").unwrap_err().contains("too many steps"));
+            for source in [calls, again] {
+                assert!(render(source, form, "x").unwrap_err().contains("recursion"), "{source}");
+            }
+        }
     }
 }

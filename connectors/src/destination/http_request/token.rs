@@ -256,6 +256,9 @@ impl Tokens {
         if granted.token_type.as_ref().is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
             return Err(unreadable("gives a token of another type than Bearer"));
         }
+        if granted.access_token.trim().is_empty() {
+            return Err(unreadable("holds an empty `access_token`"));
+        }
         redactor.learn(&granted.access_token);
         let mut header = HeaderValue::from_str(&format!("Bearer {}", granted.access_token))
             .map_err(|_| unreadable("holds a token that no header can carry"))?;

@@ -147,6 +147,7 @@ async fn a_wrong_secret_is_said_and_not_shown() {
         Reply::json(400, r#"{"error":"invalid_scope"}"#),
         Reply::json(200, r#"{"token":"x"}"#),
         Reply::json(200, r#"{"access_token":"x","token_type":"mac"}"#),
+        Reply::json(200, r#"{"access_token":" ","token_type":"Bearer"}"#),
         Reply::Answer(307, vec![("location", "/elsewhere".into())], String::new()),
     ];
     for (answer, said) in answers.into_iter().zip([
@@ -154,6 +155,7 @@ async fn a_wrong_secret_is_said_and_not_shown() {
         "invalid_scope",
         "no `access_token`",
         "another type than Bearer",
+        "an empty `access_token`",
         "not followed",
     ]) {
         let server = Server::start([], move |_| answer.clone()).await;
