@@ -385,11 +385,22 @@ impl Store {
     pub async fn start(&self, note: Note) -> Result<(), Error> {
         fail::fail_point!("store.start");
         let (done, answer) = oneshot::channel();
-        self.write(Pending::Started { note, done }, answer).await
+        self.write(Pending::Started { note, done }, answer).await?.await
     }
 
     /// Says durably how a batch ended.
     pub async fn end(&self, run: i64, batch: i64, exceptions: &[NotedException]) -> Result<(), Error> {
+        self.ending(run, batch, exceptions).await?.await
+    }
+
+    /// The same in two parts: once this returns, whatever is noted later is durable later, and what it returns
+    /// is done when this is durable too.
+    pub async fn ending(
+        &self,
+        run: i64,
+        batch: i64,
+        exceptions: &[NotedException],
+    ) -> Result<impl Future<Output = Result<(), Error>> + Send + use<>, Error> {
         fail::fail_point!("store.end");
         let end = serde_json::to_string(exceptions)
             .map_err(|e| Error::new(ErrorCode::Internal, format!("cannot write a note: {e}")))?;
@@ -401,10 +412,10 @@ impl Store {
         &self,
         pending: Pending,
         answer: oneshot::Receiver<Result<(), Error>>,
-    ) -> Result<(), Error> {
+    ) -> Result<impl Future<Output = Result<(), Error>> + Send + use<>, Error> {
         let gone = || Error::new(ErrorCode::StoreFailed, "the store is closed");
         self.notes.send(pending).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        Ok(async move { answer.await.map_err(|_| gone())? })
     }
 
     /// Every note of a run, in the order of its batches.

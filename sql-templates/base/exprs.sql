@@ -68,6 +68,8 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 {# The number of a row in its diff: a column, or what the engine numbers the rows of every table with, which
    costs nothing and does not keep it from writing with all its threads. #}
 {% macro sequence(alias) %}{{ d.row_id(alias) }}{% endmacro %}
+{# The same for the driver to read, which may know the engine's own form. #}
+{% macro leaving_sequence(alias) %}{{ d.sequence(alias) }}{% endmacro %}
 {# The same in the engine's own form, which it finds and compares rows by; and that form of a number. #}
 {% macro row_id(alias) %}{% if row_ids %}{{ col(alias, row_ids) }}{% else %}{{ col(alias, "_levin_sequence") }}{% endif %}{% endmacro %}
 {% macro row_id_of(number) %}{{ number }}{% endmacro %}
@@ -88,7 +90,7 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 {% if waits %}
 {{ d.waiting() }}
 {% endif %}
-select {{ d.sequence("d") }} as _levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif %}{% if matching %}, {{ d.claim() }} as _levin_claim{% endif +%}
+select {{ d.leaving_sequence("d") }} as _levin_sequence{% if shape == "full" %}, d._levin_changed, d._levin_version{% endif %}{% if matching %}, {{ d.claim() }} as _levin_claim{% endif +%}
 {% for key in keys %}
   , {{ d.wire_key(key, col("d", key.name)) }} as k{{ loop.index0 }}
 {% endfor %}

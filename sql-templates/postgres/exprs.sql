@@ -39,6 +39,7 @@ set local enable_hashjoin = off
 
 {# A row's place in its table: 32 bits of page and 16 bits of item. #}
 {% macro sequence(alias) %}('x' || encode(tidsend({{ d.row_id(alias) }}), 'hex'))::bit(48)::bigint{% endmacro %}
+{% macro leaving_sequence(alias) %}{{ d.row_id(alias) }}{% endmacro %}
 {% macro row_id_of(number) %}
 {% if number is not integer %}('(' || ({{ number }} >> 16)::text || ',' || ({{ number }} & 65535)::text || ')')::tid{% elif number < 0 %}'(0,0)'::tid{% else %}'({{ number // 65536 }},{{ number % 65536 }})'::tid{% endif -%}
 {% endmacro %}

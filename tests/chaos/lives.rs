@@ -7,6 +7,7 @@ mod excuses;
 #[path = "lives/world.rs"]
 mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -21,7 +22,8 @@ const STEPS: usize = 10;
 const FEW: u64 = 1;
 const MANY: u64 = 60;
 
-fn live(engine: Engine, seed: u64) {
+/// One life; returns what happened in it.
+fn live(engine: Engine, seed: u64) -> BTreeMap<String, u32> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut world = World::new(engine, &mut random);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -34,19 +36,22 @@ fn live(engine: Engine, seed: u64) {
         world.tell();
         std::panic::resume_unwind(panic);
     }
+    world.met
 }
 
 fn lives(engine: Engine, first: u64) {
     let started = Instant::now();
     let (mut failed, mut lived) = (Vec::new(), 0);
+    let mut met: BTreeMap<String, u32> = BTreeMap::new();
     for seed in seeds::seeds(first, FEW, MANY) {
         println!("{engine:?}: LEVIN_SEED={seed}");
         lived += 1;
-        if catch_unwind(AssertUnwindSafe(|| live(engine, seed))).is_err() {
-            failed.push(seed);
+        match catch_unwind(AssertUnwindSafe(|| live(engine, seed))) {
+            Ok(life) => life.into_iter().for_each(|(what, count)| *met.entry(what).or_default() += count),
+            Err(_) => failed.push(seed),
         }
     }
-    println!("{engine:?}: {lived} lives in {:.1} s", started.elapsed().as_secs_f64());
+    println!("{engine:?}: {lived} lives in {:.1} s, with {met:?}", started.elapsed().as_secs_f64());
     assert!(failed.is_empty(), "these lives failed; LEVIN_SEED lives one again: {failed:?}");
 }
 

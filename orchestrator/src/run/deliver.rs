@@ -13,7 +13,7 @@ use connectors::warehouse::Session;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use sql_templates::{DeliverFacts, DiffShape, Shape, Statement, SyncTables};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::Run;
 use super::batches::{BEFORE_THE_FIRST, Cutter, Place};
@@ -133,6 +133,7 @@ pub async fn deliver(
         rules: stop_rules(shipment.known_rejections),
         judges_first_batch: shipment.known_rejections == 0,
         tasks: JoinSet::new(),
+        noting: JoinSet::new(),
         batches: 0,
         waiting: Vec::new(),
         delivered,
@@ -175,6 +176,8 @@ struct Dispatch<'a, 'b> {
     /// No row is known to be refused, so a first batch without a success says something.
     judges_first_batch: bool,
     tasks: JoinSet<Result<Ended, Error>>,
+    /// Ends that are being written down, while other batches are on their way.
+    noting: JoinSet<Result<(), Error>>,
     batches: i64,
     /// What was written and counts only once the delivery is closed.
     waiting: Vec<Waiting>,
@@ -201,11 +204,11 @@ struct Ended {
     superseded: u64,
     /// Whether it waits for the delivery to be closed.
     deferred: bool,
-    /// Whether its end is written down.
-    noted: Result<(), Error>,
+    /// Whether requests that were refused are kept.
+    kept: Result<(), Error>,
 }
 
-/// A batch on its way: noted, sent, and noted again, beside others, whose notes are written with its own.
+/// A batch on its way: noted, then sent, beside others, whose notes are written with its own.
 struct Journey {
     store: Store,
     sync: i64,
@@ -251,14 +254,9 @@ impl Journey {
         exceptions.extend(mapped.rejected.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
         exceptions.extend(mapped.superseded.iter().map(|sequence| unsent(*sequence)));
         let deferred = self.deferred || settled.outcomes.contains(&RowOutcome::Deferred);
-        let mut noted = keep_exchanges(&store, sync, run, &mapped.batch, &settled).await;
-        if !deferred {
-            fail::fail_point!("deliver.before_end_note");
-            noted = noted.and(store.end(run, batch, &exceptions).await);
-            fail::fail_point!("deliver.after_end_note");
-        }
+        let kept = keep_exchanges(&store, sync, run, &mapped.batch, &settled).await;
         let superseded = mapped.superseded.len() as u64;
-        Ok(Ended { batch, rows, settled, accepted, exceptions, superseded, deferred, noted })
+        Ok(Ended { batch, rows, settled, accepted, exceptions, superseded, deferred, kept })
     }
 }
 
@@ -457,18 +455,24 @@ impl Dispatch<'_, '_> {
         Ok(())
     }
 
-    /// Waits for every batch under way, whatever became of the notes about some of them.
+    /// Waits for every batch under way, and every note, whatever became of the notes about some of them.
     async fn drain(&mut self) -> Result<(), Error> {
         let mut outcome = Ok(());
         while !self.tasks.is_empty() {
             let collected = self.collect_one().await;
             outcome = outcome.and(collected);
         }
+        while let Some(joined) = self.noting.join_next().await {
+            outcome = outcome.and(noted(joined));
+        }
         outcome
     }
 
     /// Takes the next batch that ends. What the ledger holds is committed even when the store takes no more
     /// notes: else rows that were accepted would come again as if they had never been sent.
+    ///
+    /// The end is noted while the next batch is on its way, whose own note comes behind it: once that batch
+    /// leaves, this end is durable.
     async fn collect_one(&mut self) -> Result<(), Error> {
         let Some(joined) = self.tasks.join_next().await else { return Ok(()) };
         let ended = joined.map_err(|e| {
@@ -483,13 +487,25 @@ impl Dispatch<'_, '_> {
         self.done += ended.accepted + ended.exceptions.len() as u64;
         self.run.progress.delivered(&self.run.sync.slug, self.done, self.total);
         self.observe(&ended);
-        let Ended { batch, rows, exceptions, .. } = ended;
-        if ended.deferred {
+        let Ended { batch, rows, exceptions, deferred, mut kept, .. } = ended;
+        if deferred {
             self.waiting.push(Waiting { batch, rows, exceptions });
         } else {
+            fail::fail_point!("deliver.before_end_note");
+            match self.run.store.ending(self.run.id, batch, &exceptions).await {
+                Ok(ending) => drop(self.noting.spawn(async move {
+                    let noted = ending.await;
+                    fail::fail_point!("deliver.after_end_note");
+                    noted
+                })),
+                Err(error) => kept = kept.and(Err(error)),
+            }
             self.delivered.ledger.end(batch, rows, exceptions);
         }
-        ended.noted
+        while let Some(joined) = self.noting.try_join_next() {
+            kept = kept.and(noted(joined));
+        }
+        kept
     }
 
     fn count(&mut self, operation: Operation, accepted: u64, exceptions: &[NotedException]) {
@@ -620,6 +636,10 @@ impl Dispatch<'_, '_> {
             tracing::debug!(batch, rows = written, "written rows do not count");
         }
     }
+}
+
+fn noted(joined: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
+    joined.unwrap_or_else(|e| Err(Error::new(ErrorCode::Internal, format!("a note broke off: {e}"))))
 }
 
 fn closed() -> Arc<Box<dyn Delivery>> {

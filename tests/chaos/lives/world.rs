@@ -95,6 +95,8 @@ pub struct World {
     excuses: Excuses,
     plan: Option<Plan>,
     told: Vec<String>,
+    /// What happened, and how often.
+    pub met: BTreeMap<String, u32>,
 }
 
 impl World {
@@ -129,9 +131,14 @@ impl World {
             excuses: Excuses::default(),
             plan: None,
             told,
+            met: BTreeMap::new(),
         };
         world.say();
         world
+    }
+
+    fn meet(&mut self, what: &str) {
+        *self.met.entry(what.to_owned()).or_default() += 1;
     }
 
     /// Writes the project's files.
@@ -306,6 +313,7 @@ impl World {
             }
             if self.said.keeps {
                 for (column, value) in row.iter().filter(|(c, _)| !self.known_columns.contains(c.as_str())) {
+                    *self.met.entry("value kept".to_owned()).or_default() += 1;
                     self.excuses.value(key, column, value, now);
                 }
             }
@@ -332,6 +340,13 @@ impl World {
             run.report["parkedCount"],
         );
         self.told.push(told);
+        self.meet(if run.error().is_empty() { run.status() } else { run.error() });
+        if run.number("parkedCount") > 0 {
+            self.meet("parked");
+        }
+        if let Some(start) = arguments.last() {
+            self.meet(start);
+        }
         if run.report["querySize"].is_u64() && (run.error().is_empty() || run.error() != "MODE_CHANGED") {
             self.known_columns = self.said.columns.iter().map(|(name, _)| *name).collect();
         }
@@ -403,6 +418,7 @@ impl World {
         };
         let ended = Running::start(command).ended();
         self.told.push(format!("{arguments:?} broken off at {how}: {}", ended.code));
+        self.meet(if ended.code == -9 { "killed" } else { "an exchange failed, or nothing did" });
         if let Some(report) = ended.stdout.lines().last().filter(|_| ended.code >= 0) {
             let report = serde_json::from_str(report).expect("a report");
             let run = Run { code: ended.code, report, stderr: ended.stderr };
@@ -423,6 +439,7 @@ impl World {
         self.told.push(format!("apply {}: {} {}", plan.id, ended.code, ended.stdout));
         let report: Option<Value> =
             ended.stdout.lines().last().map(|line| serde_json::from_str(line).expect("a report"));
+        self.meet(if ended.code < 2 { "plan applied" } else { "plan refused" });
         match report {
             Some(report) => {
                 let error = report["error"]["code"].as_str().unwrap_or_default().to_owned();
@@ -478,6 +495,7 @@ impl World {
             0..8 if self.project.path().join(".levin").exists() => {
                 self.project.lose_store();
                 self.told.push("the store is lost".to_owned());
+                self.meet("store lost");
             }
             8..14 => self.mark("--park"),
             14..20 => self.mark("--retry"),

@@ -19,7 +19,7 @@ use super::oracle::{End, Key, Oracle, Values, Wanted};
 use super::trial::{DiffRow, EVERY, Ending, Exception, Found, Question, Text, Trial, UPSERTS};
 
 /// Shapes in every `./test`, and in the long form.
-const FEW: u64 = 10;
+const FEW: u64 = 6;
 const MANY: u64 = 300;
 /// So many share a database.
 const TOGETHER: i64 = 20;

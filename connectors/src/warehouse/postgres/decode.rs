@@ -48,6 +48,7 @@ enum Builder {
     Int16(Int16Builder),
     Int32(Int32Builder),
     Int64(Int64Builder),
+    Place(Int64Builder),
     Float32(Float32Builder),
     Float64(Float64Builder),
     /// Bytes until the whole column is known to be valid UTF-8.
@@ -184,6 +185,7 @@ impl Builder {
             Type::INT2 => (DataType::Int16, Self::Int16(Int16Builder::new())),
             Type::INT4 => (DataType::Int32, Self::Int32(Int32Builder::new())),
             Type::INT8 => (DataType::Int64, Self::Int64(Int64Builder::new())),
+            Type::TID => (DataType::Int64, Self::Place(Int64Builder::new())),
             Type::FLOAT4 => (DataType::Float32, Self::Float32(Float32Builder::new())),
             Type::FLOAT8 => (DataType::Float64, Self::Float64(Float64Builder::new())),
             Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::JSON => {
@@ -215,6 +217,7 @@ impl Builder {
             Self::Int16(b) => b.append_option(value.map(|v| fixed(v).map(i16::from_be_bytes)).transpose()?),
             Self::Int32(b) => b.append_option(value.map(|v| fixed(v).map(i32::from_be_bytes)).transpose()?),
             Self::Int64(b) => b.append_option(value.map(|v| fixed(v).map(i64::from_be_bytes)).transpose()?),
+            Self::Place(b) => b.append_option(value.map(place).transpose()?),
             Self::Float32(b) => b.append_option(value.map(|v| fixed(v).map(f32::from_be_bytes)).transpose()?),
             Self::Float64(b) => b.append_option(value.map(|v| fixed(v).map(f64::from_be_bytes)).transpose()?),
             Self::Date(b) => {
@@ -235,7 +238,7 @@ impl Builder {
             Self::Boolean(b) => Arc::new(b.finish()),
             Self::Int16(b) => Arc::new(b.finish()),
             Self::Int32(b) => Arc::new(b.finish()),
-            Self::Int64(b) => Arc::new(b.finish()),
+            Self::Int64(b) | Self::Place(b) => Arc::new(b.finish()),
             Self::Float32(b) => Arc::new(b.finish()),
             Self::Float64(b) => Arc::new(b.finish()),
             Self::Text(b) => {
@@ -270,6 +273,12 @@ fn read_header(input: &mut Bytes) -> Result<bool, WarehouseError> {
 
 fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], WarehouseError> {
     value.try_into().map_err(|_| malformed("a value is not as long as its type says"))
+}
+
+/// A row's place in its table as the dialect numbers it: 32 bits of page and 16 bits of item.
+fn place(value: &[u8]) -> Result<i64, WarehouseError> {
+    let [a, b, c, d, e, f] = fixed(value)?;
+    Ok(i64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
 
 fn date(days: i32) -> i32 {

@@ -1,5 +1,5 @@
 -- deliver added (returns rows)
-select ('x' || encode(tidsend(d."ctid"), 'hex'))::bit(48)::bigint as _levin_sequence
+select d."ctid" as _levin_sequence
   , d."id" as k0
   , d."email" as c0
   , cast(d."O""Brien's ltv" as text) as c1

@@ -9,7 +9,7 @@ with waiting as (
   ) as h on h."id" = r."id" and h._levin_match0 = r._levin_match0
   where r._levin_operation in ('removed', 'parked_removed') and r._levin_claim is null
 )
-select ('x' || encode(tidsend(d."ctid"), 'hex'))::bit(48)::bigint as _levin_sequence, d._levin_changed, d._levin_version, coalesce(d._levin_claim, case when own."id" is not null or other._levin_match0 is not null then 'MATCH_VALUE_HELD' end) as _levin_claim
+select d."ctid" as _levin_sequence, d._levin_changed, d._levin_version, coalesce(d._levin_claim, case when own."id" is not null or other._levin_match0 is not null then 'MATCH_VALUE_HELD' end) as _levin_claim
   , d."id" as k0
   , d."email" as c0
   , cast(d."O""Brien's ltv" as text) as c1

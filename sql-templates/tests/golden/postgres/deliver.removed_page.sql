@@ -1,5 +1,5 @@
 -- deliver removed (returns rows)
-select ('x' || encode(tidsend(d."ctid"), 'hex'))::bit(48)::bigint as _levin_sequence, d._levin_changed, d._levin_version
+select d."ctid" as _levin_sequence, d._levin_changed, d._levin_version
   , d."id" as k0
   , (d._levin_previous)."email" as c0
   , cast((d._levin_previous)."O""Brien's ltv" as text) as c1
