@@ -386,7 +386,12 @@ impl From<&tokio_postgres::Error> for WarehouseError {
             return Self::new(client_side_kind(error), message);
         };
         let code = server.code().code();
-        Self { kind: server_kind(code), message, code: Some(code.to_owned()), step: None }
+        // One SQLSTATE serves whoever cancels and the clock; a server that speaks another language is taken for the former.
+        let kind = match server_kind(code) {
+            ErrorKind::Cancelled if server.message().contains("statement timeout") => ErrorKind::TookTooLong,
+            kind => kind,
+        };
+        Self { kind, message, code: Some(code.to_owned()), step: None }
     }
 }
 

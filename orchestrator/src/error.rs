@@ -82,11 +82,18 @@ impl From<WarehouseError> for Error {
             | ErrorKind::Invalid
             | ErrorKind::Data
             | ErrorKind::UniqueViolation
+            | ErrorKind::TookTooLong
             | ErrorKind::Other => ErrorCode::SourceFailed,
         };
         let step = error.step.map(|step| format!("in step `{step}`: ")).unwrap_or_default();
         let engine = error.code.map(|code| format!(" ({code})")).unwrap_or_default();
-        Self::new(code, format!("{step}{}{engine}", error.message))
+        let said = Self::new(code, format!("{step}{}{engine}", error.message));
+        match error.kind {
+            ErrorKind::TookTooLong => {
+                said.hint("raise `statement_timeout` in the source's file, or that of its role or database")
+            }
+            _ => said,
+        }
     }
 }
 

@@ -199,7 +199,7 @@ const WORDS: &[&str] = &[
     " | round(400)",
     " | int(base=99)",
     " | format",
-    " | indent(99999999)",
+    " | indent(9999)",
     " ** 99999",
     " // 0",
     " % 0",
@@ -207,7 +207,7 @@ const WORDS: &[&str] = &[
     "[::0]",
     "[99999999999999999999]",
     "range(99999) | list",
-    "'x' * 99999999",
+    "'x' * 999999",
     "namespace()",
     "dict(a=1)",
     "debug()",
@@ -249,7 +249,11 @@ fn no_template_panics_or_goes_on_for_ever() {
         assert_eq!(came.line.split(' ').count(), 3, "{template}: {}", came.line);
         assert!(came.line.starts_with("POST /v1"), "{template}: {}", came.line);
         if json_body && !String::from_utf8_lossy(&came.body).trim().is_empty() {
-            json_of(&came);
+            // JSON knows no largest number.
+            let raw: Result<&serde_json::value::RawValue, _> = serde_json::from_slice(&came.body);
+            raw.unwrap_or_else(|e| {
+                panic!("the body is not JSON: {e}: {}", String::from_utf8_lossy(&came.body))
+            });
         }
     });
     println!("templates: {sent} were sent");

@@ -170,6 +170,8 @@ pub enum ErrorKind {
     Fenced,
     /// The statement was cancelled.
     Cancelled,
+    /// The statement took longer than the warehouse allows.
+    TookTooLong,
     /// The connection went away in the middle.
     ConnectionLost,
     /// The engine has no room left (disk, quota, memory).

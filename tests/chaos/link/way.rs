@@ -26,9 +26,10 @@ pub enum Trouble {
 struct State {
     troubles: Vec<Trouble>,
     met: usize,
+    closed: bool,
 }
 
-/// Listens on loopback for as long as the process lives, and passes everything on.
+/// Listens on loopback until it is closed, and passes everything on.
 #[derive(Debug, Clone)]
 pub struct Way {
     pub address: SocketAddr,
@@ -51,6 +52,9 @@ impl Way {
         let passes = way.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if passes.state().closed {
+                    return;
+                }
                 // A server that is not there is what some walks are about.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 if !passes.refuses() {
@@ -64,6 +68,13 @@ impl Way {
     /// From now on these troubles happen, one after another; none that was to come still does.
     pub fn meets(&self, troubles: Vec<Trouble>) {
         self.state().troubles = troubles;
+    }
+
+    /// Takes no further connection.
+    pub fn close(&self) {
+        self.state().closed = true;
+        // It waits for one that it can turn away.
+        drop(TcpStream::connect(self.address));
     }
 
     /// How many troubles have happened.
