@@ -146,6 +146,9 @@ const EXCHANGES_KEPT: i64 = 1_000;
 
 /// How long a store may take to let somebody in.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What every connection to SQLite begins with.
+const PRAGMAS: &[&str] =
+    &["pragma journal_mode = wal", "pragma synchronous = full", "pragma busy_timeout = 10000"];
 
 impl Store {
     /// Opens the store of a project.
@@ -208,8 +211,28 @@ impl Store {
         let silence = |_| Error::new(ErrorCode::StoreFailed, "the store does not answer");
         let mut first = first.map_err(silence)?.map_err(failed)?;
         if durable {
-            sqlx::query("pragma journal_mode = wal").execute(&mut first).await.map_err(failed)?;
+            for pragma in PRAGMAS {
+                sqlx::query(*pragma).execute(&mut first).await.map_err(failed)?;
+            }
         }
+        // Through the one connection that is there: a pool opens a second one while the first is on its way back,
+        // and where the server has no second one it waits for that until its patience ends, statement by statement.
+        for statement in MIGRATIONS {
+            // Of two who make the same table at once, Postgres refuses one; the second time it is there.
+            if sqlx::query(*statement).execute(&mut first).await.is_err() {
+                sqlx::query(*statement).execute(&mut first).await.map_err(failed)?;
+            }
+        }
+        sqlx::query("insert into levin_store (name, value) values ('id', $1) on conflict (name) do nothing")
+            .bind(uuid::Uuid::new_v4().to_string())
+            .execute(&mut first)
+            .await
+            .map_err(failed)?;
+        let id: String = sqlx::query("select value from levin_store where name = 'id'")
+            .fetch_one(&mut first)
+            .await
+            .map_err(failed)?
+            .get(0);
         first.close().await.map_err(failed)?;
         let pool = AnyPoolOptions::new()
             .max_connections(4)
@@ -217,12 +240,8 @@ impl Store {
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if durable {
-                        for pragma in [
-                            "pragma journal_mode = wal",
-                            "pragma synchronous = full",
-                            "pragma busy_timeout = 10000",
-                        ] {
-                            sqlx::query(pragma).execute(&mut *connection).await?;
+                        for pragma in PRAGMAS {
+                            sqlx::query(*pragma).execute(&mut *connection).await?;
                         }
                     }
                     Ok(())
@@ -231,22 +250,6 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(failed)?;
-        for statement in MIGRATIONS {
-            // Of two who make the same table at once, Postgres refuses one; the second time it is there.
-            if sqlx::query(*statement).execute(&pool).await.is_err() {
-                sqlx::query(*statement).execute(&pool).await.map_err(failed)?;
-            }
-        }
-        sqlx::query("insert into levin_store (name, value) values ('id', $1) on conflict (name) do nothing")
-            .bind(uuid::Uuid::new_v4().to_string())
-            .execute(&pool)
-            .await
-            .map_err(failed)?;
-        let id: String = sqlx::query("select value from levin_store where name = 'id'")
-            .fetch_one(&pool)
-            .await
-            .map_err(failed)?
-            .get(0);
         let (notes, pending) = mpsc::channel(1_024);
         tokio::spawn(write_notes(pool.clone(), pending));
         Ok(Self { pool, id, notes })

@@ -6,8 +6,8 @@
 use proptest::prelude::*;
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, Ident,
-    LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope, SyncTables,
-    TableRef, TestRowFacts,
+    LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
+    SyncTables, TableRef, TestRowFacts,
 };
 use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
 use sqlparser::tokenizer::{Token, Tokenizer};
@@ -126,12 +126,16 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         known: true,
         from_snapshot: false,
     };
+    let left = TestRowFacts { from_snapshot: true, known: false, previous: &shape.columns, ..test_row };
+    let relations = [PlainTable { schema: Some(text.to_owned()), name: text.to_owned() }];
     let reshape = |part| Statement::Reshape { scope, part, columns: &reshaped, due: &shape.columns };
     let statements = [
         Statement::Model { model: &model },
+        Statement::FindSchemas { tables: &tables },
         Statement::CreateSchemas { tables: &tables },
         Statement::CreateState { tables: &tables, project: text, sync_id: 1, slug: text, generation: 0 },
         Statement::ReadState { tables: &tables },
+        Statement::Snapshot { tables: &tables },
         Statement::TakeLease {
             tables: &tables,
             slug: text,
@@ -168,7 +172,9 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         Statement::ForgetAccepted { tables: &tables, generation: 1 },
         Statement::Deliver { shape: &shape, facts: &changed },
         Statement::Deliver { shape: &shape, facts: &removed },
+        Statement::Samples { shape: &shape, facts: &changed },
         Statement::TestRow { scope: keyed, facts: &test_row },
+        Statement::TestRow { scope: keyed, facts: &left },
         Statement::CreateOutcomes { outcomes: table.clone() },
         Statement::Doubt { scope, facts: &commit, among: Some(commit.ranges) },
         Statement::Doubt { scope, facts: &commit, among: None },
@@ -181,6 +187,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             park: true,
             key: &key,
         },
+        Statement::MarkParked { tables: &tables, keys: &shape.keys, generation: 2, park: false, key: &[] },
         Statement::Rejections { tables: &tables, keys: &shape.keys, limit: 5 },
         Statement::Prune { drop: &drop },
         Statement::ManagedTables { schema: &role, prefix: text },
@@ -194,6 +201,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             schemas: std::slice::from_ref(&role),
             default_schema: true,
         },
+        Statement::GrantRead { role: &role, relations: &relations },
     ];
     let mut steps = Vec::new();
     for statement in &statements {
@@ -268,6 +276,24 @@ fn check(text: &str) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+/// A statement that is added later must be put to the same test.
+#[test]
+fn no_statement_is_left_out() {
+    let (_, variants) = include_str!("../src/statement.rs").split_once("pub enum Statement<'a> {").unwrap();
+    let (variants, _) = variants.split_once("\n}").unwrap();
+    let names = variants.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(" {"));
+    let names: Vec<&str> = names.map(|(name, _)| name).filter(|name| !name.starts_with([' ', '/'])).collect();
+    assert!(names.len() > 30, "{names:?}");
+    let (_, tested) = include_str!("hostile.rs").split_once("let statements = [").unwrap();
+    let (tested, _) = tested.split_once("let mut steps").unwrap();
+    for name in names {
+        assert!(
+            tested.contains(&format!("Statement::{name} {{")) || name == "Reshape",
+            "{name} is not tested"
+        );
+    }
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl World {
 
     /// Sends one row; what came of it, and what arrived.
     fn send(&self, options: &Value, row: &(String, String, String)) -> Option<(RowOutcome, Option<Came>)> {
-        let to = destination(&self.socket.url(), json!({})).expect("it is right");
+        let to = destination(&self.socket.url(), json!({"timeout": "60s"})).expect("it is right");
         let spec = spec(options.clone());
         to.validate(&spec).ok()?;
         self.socket.answer(|_| crate::http::ok(""));

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 const HANGS: Duration = Duration::from_secs(120);
 /// What a process may hold that goes through rounds, in kilobytes.
 const MEMORY: u64 = 1024 * 1024;
+/// What a round may add to that unnoticed.
+const MUCH: u64 = 64 * 1024;
 const IDLE: u64 = u64::MAX;
 
 /// Goes through rounds of a name: so many, or the one or the minutes that the environment asks for.
@@ -30,7 +32,7 @@ pub fn rounds(name: &'static str, few: u64, mut round: impl FnMut(&mut fastrand:
     };
     let under_way = underway(name);
     let current = watchdog(name);
-    let (mut done, mut failed) = (0, Vec::new());
+    let (mut done, mut failed, mut before) = (0, Vec::new(), peak());
     for seed in seeds {
         std::fs::write(&under_way, seed.to_string()).expect("note the seed");
         current.store(seed, Ordering::SeqCst);
@@ -42,6 +44,10 @@ pub fn rounds(name: &'static str, few: u64, mut round: impl FnMut(&mut fastrand:
         current.store(IDLE, Ordering::SeqCst);
         done += 1;
         let held = peak();
+        if held > before + MUCH {
+            println!("{name}: {} kB more were held at once; LEVIN_SEED={seed}", held - before);
+        }
+        before = held;
         assert!(held < MEMORY, "{name}: {held} kB are held; LEVIN_SEED={seed}");
     }
     let _ = std::fs::remove_file(&under_way);
