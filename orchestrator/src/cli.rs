@@ -1,6 +1,6 @@
 //! The command line: global flags, the list of commands, and how the process ends.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -129,7 +129,9 @@ pub fn main() -> ExitCode {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
             Error::new(ErrorCode::Internal, format!("the process cannot start its threads: {error}"))
         })?;
-        runtime.block_on(cli.command.execute(&context))
+        // On one of the runtime's own threads: what wakes another thread costs more than most of what is done then.
+        let command = async move { cli.command.execute(&context).await };
+        runtime.block_on(runtime.spawn(command)).unwrap_or_else(|broke| resume_unwind(broke.into_panic()))
     }));
     match outcome {
         Ok(Ok(code)) => code,

@@ -2,6 +2,7 @@
 //! computed row by row.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StringBuilder};
@@ -421,15 +422,19 @@ impl Mapper {
 
     /// Row version ids: a digest of the delivery that the row's version names.
     fn versions(&self, sequences: &Int64Array, reused: Option<&StringArray>) -> StringArray {
-        (0..sequences.len())
-            .map(|row| {
-                let delivery = match reused.filter(|r| r.is_valid(row)) {
-                    Some(reused) => reused.value(row).to_owned(),
-                    None => format!("{}.{}", self.run.generation, sequences.value(row)),
-                };
-                Some(row_version(&self.run.project, self.sync_id, &delivery))
-            })
-            .collect()
+        let mut versions = StringBuilder::with_capacity(sequences.len(), sequences.len() * 32);
+        let mut delivery = String::new();
+        for row in 0..sequences.len() {
+            delivery.clear();
+            match reused.filter(|r| r.is_valid(row)) {
+                Some(reused) => delivery.push_str(reused.value(row)),
+                None => {
+                    let _ = write!(delivery, "{}.{}", self.run.generation, sequences.value(row));
+                }
+            }
+            versions.append_value(row_version(&self.run.project, self.sync_id, &delivery));
+        }
+        versions.finish()
     }
 
     fn changed_fields(&mut self, marks: &str) -> Arc<[String]> {
@@ -589,11 +594,8 @@ fn refused_claim(claim: &str) -> Option<Rejection> {
 /// The digest behind a row version id: 32 hexadecimal digits, the same for a repeat of a delivery
 /// and different for every other delivery of any sync.
 pub fn row_version(project: &str, sync_id: i64, delivery: &str) -> String {
-    let mut digest = blake3::Hasher::new();
-    digest.update(project.as_bytes());
-    digest.update(&sync_id.to_le_bytes());
-    digest.update(delivery.as_bytes());
-    digest.finalize().to_hex()[..32].to_owned()
+    let named = [project.as_bytes(), &sync_id.to_le_bytes(), delivery.as_bytes()].concat();
+    blake3::hash(&named).to_hex()[..32].to_owned()
 }
 
 /// The columns of one batch of a diff.

@@ -234,9 +234,7 @@ impl Store {
             .map_err(failed)?
             .get(0);
         first.close().await.map_err(failed)?;
-        let pool = AnyPoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(PATIENCE)
+        let pool = pool_options()
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if durable {
@@ -640,4 +638,23 @@ fn exchange() -> Result<(), Error> {
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 fn failed(error: sqlx::Error) -> Error {
     Error::new(ErrorCode::StoreFailed, format!("the store failed: {error}"))
+}
+
+/// How connections are kept: for as long as the store is open. The pool's task that closes old ones counts those that
+/// are idle, and when that count and its own taking and giving back cross, it goes round in a circle for ever and no process ends
+/// (sqlx issue 3645, mended after 0.9.0). Without a limit to their age there is no such task.
+fn pool_options() -> AnyPoolOptions {
+    AnyPoolOptions::new().max_connections(4).acquire_timeout(PATIENCE).idle_timeout(None).max_lifetime(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_has_no_task_that_could_go_round_for_ever() {
+        let options = pool_options();
+        let limits = (options.get_idle_timeout(), options.get_max_lifetime(), options.get_min_connections());
+        assert_eq!(limits, (None, None, 0));
+    }
 }

@@ -16,7 +16,9 @@ use tests::seeds;
 
 use self::world::World;
 
-const STEPS: usize = 10;
+const STEPS: usize = 12;
+/// Peace comes every so many steps.
+const PEACE: usize = 4;
 
 /// Lives in every `./test`, and in the long form.
 const FEW: u64 = 1;
@@ -29,8 +31,10 @@ fn live(engine: Engine, seed: u64) -> BTreeMap<String, u32> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for step in 1..=STEPS {
             world.step(step, &mut random);
+            if step % PEACE == 0 {
+                world.peace();
+            }
         }
-        world.peace();
     }));
     if let Err(panic) = outcome {
         world.tell();

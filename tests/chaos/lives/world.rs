@@ -15,8 +15,16 @@ const SYNC: &str = "people";
 /// Rows whose name begins so are refused for ever.
 const BAD: &str = "bad";
 
+/// To start over.
+const WAYS: &[&[&str]] =
+    &[&["--full-resync"], &["--full-resync", "--keep-removals"], &["--clear-and-fill"], &["--reset-cdc"]];
+
+/// Where a batch is under way.
+const UNDER_WAY: &[&str] =
+    &["deliver.after_start_note", "deliver.after_answer", "deliver.before_end_note", "store.end"];
+
 /// Keys are from one to this.
-const KEYS: i64 = 24;
+const KEYS: i64 = 16;
 
 /// What a run may end with when its destination misbehaves, a guard stops it, or its sync was edited.
 const KNOWN_ERRORS: &[&str] = &[
@@ -87,6 +95,8 @@ pub struct World {
     rows: BTreeMap<i64, Row>,
     /// Keys that stand twice in the model's table.
     twice: BTreeSet<i64>,
+    /// Rows and keys that stood twice before the last edit.
+    before: (BTreeMap<i64, Row>, BTreeSet<i64>),
     said: Said,
     /// What was said when, by how many requests had come.
     epochs: Vec<(usize, Said)>,
@@ -94,6 +104,10 @@ pub struct World {
     known_columns: BTreeSet<&'static str>,
     excuses: Excuses,
     plan: Option<Plan>,
+    /// Of a hundred steps, so many start over, edit the project's files, and break a run off.
+    starts_over: u8,
+    changes: u8,
+    breaks_off: u8,
     told: Vec<String>,
     /// What happened, and how often.
     pub met: BTreeMap<String, u32>,
@@ -125,11 +139,16 @@ impl World {
             receiver,
             rows: BTreeMap::new(),
             twice: BTreeSet::new(),
+            before: (BTreeMap::new(), BTreeSet::new()),
             said,
             epochs: Vec::new(),
             known_columns: BTreeSet::new(),
             excuses: Excuses::default(),
             plan: None,
+            // What starts over makes good what went wrong before: most lives leave it out.
+            starts_over: [0, 0, 30][random.usize(..3)],
+            changes: [0, 30, 70][random.usize(..3)],
+            breaks_off: [10, 45, 75][random.usize(..3)],
             told,
             met: BTreeMap::new(),
         };
@@ -204,6 +223,13 @@ impl World {
 
     /// Adds, changes, spoils, doubles and removes some rows.
     fn edit(&mut self, step: usize, random: &mut Rng) {
+        let now = (self.rows.clone(), self.twice.clone());
+        // What was under way, and is in doubt, may be wanted no more.
+        if random.u8(..100) < 35 {
+            (self.rows, self.twice) = std::mem::replace(&mut self.before, now);
+            return self.write();
+        }
+        self.before = now;
         for _ in 0..random.usize(1..12) {
             let id = random.i64(1..=KEYS);
             let name = match random.u8(..12) {
@@ -389,13 +415,7 @@ impl World {
         if run.error() != "MODE_CHANGED" {
             return run;
         }
-        let ways: [&[&str]; 4] = [
-            &["--full-resync"],
-            &["--full-resync", "--keep-removals"],
-            &["--clear-and-fill"],
-            &["--reset-cdc"],
-        ];
-        self.run(ways[random.usize(..ways.len())], random)
+        self.run(WAYS[random.usize(..WAYS.len())], random)
     }
 
     /// A run that is killed on its way, or whose exchange with somebody fails.
@@ -404,7 +424,14 @@ impl World {
         let words = [&["run", SYNC, "--json"], arguments].concat();
         let mut command = self.project.command_of(levin_with_failpoints(), &[], &words);
         let how = if random.u8(..3) > 0 {
-            let at = format!("{}:{}", NAMES[random.usize(..NAMES.len())], random.u8(1..=4));
+            let clears = arguments.contains(&"--clear-and-fill");
+            let points: Vec<&str> =
+                NAMES.iter().copied().filter(|name| clears || !name.contains("clear")).collect();
+            let at = if random.bool() {
+                format!("{}:{}", points[random.usize(..points.len())], random.u8(1..=2))
+            } else {
+                format!("{}:{}", UNDER_WAY[random.usize(..UNDER_WAY.len())], [1, 1, 2][random.usize(..3)])
+            };
             command.env("LEVIN_KILL_AT", &at);
             if random.bool() {
                 command.env("FAILPOINTS", "deliver.checkpoint_interval=return(0)");
@@ -457,23 +484,18 @@ impl World {
         if random.u8(..100) < 85 {
             self.edit(step, random);
         }
-        if random.u8(..100) < 60 {
+        if random.u8(..100) < self.changes {
             self.change(random);
         }
         self.misbehave(random.u64(..), [0, 0, 15, 40][random.usize(..4)]);
         if let Some(plan) = self.plan.take().filter(|_| random.bool()) {
             self.approve(&plan);
         }
-        let arguments: &[&str] = match random.u8(..100) {
-            0..7 => &["--full-resync"],
-            7..13 => &["--full-resync", "--keep-removals"],
-            13..20 => &["--clear-and-fill"],
-            20..25 => &["--reset-cdc"],
-            _ => &[],
-        };
+        let starts_over = random.u8(..100) < self.starts_over;
+        let arguments: &[&str] = if starts_over { WAYS[random.usize(..WAYS.len())] } else { &[] };
         match random.u8(..100) {
-            0..30 => self.break_off(arguments, random),
-            30..42 => {
+            n if n < self.breaks_off => self.break_off(arguments, random),
+            n if n < self.breaks_off + 10 => {
                 self.excuse(&[]);
                 let saved = self.project.levin(&["plan", SYNC, "--json", "--save", &self.file("plan.json")]);
                 self.told.push(format!("saved: {} {}", saved.code, saved.stdout));
@@ -513,7 +535,7 @@ impl World {
         self.told.push(format!("rejected {what}: {} {}", ended.code, ended.stdout.trim()));
     }
 
-    /// Peace: what was bad is mended, nothing stops a run, and a few runs later all is well.
+    /// Peace, for a while: what was bad is mended, nothing stops a run, and a few runs later all is well.
     pub fn peace(&mut self) {
         self.told.push("peace".to_owned());
         self.misbehave(0, 0);
