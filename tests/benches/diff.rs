@@ -2,6 +2,7 @@
 //! rounds.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use tests::postgres::PostgresServer;
@@ -20,7 +21,7 @@ pub const COLUMNS: &str = "id, email, name, ltv, visits, born, active, digest, s
 /// What must be reached, and what would be good: of a copy.
 pub struct Marks {
     first: (f64, f64),
-    unchanged: (f64, f64),
+    unchanged: Option<(f64, f64)>,
     one_percent: (f64, f64),
 }
 
@@ -48,7 +49,7 @@ impl Engine for Duck {
     }
 
     fn marks(&self) -> Marks {
-        Marks { first: (1.5, 1.2), unchanged: (0.45, 0.25), one_percent: (0.65, 0.4) }
+        Marks { first: (1.5, 1.2), unchanged: Some((0.45, 0.25)), one_percent: (0.65, 0.4) }
     }
 
     fn prepare(&mut self, rows: u64) {
@@ -92,7 +93,8 @@ end $$";
 impl Postgres {
     /// A database of its own on the server of the benchmarks.
     pub fn new(with_key: bool) -> Self {
-        let url = PostgresServer::start().fresh_database();
+        static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+        let url = SERVER.get_or_init(PostgresServer::launch_as_installed).fresh_database();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let mut engine = Self { url, with_key, runtime };
         engine.timed(WORK_MEM);
@@ -106,8 +108,10 @@ impl Engine for Postgres {
     }
 
     fn marks(&self) -> Marks {
-        let one_percent = if self.with_key { (1.5, 1.0) } else { (2.2, 1.6) };
-        Marks { first: (1.9, 1.5), unchanged: (1.4, 0.9), one_percent }
+        // Without an index the model is sorted first, whether something changed or not.
+        let (unchanged, one_percent) =
+            if self.with_key { (Some((1.4, 0.9)), (1.5, 1.0)) } else { (None, (2.2, 1.6)) };
+        Marks { first: (1.9, 1.5), unchanged, one_percent }
     }
 
     fn prepare(&mut self, rows: u64) {
@@ -214,18 +218,18 @@ pub fn measure(levin: &Path, print: &mut dyn FnMut(Line)) {
     for engine in &mut engines {
         let (figures, marks) = (figures(engine.as_mut(), levin, rows()), engine.marks());
         let name = engine.name();
-        for (what, seconds, (must, aim)) in [
-            ("first run", figures.first, marks.first),
+        for (what, seconds, marks) in [
+            ("first run", figures.first, Some(marks.first)),
             ("nothing changed", figures.unchanged, marks.unchanged),
-            ("1 % changed", figures.one_percent, marks.one_percent),
+            ("1 % changed", figures.one_percent, Some(marks.one_percent)),
         ] {
             print(Line {
                 what: format!("{name}: {what}, against a copy"),
                 levin: seconds,
                 bare: Some(figures.copy),
                 unit: "s",
-                must: Some(must),
-                aim: Some(aim),
+                must: marks.map(|(must, _)| must),
+                aim: marks.map(|(_, aim)| aim),
             });
         }
     }

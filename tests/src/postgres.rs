@@ -84,6 +84,18 @@ impl PostgresServer {
     /// # Panics
     /// As [`PostgresServer::start`].
     pub fn launch(certificates: Option<&Certificates>) -> Self {
+        Self::launch_with(SETTINGS, certificates)
+    }
+
+    /// A server as it is installed, but that it does not wait for its disk: what benchmarks measure against.
+    ///
+    /// # Panics
+    /// As [`PostgresServer::start`].
+    pub fn launch_as_installed() -> Self {
+        Self::launch_with(&["listen_addresses=127.0.0.1", "fsync=off"], None)
+    }
+
+    fn launch_with(settings: &[&str], certificates: Option<&Certificates>) -> Self {
         let binaries = binaries();
         let owner = owner();
         let folder =
@@ -128,7 +140,7 @@ impl PostgresServer {
             let port = free_port();
             let mut server = as_owner("postgres");
             server.arg("-D").arg(&data).arg("-k").arg(&folder).args(["-p", &port.to_string()]);
-            for setting in SETTINGS {
+            for setting in settings {
                 server.args(["-c", setting]);
             }
             if certificates.is_some() {
