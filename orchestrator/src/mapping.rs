@@ -542,10 +542,11 @@ impl Mapper {
                             format!("the template `{text}` cannot be read: {e:#}"),
                         )
                     };
-                    let compiled = match single_expression(text) {
-                        Some(inner) => Compiled::Expression(
-                            self.environment.compile_expression(inner).map_err(unreadable)?,
-                        ),
+                    // `{{ x }}}` is an expression and a brace: what is no expression by itself is text.
+                    let alone = single_expression(text)
+                        .and_then(|inner| self.environment.compile_expression(inner).ok());
+                    let compiled = match alone {
+                        Some(expression) => Compiled::Expression(expression),
                         None => Compiled::Text(self.environment.template_from_str(text).map_err(unreadable)?),
                     };
                     templates.insert(text.as_str(), compiled);
