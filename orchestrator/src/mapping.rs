@@ -1032,13 +1032,11 @@ fn failed(why: &str) -> Rejection {
 fn is_finite(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Number => f64::try_from(value.clone()).is_ok_and(f64::is_finite) || value.is_integer(),
-        ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter().is_ok_and(|mut items| items.all(|item| is_finite(&item)))
-        }
         ValueKind::Map => value
             .try_iter()
             .is_ok_and(|mut keys| keys.all(|key| value.get_item(&key).is_ok_and(|item| is_finite(&item)))),
-        _ => true,
+        ValueKind::String | ValueKind::Bytes => true,
+        _ => value.try_iter().into_iter().flatten().all(|item| is_finite(&item)),
     }
 }
 
