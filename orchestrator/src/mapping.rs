@@ -547,10 +547,11 @@ impl Mapper {
                             format!("the template `{text}` cannot be read: {e:#}"),
                         )
                     };
-                    let compiled = match single_expression(text) {
-                        Some(inner) => Compiled::Expression(
-                            self.environment.compile_expression(inner).map_err(unreadable)?,
-                        ),
+                    // `{{ x }}}` is an expression and a brace: what is no expression by itself is text.
+                    let alone = single_expression(text)
+                        .and_then(|inner| self.environment.compile_expression(inner).ok());
+                    let compiled = match alone {
+                        Some(expression) => Compiled::Expression(expression),
                         None => Compiled::Text(self.environment.template_from_str(text).map_err(unreadable)?),
                     };
                     templates.insert(text.as_str(), compiled);
@@ -1033,13 +1034,11 @@ fn failed(why: &str) -> Rejection {
 fn is_finite(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Number => f64::try_from(value.clone()).is_ok_and(f64::is_finite) || value.is_integer(),
-        ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter().is_ok_and(|mut items| items.all(|item| is_finite(&item)))
-        }
         ValueKind::Map => value
             .try_iter()
             .is_ok_and(|mut keys| keys.all(|key| value.get_item(&key).is_ok_and(|item| is_finite(&item)))),
-        _ => true,
+        ValueKind::String | ValueKind::Bytes => true,
+        _ => value.try_iter().into_iter().flatten().all(|item| is_finite(&item)),
     }
 }
 

@@ -29,6 +29,8 @@ const TEMPLATES: &[&str] = &[
     "{% if row.name %}{{ row.name | replace('a', 'b') | title }}{% else %}-{% endif %}",
     "{{ row.name[:3] ~ row['name'] }}",
     "{{ row.extra | tojson }}",
+    "{{ row.name }}}",
+    "{{{'a': row.name}}}",
     "{{ run_id }}-{{ operation }}-{{ row_version }}",
     "{{ row.name | int }}",
     "{{ row.name | split(',') | list }}",

@@ -277,8 +277,9 @@ fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], WarehouseError> {
 
 /// A row's place in its table as the dialect numbers it: 32 bits of page and 16 bits of item.
 fn place(value: &[u8]) -> Result<i64, WarehouseError> {
-    let [a, b, c, d, e, f] = fixed(value)?;
-    Ok(i64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+    let mut number = [0; 8];
+    number[2..].copy_from_slice(&fixed::<6>(value)?);
+    Ok(i64::from_be_bytes(number))
 }
 
 fn date(days: i32) -> i32 {
