@@ -4,6 +4,8 @@
 
 #[path = "lives/excuses.rs"]
 mod excuses;
+#[path = "lives/said.rs"]
+mod said;
 #[path = "lives/world.rs"]
 mod world;
 

@@ -9,6 +9,7 @@ use tests::project::{Engine, Project, Run, Running, levin_with_failpoints};
 use tests::receiver::{Receiver, Reply};
 
 use super::excuses::{Excuses, Row, last_applied};
+use super::said::{MODES, Said};
 
 const SYNC: &str = "people";
 
@@ -35,51 +36,6 @@ const KNOWN_ERRORS: &[&str] = &[
     "GUARD_TRIPPED",
     "MODE_CHANGED",
 ];
-
-/// A mode with what it does about rows that left, whether it removes them, and whether it compares values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mode {
-    text: &'static str,
-    removes: bool,
-    values: bool,
-}
-
-const MODES: &[Mode] = &[
-    Mode { text: "mode: mirror", removes: true, values: true },
-    Mode { text: "mode: upsert\non_removed: delete", removes: true, values: true },
-    Mode { text: "mode: upsert", removes: false, values: true },
-    Mode { text: "mode: insert", removes: false, values: false },
-    Mode { text: "mode: insert\non_removed: delete", removes: true, values: false },
-    Mode { text: "mode: segment", removes: true, values: false },
-];
-
-/// What the project's files say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Said {
-    mode: Mode,
-    /// Columns of the model beside the key, in order, and whether each is cast to text.
-    columns: Vec<(&'static str, bool)>,
-    /// The name is sent in capitals.
-    upper: bool,
-    keeps: bool,
-    max_attempts: Option<u8>,
-    max_removed: Option<u8>,
-}
-
-impl Said {
-    fn column(&self, name: &str) -> Option<bool> {
-        self.columns.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
-    }
-
-    /// The field that a value of a column becomes.
-    fn field(&self, column: &str, value: &Value) -> Value {
-        match value {
-            Value::String(text) if column == "name" && self.upper => json!(text.to_uppercase()),
-            Value::Number(n) if self.column(column) == Some(true) => json!(n.to_string()),
-            other => other.clone(),
-        }
-    }
-}
 
 /// A plan that is kept: its name, what its sync said, and the keys of its model.
 struct Plan {
@@ -160,45 +116,9 @@ impl World {
         *self.met.entry(what.to_owned()).or_default() += 1;
     }
 
-    /// Writes the project's files.
     fn say(&mut self) {
-        let said = &self.said;
-        let columns: Vec<String> = said
-            .columns
-            .iter()
-            .map(
-                |(name, text)| {
-                    if *text { format!("cast({name} as text) as {name}") } else { (*name).to_owned() }
-                },
-            )
-            .collect();
-        self.project.write(
-            "models/people.yml",
-            &format!("source: wh\nprimary_key: id\nsql: select id, {} from people\n", columns.join(", ")),
-        );
-        let fields: Vec<String> = said
-            .columns
-            .iter()
-            .map(|(name, _)| match *name {
-                "name" if said.upper => "  - {template: '{{ row.name | upper }}', to: name}\n".to_owned(),
-                name => format!("  - {{from: {name}, to: {name}}}\n"),
-            })
-            .collect();
-        let option =
-            |name: &str, value: Option<u8>| value.map(|n| format!("{name}: {n}\n")).unwrap_or_default();
-        let guard = said.max_removed.map(|n| format!(", max_removed: {{rows: {n}}}")).unwrap_or_default();
-        self.project.write(
-            "syncs/people.yml",
-            &format!(
-                "model: people\ndestination: to\n{}\n{}on_new_column: {}\nguards: {{allow_empty: true, max_set_aside: {{percent: 100}}{guard}}}\n\
-                 each: {{path: /rows, batch_size: 3}}\nclear: {{path: /clear}}\nmappings:\n{}",
-                said.mode.text,
-                option("max_attempts", said.max_attempts),
-                if said.keeps { "keep" } else { "backfill" },
-                fields.concat(),
-            ),
-        );
-        self.told.push(format!("said: {said:?}"));
+        self.said.write(&self.project);
+        self.told.push(format!("said: {:?}", self.said));
     }
 
     fn write(&mut self) {
@@ -373,7 +293,7 @@ impl World {
         if let Some(start) = arguments.last() {
             self.meet(start);
         }
-        if run.report["querySize"].is_u64() && (run.error().is_empty() || run.error() != "MODE_CHANGED") {
+        if run.report["querySize"].is_u64() && run.error() != "MODE_CHANGED" {
             self.known_columns = self.said.columns.iter().map(|(name, _)| *name).collect();
         }
         if run.error() == "GUARD_TRIPPED" {
