@@ -38,19 +38,21 @@ pub struct Came {
     pub body: Vec<u8>,
 }
 
+/// What answers, and what came so far.
+type Scene = (Box<dyn FnMut(&Came) -> Script + Send>, Vec<Came>);
+
 /// Listens on loopback for as long as the process lives.
 #[derive(Clone)]
 pub struct Socket {
     address: SocketAddr,
-    shared: Arc<Mutex<(Box<dyn FnMut(&Came) -> Script + Send>, Vec<Came>)>>,
+    shared: Arc<Mutex<Scene>>,
 }
 
 impl Socket {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let shared: Arc<Mutex<(Box<dyn FnMut(&Came) -> Script + Send>, Vec<Came>)>> =
-            Arc::new(Mutex::new((Box::new(|_| ok("")), Vec::new())));
+        let shared: Arc<Mutex<Scene>> = Arc::new(Mutex::new((Box::new(|_| ok("")), Vec::new())));
         let socket = Self { address, shared };
         let server = socket.clone();
         std::thread::spawn(move || {
@@ -105,8 +107,10 @@ impl Socket {
                 script
             };
             stream.write_all(&script.bytes)?;
-            while script.endless {
-                stream.write_all(&script.bytes)?;
+            if script.endless {
+                loop {
+                    stream.write_all(&script.bytes)?;
+                }
             }
             if script.stays {
                 std::thread::sleep(TIMEOUT * 3);
