@@ -923,10 +923,10 @@ const NULL_PROPAGATING: &[&str] = &[
     "split",
 ];
 
-/// The environment of mapping templates.
 /// The most steps that a template takes for one value of one row.
 const STEPS: u64 = 1_000_000;
 
+/// The environment of mapping templates.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(STEPS));
