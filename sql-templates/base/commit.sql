@@ -32,7 +32,7 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {% endif %}
 {% if matching %}
   and f._levin_claim is null
-{% if waited %}
+{% if supersedes %}
   and (f._levin_operation = 'removed' or not exists (
     select 1 from (
     {{ d.owed_removals() }}
@@ -92,8 +92,11 @@ delete from {{ doubts }}
 {% elif keeps_snapshot and (ranges or forgets_removed) %}
 {{ d.apply_accepted() }}
 {% endif %}
-{% if supersedes %}
-{{ d.apply_superseded() }}
+{% if hands_over %}
+{{ d.hand_over() }}
+{% if last and supersedes %}
+{{ d.doubt_superseded() }}
+{% endif %}
 {% endif %}
 {% if not rehearsed %}
 {{ step("count what is left") }}

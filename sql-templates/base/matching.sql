@@ -167,25 +167,37 @@ left join (select distinct {{ d.match_columns("w") }} from waiting as w) as othe
 ({{ col(diff_row, "_levin_operation") }} <> 'removed' or ({% for c in matching %}{{ diff_row | sql }}._levin_match{{ loop.index0 }} is not distinct from {{ col(known, c.name) }}{% if not loop.last %} and {% endif %}{% endfor %}))
 {% endmacro %}
 
-{# A superseded removal is as good as accepted once another row holds its value. When nobody does,
-   because the row that was to take it over was refused while the key's own new record was accepted, the
-   old record may still be there: it is in doubt. #}
-{% macro apply_superseded() %}
-{{ step("take superseded rows out of the snapshot") }}
+{# A value has one holder. Whatever was accepted about it, an arrival or a removal, nobody else has its record
+   any longer, nor a doubt about it. What is only in doubt may have overwritten the record: no row is known to be
+   there, and the doubt answers for it. #}
+{% macro hand_over() %}
+{{ step("take values from who had them") }}
 delete from {{ snapshot }} as t
-where exists (
-  select 1 from {{ diff }} as f
-  where f._levin_claim = 'SUPERSEDED' and {{ d.same_key(keys, "f", "t") }} and {{ d.same_record("f", "t") }}
-)
+where t._levin_generation < {{ diff_generation }}
   and exists (
-    select 1 from {{ snapshot }} as s
-    where {{ d.same_key(matching, "s", "t") }} and not ({{ d.same_key(keys, "s", "t") }})
-      and not exists (
-        select 1 from {{ diff }} as f
-        where f._levin_claim = 'SUPERSEDED' and {{ d.same_key(keys, "f", "s") }} and {{ d.same_record("f", "s") }}
-      )
+    select 1 from {{ diff }} as f
+    where {{ d.is_of("f", "t") }} and not ({{ d.same_key(keys, "f", "t") }}) and f._levin_claim is null
+      and ({{ d.accepted("f") }}{% if exceptions %} or exists (select 1 from {{ outcomes }} as o where o.in_doubt and {{ d.same_row("o", "f") }}){% endif %})
   )
-{% if last %}
+{% if had_doubts %}
+{{ step("end doubts about values that others have now") }}
+delete from {{ doubts }} as t
+where t._levin_generation < {{ diff_generation }}
+  and exists (
+    select 1 from {{ diff }} as f
+    where {{ d.is_of("f", "t") }} and not ({{ d.same_key(keys, "f", "t") }}) and f._levin_claim is null
+      and {{ d.accepted("f") }}
+  )
+{% endif %}
+{% endmacro %}
+{# Whether a row of a full diff is about the record that another row has. #}
+{% macro is_of(diff_row, known) %}
+{% for c in matching %}{{ diff_row | sql }}._levin_match{{ loop.index0 }} = {{ col(known, c.name) }}{% if not loop.last %} and {% endif %}{% endfor %}
+{% endmacro %}
+
+{# A record that was to be taken over may still be there when nobody did: the row that was to do it was refused, while
+   the key's own new record was accepted. #}
+{% macro doubt_superseded() %}
 {{ step("doubt records that nobody took over") }}
 insert into {{ doubts }}
 select {% for key in keys %}{{ col("f", key.name) }}, {% endfor %}
@@ -199,5 +211,4 @@ where f._levin_claim = 'SUPERSEDED'
   and not exists (select 1 from ({{ d.holders_in(snapshot) }}) as h where {{ d.same_match("h", "f") }})
   and not exists (select 1 from ({{ d.holders_in(doubts) }}) as h where {{ d.same_match("h", "f") }})
   and not exists (select 1 from {{ doubts }} as t where {{ d.same_key(keys, "t", "f") }})
-{% endif %}
 {% endmacro %}

@@ -50,20 +50,16 @@ pub(crate) fn commit_values(
         && facts.diff_shape == DiffShape::Full
         && !facts.sent.contains(&"removed")
         && !facts.keep_removals;
-    let supersedes = !scope.shape.matching.is_empty()
-        && facts.keeps_snapshot
-        && facts.diff_shape == DiffShape::Full
-        && facts.sent.contains(&"removed");
+    let one_holder =
+        !scope.shape.matching.is_empty() && facts.keeps_snapshot && facts.diff_shape == DiffShape::Full;
+    let hands_over = one_holder && (!facts.ranges.is_empty() || facts.outcomes.is_some());
+    // Removals are sent, or kept for the next run.
+    let supersedes = one_holder && (facts.sent.contains(&"removed") || facts.keep_removals);
     // Where one record has two rows of a diff, only taking both out first leaves no key twice.
     let in_place = dialect.facts().updates_in_place
         && scope.shape.matching.is_empty()
         && facts.diff_shape == DiffShape::Full
         && !facts.ranges.is_empty();
-    let waited = supersedes
-        || (!scope.shape.matching.is_empty()
-            && facts.keeps_snapshot
-            && facts.diff_shape == DiffShape::Full
-            && facts.keep_removals);
     let optional = |t: &Option<TableRef>| t.as_ref().map_or(Value::from(()), table);
     let mut values = scope_values(scope, dialect);
     values.extend([
@@ -85,8 +81,8 @@ pub(crate) fn commit_values(
         ("set_aside", optional(&facts.set_aside)),
         ("sent", sent),
         ("forgets_removed", Value::from(forgets_removed)),
+        ("hands_over", Value::from(hands_over)),
         ("supersedes", Value::from(supersedes)),
-        ("waited", Value::from(waited)),
         ("had_rejections", Value::from(facts.had_rejections)),
         ("had_doubts", Value::from(facts.had_doubts)),
         ("keeps_snapshot", Value::from(facts.keeps_snapshot)),

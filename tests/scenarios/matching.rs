@@ -1,10 +1,14 @@
 //! A destination that knows records by an e-mail address while the model's key is a number. The
 //! table at the destination has one row per address.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
 use tests::postgres::{self, PostgresServer};
 use tests::project::{Engine, Project, Run};
+use tests::receiver::Reply;
 
-use super::on_both_warehouses;
+use super::{Crm, on_both_warehouses};
 
 on_both_warehouses!(
     two_rows_with_one_address_overwrite_each_other,
@@ -16,6 +20,10 @@ on_both_warehouses!(
     an_address_that_is_handed_on_and_refused_is_forgotten,
     a_refused_removal_is_overtaken,
     a_full_resync_forgets_the_old_record,
+    an_address_that_a_resync_hands_on_has_two_holders,
+    an_address_that_a_resync_could_not_hand_on_is_forgotten,
+    an_address_that_may_have_been_overwritten_is_taken_for_unchanged,
+    an_address_that_may_have_been_handed_on_is_taken_away,
     addresses_that_wander_end_where_the_model_has_them,
 );
 
@@ -288,4 +296,139 @@ fn a_full_resync_forgets_the_old_record(engine: Engine) {
     let run = crm.project.run_with(SYNC, &["--full-resync", "--keep-removals"]);
     assert_eq!((run.code, run.successful()), (0, [2, 0, 1]), "{run:#?}");
     assert_eq!(crm.records(), ["b@x two", "e@x one"]);
+}
+
+fn an_address_that_a_resync_could_not_hand_on_is_forgotten(engine: Engine) {
+    let crm = Contacts::new(engine);
+    crm.sql("insert into people values (1, 'one', 'a@x')");
+    crm.sends([1, 0, 0]);
+    crm.sql("update people set email = 'b@x'; insert into people values (2, 'refused', 'a@x')");
+    let run = crm.project.run_with(SYNC, &["--full-resync"]);
+    assert_eq!((run.successful(), run.failed()), ([1, 0, 0], [1, 0, 0]), "{run:#?}");
+    assert_eq!(crm.records(), ["a@x one", "b@x one"]);
+    crm.sql("delete from people where id = 2");
+    crm.run();
+    assert_eq!(crm.records(), ["b@x one"]);
+    crm.is_quiet();
+}
+
+/// A destination that knows its records by their address, and applies no version twice.
+struct ByAddress {
+    crm: Crm,
+    records: Arc<Mutex<BTreeMap<String, String>>>,
+    versions: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl ByAddress {
+    fn new(engine: Engine, batch_size: u32) -> Self {
+        let sync = format!(
+            "mode: mirror\nmatch: {{from: email, to: email}}\nguards: {{allow_empty: true}}\n\
+             each: {{path: /rows, batch_size: {batch_size}}}"
+        );
+        let this =
+            Self { crm: Crm::new(engine, 0, &sync), records: Arc::default(), versions: Arc::default() };
+        this.answers(&[], &[]);
+        this
+    }
+
+    /// From now on these keys are refused, and for those it applies what it gets and never answers; for keys of both
+    /// kinds it does that once.
+    fn answers(&self, refused: &'static [&str], silent: &'static [&str]) {
+        let (records, versions) = (self.records.clone(), self.versions.clone());
+        let mut heard = BTreeSet::new();
+        self.crm.receiver.behave(move |request| {
+            let mut is_silent = |key: &str| {
+                silent.contains(&key) && (!refused.contains(&key) || heard.insert(key.to_owned()))
+            };
+            let breaks_off = request.keys().iter().any(|key| is_silent(key));
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            for row in request.rows() {
+                let (address, name) = (text(&row["fields"]["email"]), text(&row["fields"]["name"]));
+                if (!breaks_off && refused.contains(&text(&row["key"]).as_str()))
+                    || !versions.lock().unwrap().insert(text(&row["version"]))
+                {
+                    continue;
+                }
+                match request.operation() {
+                    "removed" => records.lock().unwrap().remove(&address),
+                    _ => records.lock().unwrap().insert(address, name),
+                };
+            }
+            if breaks_off {
+                return Reply::applied_but_cut();
+            }
+            let refused: Vec<&str> = refused.iter().copied().filter(|key| request.has(key)).collect();
+            if refused.is_empty() { Reply::accept() } else { Reply::reject(&refused, "not this one") }
+        });
+    }
+
+    /// The table's rows, `(id, name, email)`.
+    fn people(&self, rows: &str) {
+        let insert =
+            if rows.is_empty() { String::new() } else { format!("insert into customers values {rows};") };
+        self.crm.sql(&format!("begin; delete from customers; {insert} commit"));
+    }
+
+    fn run(&self, more: &[&str]) {
+        let run = self.crm.project.run_with(super::SYNC, more);
+        assert!((0..=2).contains(&run.code), "{run:#?}");
+    }
+
+    /// It holds what the model has, and a last run has nothing to do.
+    fn assert_same(&self) {
+        let model = self.crm.project.texts("select email || ' ' || name from customers order by 1");
+        let there: Vec<String> =
+            self.records.lock().unwrap().iter().map(|(a, n)| format!("{a} {n}")).collect();
+        assert_eq!(there, model.into_iter().flatten().collect::<Vec<_>>());
+        self.crm.project.assert_quiet(super::SYNC, &self.crm.receiver);
+    }
+}
+
+fn an_address_that_may_have_been_overwritten_is_taken_for_unchanged(engine: Engine) {
+    let to = ByAddress::new(engine, 1);
+    to.people("(1, 'one', 'a')");
+    to.run(&[]);
+    // 1 cannot move on, and whether 2 has overwritten its record nobody knows.
+    to.people("(1, 'one', 'b'), (2, 'two', 'a')");
+    to.answers(&["1"], &["2"]);
+    to.run(&[]);
+    // Row 1 is what it was when it was accepted.
+    to.people("(1, 'one', 'a'), (2, 'two', 'c')");
+    to.answers(&[], &[]);
+    to.run(&[]);
+    to.run(&[]);
+    to.assert_same();
+}
+
+fn an_address_that_may_have_been_handed_on_is_taken_away(engine: Engine) {
+    let to = ByAddress::new(engine, 10);
+    to.people("(1, 'one', 'a')");
+    to.run(&[]);
+    // Both arrive, and neither is known to have.
+    to.people("(1, 'one', 'b'), (2, 'two', 'a')");
+    to.answers(&[], &["1", "2"]);
+    to.run(&[]);
+    to.run(&[]);
+    // With its old record removed, the same version of row 2 would not be applied again.
+    to.answers(&[], &[]);
+    to.run(&[]);
+    to.run(&[]);
+    to.assert_same();
+}
+
+fn an_address_that_a_resync_hands_on_has_two_holders(engine: Engine) {
+    let to = ByAddress::new(engine, 1);
+    to.crm.destination("retries: 1");
+    to.people("(2, 'two', 'a')");
+    to.run(&[]);
+    to.people("(1, 'one', 'a'), (2, 'two', 'b')");
+    to.answers(&["2"], &["2"]);
+    to.run(&["--full-resync"]);
+    assert_eq!(to.records.lock().unwrap()["a"], "one");
+    // What is in doubt of row 2 has to go; what it once had is another's by now.
+    to.people("(1, 'one', 'a'), (2, 'two', 'c')");
+    to.answers(&[], &[]);
+    to.run(&[]);
+    to.run(&[]);
+    to.assert_same();
 }

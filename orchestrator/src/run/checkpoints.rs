@@ -42,7 +42,8 @@ impl Commits {
                 Some(rows) => Some(i64::try_from(rows).ok()? - written("leave out what was not accepted")?),
                 None => Some(
                     counted - written("take accepted rows out of the snapshot")?
-                        + written("put accepted rows into the snapshot")?,
+                        + written("put accepted rows into the snapshot")?
+                        - written("take values from who had them")?,
                 ),
             }
         });

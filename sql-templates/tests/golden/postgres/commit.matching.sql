@@ -124,6 +124,26 @@ where ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid")
   and f._levin_operation <> 'removed';
 
+-- take values from who had them
+delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
+where t._levin_generation < 7
+  and exists (
+    select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+    where f._levin_match0 = t."email" and not (f."id" = t."id") and f._levin_claim is null
+      and (((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid") or exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where o.in_doubt and ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"))
+  );
+
+-- end doubts about values that others have now
+delete from "levin_planner"."p6f0c2a9e_s1_doubts" as t
+where t._levin_generation < 7
+  and exists (
+    select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+    where f._levin_match0 = t."email" and not (f."id" = t."id") and f._levin_claim is null
+      and ((f._levin_operation = 'changed' and f."ctid" between '(0,1)'::tid and '(0,100)'::tid) or (f._levin_operation = 'added' and f."ctid" between '(0,201)'::tid and '(0,353)'::tid))
+    and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o where ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid")
+  );
+
 -- count what is left
 update "levin_planner"."p6f0c2a9e_s1_state"
 set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
