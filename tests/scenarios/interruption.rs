@@ -21,6 +21,7 @@ on_both_warehouses!(
     a_cancelled_run_loses_or_repeats_rows,
     a_second_run_of_the_same_sync_interferes,
     another_machine_loses_or_repeats_rows,
+    a_table_that_came_too_late_stays_for_ever,
 );
 
 /// Lets a run get so far that `answered` requests were answered and the next was applied, then
@@ -352,4 +353,18 @@ fn versions_are_minted_again_when_the_state_is_lost(engine: Engine) {
     assert!(after > before, "generations only grow: {before}, {after}");
     assert!(old.is_disjoint(&new), "two deliveries never share a version");
     crm.assert_quiet();
+}
+
+/// A statement whose run has given up may still reach its end on the server, after that run has looked for what it
+/// leaves.
+fn a_table_that_came_too_late_stays_for_ever(engine: Engine) {
+    let crm = Crm::new(engine, 2, "");
+    crm.run_sends([2, 0, 0]);
+    let snapshot = crm.project.texts(
+        "select table_name from information_schema.tables where table_name like '%\\_snapshot' escape '\\'",
+    );
+    let late = snapshot[0].clone().expect("a name").replace("_snapshot", "_diff_1");
+    crm.project.sql(&format!("create table levin_planner.{late} as select 1 as id"));
+    crm.assert_quiet();
+    assert!(crm.project.managed(&late).is_empty(), "{late} is still there");
 }

@@ -324,15 +324,12 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
     let ran = outcome.is_ok() && run.request.goal != Goal::Save;
     let complete = ran && course.everything_ended();
     let queried = course.counts.filter(|_| complete).and_then(|c| i64::try_from(c.queried).ok());
-    let tidy = if outcome.is_err() || lease.is_lost() || course.untidy {
-        tidy(run, lease.generation()).await
-    } else {
-        Ok(())
-    };
-    if let Err(error) = tidy {
-        // Whoever finds the lease held looks for leftovers, so it stays until it runs out.
+    if (outcome.is_err() || lease.is_lost() || course.untidy)
+        && let Err(error) = tidy(run, lease.generation()).await
+    {
         tracing::warn!(error = %error, "what the run leaves could not be dropped; the next run tries again");
-    } else if !lease.is_lost() {
+    }
+    if !lease.is_lost() {
         lease.stop_renewing();
         let noted = Noted { queried, counted: course.counted, ran };
         let released = match prune::release(session.as_mut(), run, lease.generation(), noted).await {
@@ -600,7 +597,8 @@ async fn tidy(run: &Run<'_>, generation: i64) -> Result<(), Error> {
     let state = state::read_state(session.as_mut(), run).await?;
     let mut keep: Vec<String> = state.iter().flat_map(plans::tables_of_plans).collect();
     keep.extend(state.and_then(|s| s.delivering).map(|d| d.table));
-    let left = prepare::leftovers(session.as_mut(), run, Some(generation), &keep).await?;
+    let there = prepare::tables_there(session.as_mut(), run).await?;
+    let left = prepare::leftovers(run, &there, Some(generation), &keep)?;
     prune::prune(session.as_mut(), run, &left).await.map(drop)
 }
 

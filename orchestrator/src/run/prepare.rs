@@ -237,15 +237,10 @@ pub async fn tables_there(session: &mut dyn Session, run: &Run<'_>) -> Result<Ve
 
 /// Looks whether all that the state speaks of is there. What somebody dropped is an error; a run that
 /// starts over begins with an empty snapshot instead.
-pub async fn start_over_without_tables(
-    session: &mut dyn Session,
-    run: &Run<'_>,
-    state: &mut State,
-) -> Result<(), Error> {
+pub fn start_over_without_tables(run: &Run<'_>, state: &mut State, there: &[String]) -> Result<(), Error> {
     if state.definition.is_none() {
         return Ok(());
     }
-    let there = tables_there(session, run).await?;
     let of_the_sync = [run.tables.snapshot(), run.tables.doubts(), run.tables.rejections()];
     let mut wanted: Vec<&str> = of_the_sync.iter().map(|table| table.name.name()).collect();
     // A run that is under way may drop the table of its diff at any moment.
@@ -282,20 +277,16 @@ pub async fn start_over_without_tables(
 }
 
 /// Tables that runs of this sync left behind, of one generation or of all, but some to keep.
-pub async fn leftovers(
-    session: &mut dyn Session,
+pub fn leftovers(
     run: &Run<'_>,
+    there: &[String],
     generation: Option<i64>,
     keep: &[String],
 ) -> Result<Vec<sql_templates::TableRef>, Error> {
-    let mut tables = Vec::new();
-    for name in tables_there(session, run).await? {
-        let asked = generation.is_none() || run.tables.generation_of(&name) == generation;
-        if asked && run.tables.is_leftover(&name) && !keep.contains(&name) {
-            tables.push(
-                run.tables.recorded(&name).map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?,
-            );
-        }
-    }
-    Ok(tables)
+    let left = there.iter().filter(|name| {
+        let asked = generation.is_none() || run.tables.generation_of(name) == generation;
+        asked && run.tables.is_leftover(name) && !keep.contains(name)
+    });
+    left.map(|name| run.tables.recorded(name).map_err(|e| Error::new(ErrorCode::Internal, e.to_string())))
+        .collect()
 }

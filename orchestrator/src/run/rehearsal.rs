@@ -38,7 +38,8 @@ pub async fn rehearse(
     let mut session = run.session(Stage::Plan.name()).await?;
     let mut state = read_state(session.as_mut(), &run).await?;
     if let Some(state) = &mut state {
-        prepare::start_over_without_tables(session.as_mut(), &run, state).await?;
+        let there = prepare::tables_there(session.as_mut(), &run).await?;
+        prepare::start_over_without_tables(&run, state, &there)?;
     }
     if let Some(state) = &state {
         run.go_on_clearing(state);

@@ -146,18 +146,17 @@ pub(super) async fn clear_away(
     commits: &mut Commits,
 ) -> Result<Option<Settled>, Error> {
     run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
-    let unclean = state.holder.is_some();
-    prepare::start_over_without_tables(session.as_mut(), run, state).await?;
+    let there = prepare::tables_there(session.as_mut(), run).await?;
+    prepare::start_over_without_tables(run, state, &there)?;
     let settled = match &state.delivering {
         Some(_) => settle(run, session, state, commits).await?,
         None => None,
     };
     run.store.forget_others(run.sync.id, run.id).await?;
-    if unclean {
-        let kept: Vec<String> = plans::tables_of_plans(state).collect();
-        let left = prepare::leftovers(session.as_mut(), run, None, &kept).await?;
-        prune::prune(session.as_mut(), run, &left).await?;
-    }
+    // A statement may have reached its end on the server after the run that sent it had given up, its lease too.
+    let kept: Vec<String> = plans::tables_of_plans(state).collect();
+    let left = prepare::leftovers(run, &there, None, &kept)?;
+    prune::prune(session.as_mut(), run, &left).await?;
     Ok(settled)
 }
 
