@@ -11,4 +11,5 @@ pub mod json;
 pub mod outcome;
 mod postgres_client;
 pub mod retry;
+pub mod template;
 pub mod warehouse;

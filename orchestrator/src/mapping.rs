@@ -447,7 +447,9 @@ impl Mapper {
                         .and_then(|inner| self.environment.compile_expression(inner).ok());
                     let compiled = match alone {
                         Some(expression) => Compiled::Expression(expression),
-                        None => Compiled::Text(self.environment.template_from_str(text).map_err(unreadable)?),
+                        None => Compiled::Text(
+                            connectors::template::read(&self.environment, text).map_err(unreadable)?,
+                        ),
                     };
                     templates.insert(text.as_str(), compiled);
                 }

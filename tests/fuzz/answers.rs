@@ -150,7 +150,7 @@ fn known(random: &mut fastrand::Rng) -> Known {
     let complete = whole || (bodiless && text.len() >= head) || (how == 1 && text.len() >= head);
     let cut_body = !whole && how == 1;
     let success = (200..300).contains(&status) && complete;
-    let claims = success && json_type && !body.is_empty() && !readable;
+    let claims = success && json_type && !body.is_empty() && !readable && !cut_body;
     let unsaid = status == 207
         && (!readable || refused.is_empty())
         && !body.starts_with(b"{\"ok\"")

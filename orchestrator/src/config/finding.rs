@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorCode, Place};
+use crate::redact::Redactor;
 
 /// One thing that is wrong, or looks wrong, in a project file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +61,22 @@ impl Findings {
     }
 }
 
+/// The most characters of a message: a value that is quoted in it may be a whole file.
+const MOST_CHARACTERS: usize = 2_000;
+
 impl Finding {
+    /// Takes secrets out of what it says, and whatever is longer than anybody reads. In this order: of half a
+    /// secret nobody knows that it is one.
+    pub(crate) fn make_readable(&mut self, redactor: &Redactor) {
+        for text in std::iter::once(&mut self.message).chain(&mut self.hint) {
+            *text = redactor.redact(text);
+            if let Some((at, _)) = text.char_indices().nth(MOST_CHARACTERS) {
+                text.truncate(at);
+                text.push('…');
+            }
+        }
+    }
+
     pub(crate) fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
         self.hint = Some(hint.into());
         self
@@ -84,4 +100,27 @@ pub fn verdict(findings: &[Finding]) -> Option<Error> {
     let count = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
     let message = format!("{} in {}", count(mistakes.len(), "mistake"), count(files.len(), "file"));
     Some(Error::new(code, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_short_and_holds_no_part_of_a_secret() {
+        let redactor = Redactor::default();
+        let secret = "s3cr3t-".repeat(300);
+        redactor.add(&secret);
+        let mut findings = Findings::default();
+        findings.mistake(Path::new("a.yml"), 1, format!("there is no type `{secret}`"));
+        findings
+            .mistake(Path::new("b.yml"), 1, format!("there is no type `{}`", "é".repeat(9_000)))
+            .hint("x");
+        let mut findings = findings.sorted();
+        for finding in &mut findings {
+            finding.make_readable(&redactor);
+        }
+        assert_eq!(findings[0].message, "there is no type `•••`");
+        assert_eq!(findings[1].message.chars().count(), MOST_CHARACTERS + 1);
+    }
 }

@@ -149,7 +149,11 @@ pub fn load(
     if sound && complete && existing.as_ref() != Some(&lock) {
         lock.write(root)?;
     }
-    Ok(Loaded { findings: loader.findings.sorted(), project: project.filter(|_| sound && complete) })
+    let mut findings = loader.findings.sorted();
+    for finding in &mut findings {
+        finding.make_readable(redactor);
+    }
+    Ok(Loaded { findings, project: project.filter(|_| sound && complete) })
 }
 
 /// Keeps other processes from giving out numbers in this project until it is dropped. Where the

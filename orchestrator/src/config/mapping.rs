@@ -80,7 +80,7 @@ impl Resolver<'_> {
             return Some(MappingValue::Column(column.clone()));
         }
         if let Some(template) = &written.template {
-            if let Err(error) = minijinja::Environment::new().template_from_str(template) {
+            if let Err(error) = connectors::template::read(&minijinja::Environment::new(), template) {
                 let why = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
                 let line = file.node.line_at(&inside("template"));
                 self.findings

@@ -82,7 +82,7 @@ impl References {
             }
             MappingValue::Template(text) => {
                 let environment = environment();
-                let template = environment.template_from_str(text).map_err(|e| {
+                let template = connectors::template::read(&environment, text).map_err(|e| {
                     Error::new(
                         ErrorCode::ProjectInvalid,
                         format!("the template `{text}` cannot be read: {e:#}"),

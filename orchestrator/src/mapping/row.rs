@@ -145,7 +145,9 @@ impl RowContext<'_> {
         };
         let result = match self.templates.get(text) {
             Some(Compiled::Expression(expression)) => expression.eval(context),
-            Some(Compiled::Text(template)) => template.render(context).map(Value::from),
+            Some(Compiled::Text(template)) => {
+                connectors::template::render(template, &context).map(Value::from)
+            }
             None => return Err(failed("it was not prepared")),
         };
         result.map_err(|e| failed(&template_message(&e)))

@@ -38,6 +38,7 @@ use crate::catalogue::{BuildContext, ConfigError, DestinationConnector};
 use crate::change::{ChangeBatch, Mode, Operation};
 use crate::json::{JsonOptions, NonFinite, Nulls, Numbers};
 use crate::outcome::{Delivered, DeliveryError};
+use crate::template;
 
 /// The catalogue's entry.
 pub static FILES: DestinationConnector = DestinationConnector {
@@ -230,8 +231,7 @@ impl Files {
             refused("object", "must name the file, such as `changes-{{ run_id }}.jsonl`".into())
         })?;
         let environment = environment();
-        let parsed =
-            environment.template_from_str(&template).map_err(|e| refused("object", e.to_string()))?;
+        let parsed = template::read(&environment, &template).map_err(|e| refused("object", e.to_string()))?;
         let used = parsed.undeclared_variables(false);
         if let Some(unknown) = used.iter().filter(|v| !VARIABLES.contains(&v.as_str())).min() {
             let known = VARIABLES.join(", ");
@@ -328,7 +328,9 @@ impl Checked {
             sync_id => sync.sync_id,
             model_slug => &sync.model,
         };
-        let name = environment().render_str(&self.template, variables).map_err(|e| e.to_string())?;
+        let environment = environment();
+        let template = template::read(&environment, &self.template);
+        let name = template.and_then(|t| template::render(&t, &variables)).map_err(|e| e.to_string())?;
         Place::parse(&name)
     }
 }

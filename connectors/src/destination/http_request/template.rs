@@ -20,6 +20,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::value::RawValue;
 
 use crate::json::{Cell, Numbers, write_string};
+use crate::template;
 
 /// Everything but RFC 3986's unreserved characters.
 const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -94,6 +95,7 @@ impl Template {
             let number = value.to_string().trim().parse::<f64>();
             number.ok().filter(|n| n.is_finite()).ok_or_else(|| invalid("a value is no number"))
         });
+        template::read(&environment, source).map_err(|e| e.to_string())?;
         environment.add_template_owned("template", source.to_owned()).map_err(|e| e.to_string())?;
         let used =
             environment.get_template("template").map_err(|e| e.to_string())?.undeclared_variables(false);
@@ -117,7 +119,7 @@ impl Template {
     /// The output for these variables.
     pub(super) fn render(&self, context: &Value) -> Result<String, String> {
         let rendered =
-            self.environment.get_template("template").and_then(|t| t.render(context.clone())).map_err(
+            self.environment.get_template("template").and_then(|t| template::render(&t, context)).map_err(
                 |e| match e.kind() {
                     ErrorKind::OutOfFuel => "takes too many steps; shorten its loops".to_owned(),
                     _ => e.to_string(),
