@@ -113,6 +113,9 @@ cross join (select count(*) as added from {{ diff }}) as r
 {{ d.take_columns() }}
 {% endif %}
 {{ d.join_hint(sorted) }}
+{% if middle %}
+{{ d.prepare_halves() }}
+{% endif %}
 {{ step("write the differences") }}
 create table {{ diff }} as
 {% if matching %}
@@ -125,6 +128,9 @@ update {{ diff }} as f
 set _levin_operation = 'parked_' || f._levin_operation
 where exists (select 1 from {{ rejections }} as r where {{ d.is_parked("f") }})
 {% endif %}
+{% endif %}
+{% if middle %}
+{{ d.forget_halves() }}
 {% endif %}
 {{ step("count", "rows") }}
 select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, r.changed, r.removed, s.known,{% if parked %} r.parked_added, r.parked_changed, r.parked_removed,{% endif +%}
@@ -191,7 +197,7 @@ with differing as (
 {% endmacro %}
 
 {# The two sides of the comparison: the model's rows with whole keys, and what is known. #}
-{% macro model_side() %}
+{% macro model_side(half) %}
 {% if by_hash %}
 (
   select * from differing as m
@@ -201,27 +207,51 @@ with differing as (
 (
   select * from {{ d.source() }} as m
   where {{ d.key_is_whole(keys, "m") }}
+{% if half %}
+    and {{ d.is_in(half, "m") }}
+{% endif %}
 {% if set_aside %}
     and not {{ d.is_set_aside("m") }}
 {% endif %}
 )
 {% endif %}
 {% endmacro %}
-{% macro known_side() %}
+{% macro known_side(half) %}
 {% if by_hash %}
 (
   select * from {{ snapshot }} as s
   where {{ d.whole_key(keys, "s") }} in (select {% for key in keys %}f._levin_known{{ loop.index0 }}{% if not loop.last %}, {% endif %}{% endfor %} from differing as f)
 )
+{% elif half %}
+(
+  select * from {{ d.known() }} as k
+  where {{ d.is_in(half, "k") }}
+)
 {% else %}{{ d.known() }}
 {% endif %}
 {% endmacro %}
+
+{# A dialect whose types name a middle says where it is. #}
+{% macro prepare_halves() %}{% endmacro %}
+{% macro forget_halves() %}{% endmacro %}
+{% macro middle_key() %}null{% endmacro %}
+{# Every row has its key on one side of the middle, model and snapshot alike. #}
+{% macro is_in(half, alias) %}{{ col(alias, keys[0].name) }} {% if half == "lower" %}<={% else %}>{% endif %} {{ d.middle_key() }}{% endmacro %}
 
 {# Every row that differs, every key in doubt, and every row that is due. #}
 {% macro differences() %}
 {% if by_hash %}
 {{ d.differing() }}
 {% endif %}
+{% if middle %}
+{{ d.differences_in("lower") }}
+union all
+{{ d.differences_in("upper") }}
+{% else %}
+{{ d.differences_in(none) }}
+{% endif %}
+{% endmacro %}
+{% macro differences_in(half) %}
 select
   case
 {% if matching %}
@@ -282,8 +312,8 @@ select
 {% else %}
   {{ d.pack(all, "k", snapshot) }} as _levin_previous{{ d.number_here() }}
 {% endif %}
-from {{ d.model_side() }} as m
-full join {{ d.known_side() }} as k on {{ d.same_key(keys, "m", "k") }}
+from {{ d.model_side(half) }} as m
+full join {{ d.known_side(half) }} as k on {{ d.same_key(keys, "m", "k") }}
 {% if matching %}
 {{ d.parts() }}
 where {{ d.part_counts() }} and (m.{{ keys[0].name }} is null{% else %}

@@ -23,6 +23,26 @@ row({% for c in all %}{{ col(alias, c.name) }}, {% endfor %}null)::{{ snapshot }
 {{ step("index the keys") }}
 create unique index on {{ table }} ({% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %})
 {% endmacro %}
+{# No join of both sides uses several processes, but two of them side by side do. The server takes every row for a
+   difference, and would rather not hand so many on; but were it to use its processes for the scans below the
+   joins, it would have none left for these. The middle is known before the statement, which a
+   subquery in it would not be. Any value would do; a good one gives both as much to do. #}
+{% macro prepare_halves() %}
+{{ step("let two processes compare") }}
+set local parallel_tuple_cost = 0
+{{ step("and none of them scan") }}
+set local min_parallel_table_scan_size = '5TB'
+{{ step("find the middle of the keys") }}
+select set_config('levin.middle', coalesce(
+  (select percentile_disc(0.5) within group (order by s.{{ keys[0].name }}) from {{ snapshot }} as s tablesample system (1)),
+  0
+)::text, true)
+{% endmacro %}
+{% macro forget_halves() %}
+{{ step("let processes scan again") }}
+set local min_parallel_table_scan_size to default
+{% endmacro %}
+{% macro middle_key() %}current_setting('levin.middle')::{{ middle | sql }}{% endmacro %}
 {% macro join_hint(sorted) %}
 {% if sorted %}
 {{ step("prefer the merge join") }}

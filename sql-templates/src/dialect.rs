@@ -70,6 +70,10 @@ pub struct TypeFact {
     /// The macro that turns a value into what Arrow carries; none when the driver carries it as it is.
     #[serde(default)]
     pub wire: Option<String>,
+    /// The type in which keys of these types are compared with the one in their middle; none where a large diff is not
+    /// computed in two halves.
+    #[serde(default)]
+    pub middle: Option<String>,
     /// The macro that turns a value into what the engine can compare; none when it compares it as it is.
     #[serde(default)]
     pub comparable: Option<String>,

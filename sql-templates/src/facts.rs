@@ -83,6 +83,9 @@ pub struct DiffFacts<'a> {
     pub resync: bool,
     /// Model and snapshot both come sorted by key from an index.
     pub sorted: bool,
+    /// There are so many rows that the lower and the upper half of the keys are worth a process each, where the
+    /// engine compares them in one otherwise.
+    pub halves: bool,
     /// Hashes of rows are compared first; both have the same types, nothing is in doubt, due or set aside.
     pub by_hash: bool,
     /// The snapshot's rows, when they were counted before; for keys in doubt or set aside it says nothing.

@@ -16,8 +16,12 @@ pub(crate) fn diff_values(
 ) -> Result<Vec<(&'static str, Value)>, InvalidText> {
     let tables = scope.tables;
     let marks = scope.shape.columns.len();
+    let divides = facts.halves && scope.shape.matching.is_empty() && !facts.by_hash;
+    let key = scope.shape.keys.first().and_then(|key| dialect.type_fact(&key.engine_type));
+    let middle = key.filter(|_| divides).and_then(|fact| fact.middle.as_deref());
     let mut values = scope_values(scope, dialect);
     values.extend([
+        ("middle", middle.map_or(Value::from(()), Value::from)),
         ("model", model_value(scope.model)),
         ("diff", table(&tables.diff(facts.of))),
         ("stage", if facts.stage { table(&tables.stage(facts.of)) } else { Value::from(()) }),

@@ -55,6 +55,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         due_before: Some(3),
         resync: true,
         sorted: true,
+        halves: true,
         by_hash: true,
         counted: None,
         taken: &shape.columns,

@@ -8,8 +8,8 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::diff::{COLUMNS, Engine, Postgres};
-use super::project::{FORGET, Project};
+use super::diff::{COLUMNS, Duck, Engine, Postgres};
+use super::project::{FORGET, Project, stay_on};
 use super::{Line, median};
 
 const ROWS: u64 = 1_000_000;
@@ -19,6 +19,10 @@ pub fn measure(levin: &Path, print: &mut dyn FnMut(Line)) {
     let mut warehouse = Postgres::new(true);
     warehouse.prepare(ROWS);
     to_postgres(&mut warehouse, levin, print);
+    drop(warehouse);
+    let folder = tempfile::tempdir().unwrap();
+    let mut warehouse = Duck::new(folder.path());
+    warehouse.prepare(ROWS);
     to_http(&mut warehouse, levin, print);
 }
 
@@ -102,19 +106,25 @@ fn to_postgres(warehouse: &mut Postgres, levin: &Path, print: &mut dyn FnMut(Lin
 }
 
 /// Batches of 1,000 rows by HTTP, against a client that posts the same bytes, ready made, on as many connections. The
-/// server reads JSON, as every destination must.
-fn to_http(warehouse: &mut Postgres, levin: &Path, print: &mut dyn FnMut(Line)) {
+/// server reads JSON, as every destination must, and has a core of its own, as a destination has a machine of its own.
+/// On the other are the client, or levin with its warehouse, whose rows cost little to read: this is not about that.
+fn to_http(warehouse: &mut Duck, levin: &Path, print: &mut dyn FnMut(Line)) {
     const CONNECTIONS: usize = 4;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let on_core = |core: usize| {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(1).on_thread_start(move || stay_on(core)).enable_all().build().unwrap()
+    };
+    let (server, client) = (on_core(0), on_core(1));
+    let listener = server.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     let (bodies, mut received) = tokio::sync::mpsc::unbounded_channel();
-    runtime.spawn(async move {
+    server.spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(answer(stream, bodies.clone()));
         }
     });
-    let project = Project::new(levin, &warehouse.source(), &model());
+    let mut project = Project::new(levin, &warehouse.source(), &model());
+    project.stays_on(1);
     project.sync(
         &format!(
             "type: http_request\nbase_url: http://{address}\nallow_private_networks: true\nconcurrency: {CONNECTIONS}\n"
@@ -141,7 +151,7 @@ fn to_http(warehouse: &mut Postgres, levin: &Path, print: &mut dyn FnMut(Line)) 
             shares.push(sent.split_off(sent.len().saturating_sub(share)));
         }
         let began = Instant::now();
-        runtime.block_on(async {
+        client.block_on(async {
             let posts: Vec<_> = shares.into_iter().map(|share| tokio::spawn(post(address, share))).collect();
             for post in posts {
                 post.await.unwrap();

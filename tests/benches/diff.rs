@@ -39,8 +39,15 @@ pub trait Engine {
     fn settle(&mut self);
 }
 
-struct Duck {
+pub struct Duck {
     path: PathBuf,
+}
+
+impl Duck {
+    /// A database in this folder.
+    pub fn new(folder: &Path) -> Self {
+        Self { path: folder.join("warehouse.duckdb") }
+    }
 }
 
 impl Engine for Duck {
@@ -153,12 +160,22 @@ impl Engine for Postgres {
     }
 }
 
-/// What a round came to, in seconds.
+/// What the rounds came to, in seconds; the copies are made beside what is held against them.
 struct Figures {
-    copy: f64,
+    copy_beside_first: f64,
     first: f64,
+    copy: f64,
     unchanged: f64,
     one_percent: f64,
+}
+
+/// What anything that stages pays at least.
+fn copy(engine: &mut dyn Engine) -> f64 {
+    engine.settle();
+    let seconds = engine.timed("create table copy_of_model as select * from model");
+    engine.timed("drop table copy_of_model");
+    engine.settle();
+    seconds
 }
 
 fn figures(engine: &mut dyn Engine, levin: &Path, rows: u64) -> Figures {
@@ -167,8 +184,9 @@ fn figures(engine: &mut dyn Engine, levin: &Path, rows: u64) -> Figures {
     let project = Project::new(levin, &engine.source(), &model);
     project.to_files();
     let (mut copies, mut unchanged, mut one_percent) = (Vec::new(), Vec::new(), Vec::new());
-    let mut first = Vec::new();
+    let (mut copies_beside_first, mut first) = (Vec::new(), Vec::new());
     for _ in 0..3 {
+        copies_beside_first.push(copy(engine));
         project.forget();
         engine.timed(FORGET);
         engine.settle();
@@ -178,11 +196,7 @@ fn figures(engine: &mut dyn Engine, levin: &Path, rows: u64) -> Figures {
         engine.settle();
     }
     for round in 0..3 {
-        engine.timed("drop table if exists copy_of_model");
-        engine.settle();
-        copies.push(engine.timed("create table copy_of_model as select * from model"));
-        engine.timed("drop table copy_of_model");
-        engine.settle();
+        copies.push(copy(engine));
         let still = project.run();
         assert_eq!(still.sent(), 0);
         unchanged.push(still.without_delivery());
@@ -201,8 +215,9 @@ fn figures(engine: &mut dyn Engine, levin: &Path, rows: u64) -> Figures {
         engine.settle();
     }
     Figures {
-        copy: median(copies),
+        copy_beside_first: median(copies_beside_first),
         first: median(first),
+        copy: median(copies),
         unchanged: median(unchanged),
         one_percent: median(one_percent),
     }
@@ -211,22 +226,22 @@ fn figures(engine: &mut dyn Engine, levin: &Path, rows: u64) -> Figures {
 pub fn measure(levin: &Path, print: &mut dyn FnMut(Line)) {
     let folder = tempfile::tempdir().unwrap();
     let mut engines: Vec<Box<dyn Engine>> = vec![
-        Box::new(Duck { path: folder.path().join("bench.duckdb") }),
+        Box::new(Duck::new(folder.path())),
         Box::new(Postgres::new(true)),
         Box::new(Postgres::new(false)),
     ];
     for engine in &mut engines {
         let (figures, marks) = (figures(engine.as_mut(), levin, rows()), engine.marks());
         let name = engine.name();
-        for (what, seconds, marks) in [
-            ("first run", figures.first, Some(marks.first)),
-            ("nothing changed", figures.unchanged, marks.unchanged),
-            ("1 % changed", figures.one_percent, Some(marks.one_percent)),
+        for (what, seconds, bare, marks) in [
+            ("first run", figures.first, figures.copy_beside_first, Some(marks.first)),
+            ("nothing changed", figures.unchanged, figures.copy, marks.unchanged),
+            ("1 % changed", figures.one_percent, figures.copy, Some(marks.one_percent)),
         ] {
             print(Line {
                 what: format!("{name}: {what}, against a copy"),
                 levin: seconds,
-                bare: Some(figures.copy),
+                bare: Some(bare),
                 unit: "s",
                 must: marks.map(|(must, _)| must),
                 aim: marks.map(|(_, aim)| aim),

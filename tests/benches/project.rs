@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
 /// What levin knows of its destination goes.
@@ -14,6 +15,15 @@ pub const FORGET: &str =
 pub struct Project {
     folder: tempfile::TempDir,
     levin: PathBuf,
+    /// The core on which levin runs; none where it may use all.
+    core: Option<usize>,
+}
+
+/// This thread, and whatever it begins from now on, runs on one core.
+pub fn stay_on(core: usize) {
+    let mut only = CpuSet::new();
+    only.set(core);
+    sched_setaffinity(None, &only).expect("choose a core");
 }
 
 /// What one call of the binary came to.
@@ -46,7 +56,7 @@ impl Outcome {
 
 impl Project {
     pub fn new(levin: &Path, source: &str, model: &str) -> Self {
-        let project = Self { folder: tempfile::tempdir().unwrap(), levin: levin.to_owned() };
+        let project = Self { folder: tempfile::tempdir().unwrap(), levin: levin.to_owned(), core: None };
         project.write("levin.yml", "name: bench\n");
         project.write("sources/wh.yml", source);
         project.write("models/model.yml", model);
@@ -63,6 +73,11 @@ impl Project {
     pub fn sync(&self, destination: &str, sync: &str) {
         self.write("destinations/out.yml", destination);
         self.write("syncs/bench.yml", &format!("model: model\ndestination: out\n{sync}"));
+    }
+
+    /// From now on levin runs on this core alone.
+    pub fn stays_on(&mut self, core: usize) {
+        self.core = Some(core);
     }
 
     /// Files of changed rows.
@@ -83,6 +98,10 @@ impl Project {
     }
 
     pub fn call(&self, arguments: &[&str]) -> Outcome {
+        let everywhere = sched_getaffinity(None).expect("the cores");
+        if let Some(core) = self.core {
+            stay_on(core);
+        }
         let began = Instant::now();
         let mut child = Command::new(&self.levin)
             .arg("--project")
@@ -92,6 +111,7 @@ impl Project {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        sched_setaffinity(None, &everywhere).expect("all cores again");
         let mut stdout = child.stdout.take().unwrap();
         let output = std::thread::spawn(move || {
             let mut text = String::new();

@@ -84,6 +84,9 @@ pub fn diff_script(
     Ok(script(run.dialect(), atomicity, &statements)?)
 }
 
+/// So many rows of a snapshot are worth a second process: below it, comparing them takes some milliseconds.
+const WORTH_HALVES: i64 = 100_000;
+
 fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
     DiffFacts {
         of: question.of,
@@ -95,6 +98,7 @@ fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
         due_before: question.due_before.filter(|due| *due > 0),
         resync: question.resync,
         sorted: question.plain && !careful,
+        halves: question.plain && !careful && question.counted.is_some_and(|rows| rows >= WORTH_HALVES),
         counted: question.counted,
         taken: question.taken,
         parked: question.parked,

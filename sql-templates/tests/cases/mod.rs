@@ -61,6 +61,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         due_before: None,
         resync: false,
         sorted: false,
+        halves: false,
         by_hash: false,
         counted: None,
         taken: &[],
@@ -71,6 +72,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     let staged = DiffFacts { stage: true, set_aside: true, ..plain.clone() };
     let doubtful = DiffFacts { in_doubt: true, due_before: Some(7), resync: true, ..staged.clone() };
     let by_hash = DiffFacts { by_hash: dialect.facts().hashes_first, ..plain.clone() };
+    let halves = DiffFacts { sorted: true, halves: true, counted: Some(3_000_000), ..plain.clone() };
     let keys_only = DiffFacts { compared: false, sorted: true, counted: Some(990), ..plain.clone() };
     let removed = ["added", "changed", "removed"];
     let commit = CommitFacts {
@@ -259,6 +261,7 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("diff_full.taken", Statement::Diff { scope, facts: &taking }),
         ("diff_full.parked", Statement::Diff { scope, facts: &parking }),
         ("diff_full.matching_parked", Statement::Diff { scope: matched_scope, facts: &parking }),
+        ("diff_full.halves", Statement::Diff { scope, facts: &halves }),
         ("diff_full.keys_only", Statement::Diff { scope, facts: &keys_only }),
         ("changed_columns", Statement::ChangedColumns { shape: &shape, diff: tables.diff("7") }),
         ("claims", Statement::Claims { diff: tables.diff("7"), diff_shape: DiffShape::Full }),

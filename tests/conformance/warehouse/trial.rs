@@ -319,6 +319,8 @@ impl Trial {
             due_before: question.due_before,
             resync: question.resync,
             sorted: question.plain,
+            // A warehouse that can do that does it in every second diff.
+            halves: question.plain && self.generation % 2 == 0,
             by_hash: !question.first
                 && !question.typed
                 && !in_doubt
@@ -328,8 +330,14 @@ impl Trial {
             taken: &[],
             parked: None,
         };
-        let careful =
-            DiffFacts { stage: true, set_aside: true, sorted: false, by_hash: false, ..quick.clone() };
+        let careful = DiffFacts {
+            stage: true,
+            set_aside: true,
+            sorted: false,
+            halves: false,
+            by_hash: false,
+            ..quick.clone()
+        };
         let table = self.tables.diff(&of);
         let mut set_aside = None;
         let effect = match self.run_diff(question, &quick).await {

@@ -1,0 +1,112 @@
+-- prefer the merge join
+set local enable_hashjoin = off;
+
+-- let two processes compare
+set local parallel_tuple_cost = 0;
+
+-- and none of them scan
+set local min_parallel_table_scan_size = '5TB';
+
+-- find the middle of the keys
+select set_config('levin.middle', coalesce(
+  (select percentile_disc(0.5) within group (order by s."id") from "levin_planner"."p6f0c2a9e_s1_snapshot" as s tablesample system (1)),
+  0
+)::text, true);
+
+-- write the differences
+create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+select
+  case
+    when m."id" is null then 'removed'
+    when k."id" is null then 'added'
+    else 'changed'
+  end as _levin_operation,
+  case
+    when m."id" is null or k."id" is null then null
+    else case when m."email" collate "C" is distinct from k."email" collate "C" then '1' else '0' end
+      || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
+      || case when m."profile"::jsonb is distinct from k."profile"::jsonb then '1' else '0' end
+  end as _levin_changed,
+  cast(null as text) as _levin_version,
+  coalesce(m."id", k."id") as "id",
+  m."email",
+  m."O""Brien's ltv",
+  m."profile",
+  row(k."id", k."email", k."O""Brien's ltv", k."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
+from (
+  select * from (
+select * from customers -- all of them;
+) as m
+  where m."id" is not null
+    and m."id" <= current_setting('levin.middle')::bigint
+) as m
+full join (
+  select * from "levin_planner"."p6f0c2a9e_s1_snapshot" as k
+  where k."id" <= current_setting('levin.middle')::bigint
+) as k on m."id" = k."id"
+where m."id" is null
+  or k."id" is null
+  or m."email" collate "C" is distinct from k."email" collate "C"
+  or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
+  or m."profile"::jsonb is distinct from k."profile"::jsonb
+union all
+select
+  case
+    when m."id" is null then 'removed'
+    when k."id" is null then 'added'
+    else 'changed'
+  end as _levin_operation,
+  case
+    when m."id" is null or k."id" is null then null
+    else case when m."email" collate "C" is distinct from k."email" collate "C" then '1' else '0' end
+      || case when m."O""Brien's ltv" is distinct from k."O""Brien's ltv" then '1' else '0' end
+      || case when m."profile"::jsonb is distinct from k."profile"::jsonb then '1' else '0' end
+  end as _levin_changed,
+  cast(null as text) as _levin_version,
+  coalesce(m."id", k."id") as "id",
+  m."email",
+  m."O""Brien's ltv",
+  m."profile",
+  row(k."id", k."email", k."O""Brien's ltv", k."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_previous
+from (
+  select * from (
+select * from customers -- all of them;
+) as m
+  where m."id" is not null
+    and m."id" > current_setting('levin.middle')::bigint
+) as m
+full join (
+  select * from "levin_planner"."p6f0c2a9e_s1_snapshot" as k
+  where k."id" > current_setting('levin.middle')::bigint
+) as k on m."id" = k."id"
+where m."id" is null
+  or k."id" is null
+  or m."email" collate "C" is distinct from k."email" collate "C"
+  or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
+  or m."profile"::jsonb is distinct from k."profile"::jsonb;
+
+-- let processes scan again
+set local min_parallel_table_scan_size to default;
+
+-- count (returns rows)
+select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
+  s.known - r.gone + r.new_keys as expected,
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "id" having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
+from (
+  select count(*) as queried, cast(coalesce(sum(case when m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
+  from (
+select * from customers -- all of them;
+) as m
+) as q
+cross join (
+  select
+    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as bigint) as added,
+    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as bigint) as new_keys,
+    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as bigint) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as bigint) as gone,
+    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as bigint) as removed
+  from "levin_planner"."p6f0c2a9e_s1_diff_7"
+) as r
+cross join (select cast(3000000 as bigint) as known) as s;
+
