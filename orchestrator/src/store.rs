@@ -70,6 +70,14 @@ pub struct NotedException {
     pub reason: String,
 }
 
+impl NotedException {
+    /// A row that ended so, and nobody said why.
+    pub fn new(sequence: i64, outcome: NotedOutcome) -> Self {
+        let in_doubt = outcome == NotedOutcome::InDoubt;
+        Self { sequence, outcome, in_doubt, code: String::new(), reason: String::new() }
+    }
+}
+
 /// Ends other than acceptance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,7 +9,6 @@ use connectors::change::{ChangeBatch, Operation};
 use connectors::destination::{Delivery, DeliverySpec, RunFacts};
 use connectors::outcome::{DeliveryError, Exchange, Rejection, RowOutcome};
 use connectors::retry::{Gate, RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
-use connectors::warehouse::Session;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use sql_templates::{DeliverFacts, DiffShape, Shape, Statement, SyncTables};
@@ -247,12 +246,12 @@ impl Journey {
             match outcome {
                 RowOutcome::Accepted | RowOutcome::Deferred => accepted += 1,
                 RowOutcome::Rejected(why) => exceptions.push(rejected(*sequence, why)),
-                RowOutcome::NotSent => exceptions.push(unsent(*sequence)),
-                RowOutcome::InDoubt => exceptions.push(in_doubt(*sequence)),
+                RowOutcome::NotSent => exceptions.push(NotedException::new(*sequence, NotedOutcome::NotSent)),
+                RowOutcome::InDoubt => exceptions.push(NotedException::new(*sequence, NotedOutcome::InDoubt)),
             }
         }
         exceptions.extend(mapped.rejected.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
-        exceptions.extend(mapped.superseded.iter().map(|sequence| unsent(*sequence)));
+        exceptions.extend(mapped.superseded.iter().map(|s| NotedException::new(*s, NotedOutcome::NotSent)));
         let deferred = self.deferred || settled.outcomes.contains(&RowOutcome::Deferred);
         let kept = keep_exchanges(&store, sync, run, &mapped.batch, &settled).await;
         let superseded = mapped.superseded.len() as u64;
@@ -284,6 +283,34 @@ async fn keep_exchanges(
         })
         .collect();
     store.keep_exchanges(sync, &exchanges).await
+}
+
+/// Rows of one operation on their way out of the warehouse.
+struct Leaving {
+    operation: Operation,
+    /// The diff tells operations apart.
+    full: bool,
+    cutter: Cutter,
+    place: Place,
+}
+
+/// Some rows of a diff behind this number. The engine is closed again before they leave: it must not stay open
+/// while requests are under way.
+async fn read_page(
+    run: &Run<'_>,
+    shape: &Shape,
+    facts: &DeliverFacts<'_>,
+    after: i64,
+    rows: u64,
+) -> Result<Vec<RecordBatch>, Error> {
+    let facts = DeliverFacts {
+        after: Some(after),
+        through: Some(after.saturating_add_unsigned(rows)),
+        ..facts.clone()
+    };
+    let select = Statement::Deliver { shape, facts: &facts }.sql(run.dialect())?;
+    let mut session = run.session("deliver").await?;
+    Ok(session.query(&select).await?.try_collect().await?)
 }
 
 impl Dispatch<'_, '_> {
@@ -325,8 +352,6 @@ impl Dispatch<'_, '_> {
         let run = self.run;
         let wire = run.sync.mode.at_destination(operation);
         let limits = run.sync.destination.destination.batch_limits(shipment.spec, wire);
-        let mut cutter = Cutter::new(limits);
-        let mut place = Place::default();
         let shape = shipment.described.definition.shape();
         let facts = DeliverFacts {
             diff: shipment.diff.table.clone(),
@@ -339,75 +364,70 @@ impl Dispatch<'_, '_> {
             waits: waits(run, &shape, shipment.diff.shape, operation),
         };
         let full = shipment.diff.shape == DiffShape::Full;
-        let page = run.warehouse().page_rows();
-        let last = i64::try_from(shipment.diff.counts.differing()).unwrap_or(i64::MAX);
-        let mut after = BEFORE_THE_FIRST;
-        'pages: while after < last {
-            let through = page.map(|rows| after.saturating_add_unsigned(rows));
-            let facts = DeliverFacts { after: page.map(|_| after), through, ..facts.clone() };
+        let mut leaving = Leaving { operation, full, cutter: Cutter::new(limits), place: Place::default() };
+        if let Some(rows) = run.warehouse().page_rows() {
+            let last = i64::try_from(shipment.diff.counts.differing()).unwrap_or(i64::MAX);
+            let mut after = BEFORE_THE_FIRST;
+            let mut page = read_page(run, &shape, &facts, after, rows).await?;
+            loop {
+                after = after.saturating_add_unsigned(rows);
+                let more = after < last;
+                // The next page is read while this one leaves.
+                let next = async {
+                    if more { read_page(run, &shape, &facts, after, rows).await.map(Some) } else { Ok(None) }
+                };
+                let sent = async {
+                    for rows in page {
+                        self.send_rows(rows, &mut leaving, shipment, checkpoint).await?;
+                    }
+                    Ok::<_, Error>(())
+                };
+                let (sent, next) = tokio::join!(sent, next);
+                sent?;
+                match next? {
+                    Some(next) if !self.is_stopped() => page = next,
+                    _ => break,
+                }
+            }
+        } else {
             let select = Statement::Deliver { shape: &shape, facts: &facts }.sql(run.dialect())?;
             let mut session = run.session("deliver").await?;
-            if let Some(through) = through {
-                // The engine must not stay open while requests are under way.
-                let rows: Vec<RecordBatch> = session.query(&select).await?.try_collect().await?;
-                drop(session);
-                after = through;
-                for rows in rows {
-                    for piece in cutter.push(rows)? {
-                        self.send(operation, full, &piece, &mut place, shipment, checkpoint).await?;
-                        if self.is_stopped() {
-                            break 'pages;
-                        }
-                    }
-                }
-            } else {
-                self.send_stream(
-                    session,
-                    &select,
-                    operation,
-                    full,
-                    &mut cutter,
-                    &mut place,
-                    shipment,
-                    checkpoint,
-                )
-                .await?;
-                break;
+            let mut rows = session.query(&select).await?;
+            while !self.is_stopped()
+                && let Some(batch) = rows.try_next().await?
+            {
+                self.send_rows(batch, &mut leaving, shipment, checkpoint).await?;
             }
         }
         if !self.is_stopped()
-            && let Some(piece) = cutter.rest()?
+            && let Some(piece) = leaving.cutter.rest()?
         {
-            self.send(operation, full, &piece, &mut place, shipment, checkpoint).await?;
+            self.send(&piece, &mut leaving, shipment, checkpoint).await?;
         }
         let planned = shipment.facts.planned.get(&operation).copied().unwrap_or_default();
-        if !self.is_stopped() && place.rows.unsigned_abs() != planned {
+        if !self.is_stopped() && leaving.place.rows.unsigned_abs() != planned {
             let message =
-                format!("{} {} rows were read, {planned} were counted", place.rows, operation.name());
+                format!("{} {} rows were read, {planned} were counted", leaving.place.rows, operation.name());
             return Err(Error::new(ErrorCode::Internal, message));
         }
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one loop, told apart from its twin that reads in pages")]
-    async fn send_stream(
+    /// Sends rows in batches of the destination's size, until the delivery is stopped.
+    async fn send_rows(
         &mut self,
-        mut session: Box<dyn Session>,
-        select: &sql_templates::Sql,
-        operation: Operation,
-        full: bool,
-        cutter: &mut Cutter,
-        place: &mut Place,
+        rows: RecordBatch,
+        leaving: &mut Leaving,
         shipment: &mut Shipment<'_>,
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
-        let mut rows = session.query(select).await?;
-        while let Some(batch) = rows.try_next().await? {
-            for piece in cutter.push(batch)? {
-                self.send(operation, full, &piece, place, shipment, checkpoint).await?;
-                if self.is_stopped() {
-                    return Ok(());
-                }
+        if self.is_stopped() {
+            return Ok(());
+        }
+        for piece in leaving.cutter.push(rows)? {
+            self.send(&piece, leaving, shipment, checkpoint).await?;
+            if self.is_stopped() {
+                break;
             }
         }
         Ok(())
@@ -416,14 +436,13 @@ impl Dispatch<'_, '_> {
     /// Maps one batch and sends it on its way.
     async fn send(
         &mut self,
-        operation: Operation,
-        full: bool,
         piece: &RecordBatch,
-        place: &mut Place,
+        leaving: &mut Leaving,
         shipment: &mut Shipment<'_>,
         checkpoint: &mut dyn Checkpoint,
     ) -> Result<(), Error> {
-        let Some(rows) = place.advance(operation, piece)? else { return Ok(()) };
+        let Leaving { operation, full, .. } = *leaving;
+        let Some(rows) = leaving.place.advance(operation, piece)? else { return Ok(()) };
         let mapped = shipment.mapper.map(operation, full, piece)?;
         let most = self.run.sync.destination.destination.concurrency().max(1);
         while self.tasks.len() >= most {
@@ -667,25 +686,5 @@ fn rejected(sequence: i64, why: &Rejection) -> NotedException {
         in_doubt: why.in_doubt,
         code: why.code.to_owned(),
         reason: why.reason.clone(),
-    }
-}
-
-fn unsent(sequence: i64) -> NotedException {
-    NotedException {
-        sequence,
-        outcome: NotedOutcome::NotSent,
-        in_doubt: false,
-        code: String::new(),
-        reason: String::new(),
-    }
-}
-
-fn in_doubt(sequence: i64) -> NotedException {
-    NotedException {
-        sequence,
-        outcome: NotedOutcome::InDoubt,
-        in_doubt: true,
-        code: String::new(),
-        reason: String::new(),
     }
 }

@@ -103,10 +103,6 @@ mod tests {
         NotedRows { operation: position(operation), start, end, first, last }
     }
 
-    fn exception(sequence: i64, outcome: NotedOutcome) -> NotedException {
-        NotedException { sequence, outcome, in_doubt: false, code: String::new(), reason: String::new() }
-    }
-
     #[test]
     fn neighbours_melt_in_whatever_order_they_end() {
         let mut ledger = Ledger::default();
@@ -114,7 +110,11 @@ mod tests {
         ledger.end(1, rows(Operation::Added, 0, 10, 1, 19), vec![]);
         ledger.end(4, rows(Operation::Removed, 0, 10, 2, 20), vec![]);
         assert_eq!(ledger.ranges().len(), 3);
-        ledger.end(2, rows(Operation::Added, 10, 20, 21, 39), vec![exception(25, NotedOutcome::Rejected)]);
+        ledger.end(
+            2,
+            rows(Operation::Added, 10, 20, 21, 39),
+            vec![NotedException::new(25, NotedOutcome::Rejected)],
+        );
         assert_eq!(
             ledger.ranges(),
             [
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_batch_that_never_left_is_no_range() {
         let mut ledger = Ledger::default();
-        let not_sent = (1..=2).map(|s| exception(s, NotedOutcome::NotSent)).collect();
+        let not_sent = (1..=2).map(|s| NotedException::new(s, NotedOutcome::NotSent)).collect();
         ledger.end(1, rows(Operation::Added, 0, 2, 1, 2), not_sent);
         assert!(ledger.is_empty());
         assert!(ledger.ranges().is_empty());
