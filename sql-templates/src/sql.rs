@@ -67,6 +67,9 @@ pub enum Atomicity {
     Transaction,
     /// As `Snapshot`, and undone at the end whatever happened: for looking, not for doing.
     Rehearsal,
+    /// One after the other, each on its own; the first that fails is the last. For statements whose engine
+    /// would not undo them.
+    Separate,
 }
 
 /// A name that is quoted wherever it is printed.

@@ -359,6 +359,7 @@ fn execute(connection: &Connection, running: &Running, script: &Script) -> Resul
         // Every transaction of DuckDB reads one state.
         Atomicity::Snapshot | Atomicity::Transaction => transaction(connection, running, true, run),
         Atomicity::Rehearsal => transaction(connection, running, false, run),
+        Atomicity::Separate => run(),
     }
 }
 

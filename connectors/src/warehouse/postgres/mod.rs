@@ -279,12 +279,13 @@ impl Session for PostgresSession {
 
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError> {
         let client = self.begin().await?;
-        let (opening, closing) = match script.atomicity {
-            Atomicity::Snapshot => (SNAPSHOT, "commit"),
-            Atomicity::Transaction => (TRANSACTION, "commit"),
-            Atomicity::Rehearsal => (SNAPSHOT, "rollback"),
+        let around = match script.atomicity {
+            Atomicity::Snapshot => Some((SNAPSHOT, "commit")),
+            Atomicity::Transaction => Some((TRANSACTION, "commit")),
+            Atomicity::Rehearsal => Some((SNAPSHOT, "rollback")),
+            Atomicity::Separate => None,
         };
-        let result = execute(client, script, opening, closing).await;
+        let result = execute(client, script, around).await;
         let lost = matches!(&result, Err(error) if error.kind == ErrorKind::ConnectionLost);
         if result.is_err() && !lost && client.batch_execute("rollback").await.is_err() {
             // Not even undone: the next call gives this connection up, which undoes it.
@@ -354,15 +355,18 @@ async fn describe(client: &Client, select: &Sql) -> Result<Vec<Column>, Warehous
 async fn execute(
     client: &Client,
     script: &Script,
-    opening: &str,
-    closing: &str,
+    around: Option<(&str, &str)>,
 ) -> Result<Effect, WarehouseError> {
-    client.batch_execute(opening).await?;
+    if let Some((opening, _)) = around {
+        client.batch_execute(opening).await?;
+    }
     let mut effect = Effect::default();
     for step in &script.steps {
         effect.steps.push(run_step(client, step).await.map_err(|e| e.in_step(&step.name))?);
     }
-    client.batch_execute(closing).await?;
+    if let Some((_, closing)) = around {
+        client.batch_execute(closing).await?;
+    }
     Ok(effect)
 }
 
