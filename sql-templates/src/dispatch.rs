@@ -38,6 +38,10 @@ impl Printable {
             }
             Self::Literal(Literal::Null) => out.write_str("null"),
             Self::Literal(Literal::Integer(n)) => write!(out, "{n}"),
+            Self::Literal(Literal::Text(text)) if dialect.facts().lexing.backslashes => {
+                let escaped = text.replace('\\', "\\\\").replace('\'', "\\'");
+                write!(out, "'{}'", escaped.replace('\n', "\\n").replace('\r', "\\r"))
+            }
             Self::Literal(Literal::Text(text)) => write!(out, "'{}'", text.replace('\'', "''")),
             Self::Type(engine_type) => out.write_str(&engine_type.0),
             Self::Model(model) => match &model.text {
@@ -168,6 +172,7 @@ macro_rules! folder {
 pub(crate) const FOLDERS: &[(&str, &[(&str, &str)])] = &[
     folder!("base": "exprs", "prepare", "diff", "matching", "plan", "deliver", "commit", "prune", "audit"),
     folder!("duckdb": "exprs", "prepare", "diff"),
+    folder!("mariadb": "exprs", "prepare", "diff"),
     folder!("postgres": "exprs", "prepare", "diff"),
 ];
 
