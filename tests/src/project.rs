@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::mariadb::{self, MariadbServer};
 use crate::postgres::{self, PostgresServer};
 pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
 use crate::receiver::Receiver;
@@ -29,6 +30,8 @@ pub struct Project {
     engine: Engine,
     /// The address of the warehouse's database, or the path of its file.
     warehouse: String,
+    /// The managed schemas.
+    schemas: [String; 2],
     environment: Vec<(String, String)>,
 }
 
@@ -54,8 +57,43 @@ impl Project {
     pub fn new(engine: Engine) -> Self {
         match engine {
             Engine::DuckDb => Self::with_warehouse(engine, None),
+            Engine::Postgres if std::env::var_os("LEVIN_EXPLORE").is_some() => Self::on_mariadb(),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
         }
+    }
+
+    /// A project whose warehouse is a new database of a MariaDB server. Its statements and models are spelled as
+    /// MariaDB wants them.
+    ///
+    /// # Panics
+    /// When the warehouse cannot be made.
+    pub fn on_mariadb() -> Self {
+        let server = MariadbServer::start();
+        let database = server.fresh_database();
+        let mut project = Self::on_postgres(server.url(&database));
+        // Schemas are databases of the whole server.
+        project.schemas = [format!("{database}_planner"), format!("{database}_audit")];
+        let [planner, audit] = &project.schemas;
+        project.write(
+            "sources/wh.yml",
+            &format!(
+                "type: mariadb\nurl: ${{WAREHOUSE_URL}}\nplanner_schema: {planner}\naudit_schema: {audit}\n"
+            ),
+        );
+        project
+    }
+
+    fn is_on_mariadb(&self) -> bool {
+        self.warehouse.starts_with("mysql://")
+    }
+
+    /// A statement as the warehouse spells it.
+    pub fn spelled(&self, statement: &str) -> String {
+        if !self.is_on_mariadb() {
+            return statement.to_owned();
+        }
+        let [planner, audit] = &self.schemas;
+        mariadb::spelled(statement).replace("levin_planner", planner).replace("levin_audit", audit)
     }
 
     /// A project whose warehouse is the database at this address.
@@ -70,7 +108,8 @@ impl Project {
         let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
         let file = folder.path().join("warehouse.duckdb");
         let warehouse = url.unwrap_or_else(|| file.to_string_lossy().into_owned());
-        let project = Self { folder, engine, warehouse, environment: Vec::new() };
+        let schemas = ["levin_planner", "levin_audit"].map(str::to_owned);
+        let project = Self { folder, engine, warehouse, schemas, environment: Vec::new() };
         project.write("levin.yml", "name: scenario\n");
         project.write(
             "sources/wh.yml",
@@ -98,6 +137,7 @@ impl Project {
             folder,
             engine: self.engine,
             warehouse: self.warehouse.clone(),
+            schemas: self.schemas.clone(),
             environment: self.environment.clone(),
         };
         let kinds = ["", "sources", "models", "destinations", "syncs"];
@@ -189,6 +229,9 @@ impl Project {
             Engine::DuckDb => {
                 self.open().execute_batch(statements).unwrap_or_else(|e| panic!("{statements}: {e}"))
             }
+            Engine::Postgres if self.is_on_mariadb() => {
+                mariadb::run(&self.warehouse, &self.spelled(statements))
+            }
             Engine::Postgres => postgres::run(&self.warehouse, statements),
         }
     }
@@ -204,6 +247,9 @@ impl Project {
                 let mut statement = connection.prepare(select).unwrap_or_else(|e| panic!("{select}: {e}"));
                 let rows = statement.query_map([], |row| row.get(0)).expect("rows");
                 rows.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{select}: {e}"))
+            }
+            Engine::Postgres if self.is_on_mariadb() => {
+                mariadb::texts(&self.warehouse, &self.spelled(select))
             }
             Engine::Postgres => postgres::texts(&self.warehouse, select),
         }
@@ -225,16 +271,31 @@ impl Project {
     pub fn managed(&self, like: &str) -> Vec<String> {
         let mut rows = Vec::new();
         for table in self.managed_tables(like) {
-            let of_table = self.texts(&format!("select cast(t as text) from {table} t order by 1"));
+            let of_table =
+                self.texts(&format!("select {} from {table} t order by 1", self.whole_row(&table)));
             rows.extend(of_table.into_iter().flatten().map(|row| format!("{table} {row}")));
         }
         rows
     }
 
+    /// All of a row of the table `t` as one text.
+    fn whole_row(&self, table: &str) -> String {
+        if !self.is_on_mariadb() {
+            return "cast(t as text)".to_owned();
+        }
+        let (schema, name) = table.split_once('.').expect("a schema");
+        let columns = self.texts(&format!(
+            "select concat('coalesce(t.`', column_name, '`, ''-'')') from information_schema.columns \
+             where table_schema = '{schema}' and table_name = '{name}' order by ordinal_position"
+        ));
+        format!("concat_ws(',', {})", columns.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+
     fn managed_tables(&self, like: &str) -> Vec<String> {
+        let [planner, audit] = &self.schemas;
         let tables = self.texts(&format!(
-            "select cast(table_schema || '.' || table_name as text) from information_schema.tables \
-             where table_schema in ('levin_planner', 'levin_audit') and table_name like '{like}' escape '\\' order by 1"
+            "select cast(concat(table_schema, '.', table_name) as text) from information_schema.tables \
+             where table_schema in ('{planner}', '{audit}') and table_name like '{like}' escape '\\' order by 1"
         ));
         tables.into_iter().flatten().collect()
     }
