@@ -14,13 +14,16 @@ pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
 use crate::receiver::Receiver;
 use crate::terminal;
 
-/// The kinds of warehouse that every scenario runs on.
+/// The kinds of warehouse that scenarios run on: all of them on the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// A DuckDB file.
     DuckDb,
     /// A database of a PostgreSQL server.
     Postgres,
+    /// A database of a MariaDB server, which undoes nothing that makes or drops tables. Statements and models are
+    /// written as for PostgreSQL and spelled anew.
+    MariaDb,
 }
 
 /// A project in a folder of its own, with a warehouse of its own.
@@ -57,20 +60,15 @@ impl Project {
     pub fn new(engine: Engine) -> Self {
         match engine {
             Engine::DuckDb => Self::with_warehouse(engine, None),
-            Engine::Postgres if std::env::var_os("LEVIN_EXPLORE").is_some() => Self::on_mariadb(),
+            Engine::MariaDb => Self::on_mariadb(),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
         }
     }
 
-    /// A project whose warehouse is a new database of a MariaDB server. Its statements and models are spelled as
-    /// MariaDB wants them.
-    ///
-    /// # Panics
-    /// When the warehouse cannot be made.
-    pub fn on_mariadb() -> Self {
+    fn on_mariadb() -> Self {
         let server = MariadbServer::start();
         let database = server.fresh_database();
-        let mut project = Self::on_postgres(server.url(&database));
+        let mut project = Self::with_warehouse(Engine::MariaDb, Some(server.url(&database)));
         // Schemas are databases of the whole server.
         project.schemas = [format!("{database}_planner"), format!("{database}_audit")];
         let [planner, audit] = &project.schemas;
@@ -83,13 +81,9 @@ impl Project {
         project
     }
 
-    fn is_on_mariadb(&self) -> bool {
-        self.warehouse.starts_with("mysql://")
-    }
-
     /// A statement as the warehouse spells it.
     pub fn spelled(&self, statement: &str) -> String {
-        if !self.is_on_mariadb() {
+        if self.engine != Engine::MariaDb {
             return statement.to_owned();
         }
         let [planner, audit] = &self.schemas;
@@ -116,11 +110,12 @@ impl Project {
             match engine {
                 Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n",
                 Engine::Postgres => "type: postgres\nurl: ${WAREHOUSE_URL}\n",
+                Engine::MariaDb => "type: mariadb\nurl: ${WAREHOUSE_URL}\n",
             },
         );
         match engine {
             Engine::DuckDb => project,
-            Engine::Postgres => {
+            Engine::Postgres | Engine::MariaDb => {
                 let url = project.warehouse.clone();
                 project.with_variable("WAREHOUSE_URL", &url)
             }
@@ -229,9 +224,7 @@ impl Project {
             Engine::DuckDb => {
                 self.open().execute_batch(statements).unwrap_or_else(|e| panic!("{statements}: {e}"))
             }
-            Engine::Postgres if self.is_on_mariadb() => {
-                mariadb::run(&self.warehouse, &self.spelled(statements))
-            }
+            Engine::MariaDb => mariadb::run(&self.warehouse, &self.spelled(statements)),
             Engine::Postgres => postgres::run(&self.warehouse, statements),
         }
     }
@@ -248,9 +241,7 @@ impl Project {
                 let rows = statement.query_map([], |row| row.get(0)).expect("rows");
                 rows.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{select}: {e}"))
             }
-            Engine::Postgres if self.is_on_mariadb() => {
-                mariadb::texts(&self.warehouse, &self.spelled(select))
-            }
+            Engine::MariaDb => mariadb::texts(&self.warehouse, &self.spelled(select)),
             Engine::Postgres => postgres::texts(&self.warehouse, select),
         }
     }
@@ -280,7 +271,7 @@ impl Project {
 
     /// All of a row of the table `t` as one text.
     fn whole_row(&self, table: &str) -> String {
-        if !self.is_on_mariadb() {
+        if self.engine != Engine::MariaDb {
             return "cast(t as text)".to_owned();
         }
         let (schema, name) = table.split_once('.').expect("a schema");
