@@ -10,6 +10,8 @@ use crate::column::LogicalType;
 /// that it replaces; what it does not hold comes from its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
+    /// Google BigQuery.
+    Bigquery,
     /// DuckDB 1.5.
     Duckdb,
     /// PostgreSQL 14 and later.
@@ -47,6 +49,12 @@ pub struct Facts {
     pub max_identifier_bytes: usize,
     /// The character around a quoted name; doubled inside one.
     pub identifier_quote: char,
+    /// A backslash in a quoted text begins an escape, and only so does a quote stand inside.
+    #[serde(default)]
+    pub backslash_escapes: bool,
+    /// The same is true of quoted names.
+    #[serde(default)]
+    pub escaped_identifiers: bool,
     /// How the engine writes unquoted names, for messages.
     pub folds_to: Folding,
     /// Engine types and what they are on the wire. The first entry whose pattern matches wins;
@@ -99,11 +107,12 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 2] = [Self::Duckdb, Self::Postgres];
+    pub const ALL: [Self; 3] = [Self::Bigquery, Self::Duckdb, Self::Postgres];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Bigquery => "bigquery",
             Self::Duckdb => "duckdb",
             Self::Postgres => "postgres",
         }
@@ -111,9 +120,11 @@ impl Dialect {
 
     /// The facts of the dialect's folder.
     pub fn facts(self) -> &'static Facts {
+        static BIGQUERY: OnceLock<Facts> = OnceLock::new();
         static DUCKDB: OnceLock<Facts> = OnceLock::new();
         static POSTGRES: OnceLock<Facts> = OnceLock::new();
         let (cell, text) = match self {
+            Self::Bigquery => (&BIGQUERY, include_str!("../bigquery/dialect.toml")),
             Self::Duckdb => (&DUCKDB, include_str!("../duckdb/dialect.toml")),
             Self::Postgres => (&POSTGRES, include_str!("../postgres/dialect.toml")),
         };

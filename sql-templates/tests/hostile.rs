@@ -9,7 +9,7 @@ use sql_templates::{
     LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
     SyncTables, TableRef, TestRowFacts,
 };
-use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
+use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, PostgreSqlDialect};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 /// What stands where a harmless rendering has a mark.
@@ -225,6 +225,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
 
 fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
     let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
+        Dialect::Bigquery => Box::new(BigQueryDialect {}),
         Dialect::Duckdb => Box::new(DuckDbDialect {}),
         Dialect::Postgres => Box::new(PostgreSqlDialect {}),
     };
