@@ -9,6 +9,7 @@ What is changed, and why:
   script is not written anew for the default dataset; each of its statements is.
 * It takes a delete or an update without `where`, and a `where` behind no `from`, where BigQuery refuses to.
 * It makes and drops tables inside a transaction, where BigQuery refuses to.
+* Where there is a default dataset, it takes an INFORMATION_SCHEMA for a table.
 * A dataset that does not exist has an empty INFORMATION_SCHEMA.
 * A table that was renamed keeps its old name in INFORMATION_SCHEMA.
 """
@@ -159,6 +160,8 @@ def default_dataset_of_script(sql, query_config, *, request_project_id):
         single = len(parse_script(sql).statements) == 1
     except DomainError:
         single = True
+    if CATALOGUE.search(sql):
+        return sql
     default = query_config.get("defaultDataset") or {}
     if single or not default.get("datasetId"):
         return apply_default_dataset(sql, query_config, request_project_id=request_project_id)

@@ -1,6 +1,7 @@
 //! BigQuery's double: bqemulator, which keeps BigQuery's REST interface over a DuckDB in memory. It is started once for
 //! a test process, and ends with it. What it is taught beside stands in `doubles/bigquery.py`.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -59,6 +60,25 @@ impl BigqueryDouble {
     /// `http://127.0.0.1:…`
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Makes a dataset.
+    ///
+    /// # Panics
+    /// When it does not come about.
+    pub fn make_dataset(&self, project: &str, name: &str) {
+        let body = format!(r#"{{"datasetReference":{{"projectId":"{project}","datasetId":"{name}"}}}}"#);
+        let request = format!(
+            "POST /bigquery/v2/projects/{project}/datasets HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.address).expect("the double answers");
+        stream.write_all(request.as_bytes()).expect("send the request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("read the answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     /// A project that no other test knows, without any dataset.

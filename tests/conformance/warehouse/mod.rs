@@ -1,6 +1,7 @@
 //! One suite for every warehouse. A further warehouse is one more entry in [`on_every_warehouse`]
 //! and one more constructor of [`Bench`].
 
+mod bigquery;
 mod laws;
 mod lease;
 mod life;
@@ -18,6 +19,7 @@ use connectors::catalogue::{BuildContext, SOURCES};
 use connectors::warehouse::{Session, Tag, Warehouse};
 use serde_json::{Value, json};
 use sql_templates::{Atomicity, Expect, Script, Sql, Step};
+use tests::bigquery::BigqueryDouble;
 use tests::postgres::PostgresServer;
 
 /// A live warehouse with an empty database, and a way to prepare what models read.
@@ -30,6 +32,15 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// A project of the double, with a dataset for what models read.
+    fn bigquery() -> Self {
+        let double = BigqueryDouble::start();
+        let project = double.fresh_project();
+        double.make_dataset(&project, "d");
+        let config = json!({"project": project, "endpoint": double.url(), "auth": "none", "dataset": "d"});
+        Self { warehouse: source("bigquery", config, Path::new("/")), _folder: None }
+    }
+
     fn duckdb() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("wh.duckdb");
@@ -53,6 +64,22 @@ impl Bench {
         self.warehouse.dialect().name()
     }
 
+    /// A text that tests write in the words that DuckDB and PostgreSQL share, in those of the engine.
+    pub fn spoken(&self, text: &str) -> String {
+        match self.engine() {
+            "bigquery" => bigquery::spoken(text),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// A name as the engine quotes it.
+    pub fn quoted(&self, name: &str) -> String {
+        match self.engine() {
+            "bigquery" => format!("`{name}`"),
+            _ => format!("\"{}\"", name.replace('"', "\"\"")),
+        }
+    }
+
     /// A session of its own.
     pub async fn session(&self) -> Box<dyn Session> {
         let tag = Tag { sync: "conformance".into(), run: Some(1), stage: "diff" };
@@ -61,10 +88,14 @@ impl Bench {
 
     /// Runs statements that prepare what a model reads, all or none.
     pub async fn setup(&self, statements: &[&str]) {
-        let step =
-            |text: &&str| Step { name: "setup".into(), sql: Sql::for_tests(text), expect: Expect::Any };
-        let script =
-            Script { steps: statements.iter().map(step).collect(), atomicity: Atomicity::Transaction };
+        let step = |text: &&str| Step {
+            name: "setup".into(),
+            sql: Sql::for_tests(&self.spoken(text)),
+            expect: Expect::Any,
+        };
+        let undone = self.warehouse.dialect().facts().undoes_ddl;
+        let atomicity = if undone { Atomicity::Transaction } else { Atomicity::Separate };
+        let script = Script { steps: statements.iter().map(step).collect(), atomicity };
         self.session().await.execute(&script).await.unwrap_or_else(|e| panic!("{e}\n{statements:#?}"));
     }
 }
@@ -81,6 +112,13 @@ macro_rules! on_every_warehouse {
         $crate::warehouse::on_every_warehouse!(duckdb: $($test),*);
     };
     ($duckdb:ident: $($test:ident),* $(,)?) => {
+        mod bigquery {
+            $(#[tokio::test]
+            async fn $test() {
+                let bench = crate::warehouse::Bench::bigquery();
+                crate::warehouse::bigquery::waived_or(stringify!($test), super::$test(bench)).await;
+            })*
+        }
         mod duckdb {
             $(#[tokio::test]
             async fn $test() {

@@ -1,5 +1,6 @@
 //! Truth tables: for every type when two values differ, and in what form a value leaves.
 
+mod bigquery_types;
 mod duckdb_types;
 mod postgres_types;
 
@@ -38,6 +39,7 @@ const fn truth(
 
 fn truths(bench: &Bench) -> Vec<&'static Truth> {
     match bench.engine() {
+        "bigquery" => bigquery_types::TRUTHS.iter().collect(),
         "duckdb" => duckdb_types::TRUTHS.iter().collect(),
         _ => postgres_types::TRUTHS.iter().collect(),
     }
