@@ -2,7 +2,7 @@
 
 What is changed, and why:
 
-* It begins by downloading DuckDB's spatial extension. Without it there is no GEOGRAPHY, and nothing else is missing.
+* It begins by downloading extensions of DuckDB. Without them there is neither GEOGRAPHY nor Avro.
 * It does not know the system variable `@@row_count`, which BigQuery sets after each DML statement of a script.
 * A `raise` that nobody catches is an internal error of its own; BigQuery ends the job with the message.
 * An error inside a script does not say where. BigQuery appends the statement's line and column in the script. So a
@@ -29,6 +29,7 @@ from bqemulator.storage.engine import DuckDBEngine
 from sqlglot import exp
 
 DuckDBEngine._load_spatial = lambda self: None
+DuckDBEngine._load_format_extensions = lambda self: None
 
 ROW_COUNT = re.compile(r"@@row_count\b", re.IGNORECASE)
 DDL = re.compile(r"^\s*(create|drop|alter|truncate)\b(?!\s+temp)", re.IGNORECASE)

@@ -14,7 +14,7 @@ on_every_warehouse!(duckdb_in_memory: every_life_obeys_the_rules);
 
 const CASES: u32 = 16;
 /// As many on a double, whose statements take some hundredths of a second each.
-const FEW: u32 = 4;
+const FEW: u32 = 3;
 /// So many when the lives are to be long (`LEVIN_LONG=1`).
 const MANY: u32 = 400;
 
