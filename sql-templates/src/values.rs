@@ -201,9 +201,11 @@ pub(crate) fn text(text: &str) -> Result<Value, InvalidText> {
     Ok(Printable::Literal(Literal::Text(text.to_owned())).value())
 }
 
-/// A role as those name it who know several kinds of them: an account without its kind is a service's.
+/// A role as those name it who know several kinds of accounts: one without its kind is a service's.
 pub(crate) fn principal(role: &Ident) -> String {
-    if role.0.contains(':') { role.0.clone() } else { format!("serviceAccount:{}", role.0) }
+    const KINDS: [&str; 6] = ["user:", "group:", "domain:", "serviceAccount:", "principal:", "principalSet:"];
+    let named = KINDS.iter().any(|kind| role.0.starts_with(kind));
+    if named { role.0.clone() } else { format!("serviceAccount:{}", role.0) }
 }
 
 /// A text that `like … escape '\'` takes as it is.

@@ -8,7 +8,7 @@ select
   end as _levin_operation,
   case
     when m.`tenant` is null or k.`tenant` is null then null
-    else case when if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`)) then '1' else '0' end
+    else case when to_json_string(m.`email`) is distinct from to_json_string(k.`email`) then '1' else '0' end
   end as _levin_changed,
   cast(null as string) as _levin_version,
   coalesce(m.`tenant`, k.`tenant`) as `tenant`,
@@ -24,7 +24,7 @@ select * from customers -- all of them;
 full join `levin_planner`.`p6f0c2a9e_s1_snapshot` as k on m.`tenant` = k.`tenant` and m.`id` = k.`id`
 where (m.`tenant` is null
   or k.`tenant` is null
-  or if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`))
+  or to_json_string(m.`email`) is distinct from to_json_string(k.`email`)
 )
 union all
 select 'queried', if(count(*) is null, null, to_json_string(count(*))), if(coalesce(sum(case when m.`tenant` is null or m.`id` is null then 1 else 0 end), 0) is null, null, to_json_string(coalesce(sum(case when m.`tenant` is null or m.`id` is null then 1 else 0 end), 0))),

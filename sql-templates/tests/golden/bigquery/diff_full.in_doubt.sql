@@ -25,7 +25,7 @@ select
     when m.`id` is null or k.`id` is null then null
     when k._levin_version is not null then '111'
     when k._levin_generation < 7 then '111'
-    else case when if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`)) then '1' else '0' end
+    else case when to_json_string(m.`email`) is distinct from to_json_string(k.`email`) then '1' else '0' end
       || case when m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv` then '1' else '0' end
       || case when if(m.`profile` is null, null, to_json_string(m.`profile`)) is distinct from if(k.`profile` is null, null, to_json_string(k.`profile`)) then '1' else '0' end
   end as _levin_changed,
@@ -33,7 +33,7 @@ select
     when m.`id` is null and k._levin_sent = 'removed' then k._levin_version
     when m.`id` is not null
       and (k._levin_sent = 'added' or (k._levin_sent = 'changed' and k._levin_accepted and k._levin_generation >= 7))
-      and not (if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k._levin_doubt.`email` is null, null, to_json_string(k._levin_doubt.`email`)))
+      and not (to_json_string(m.`email`) is distinct from to_json_string(k._levin_doubt.`email`))
       and not (m.`O"Brien's ltv` is distinct from k._levin_doubt.`O"Brien's ltv`)
       and not (if(m.`profile` is null, null, to_json_string(m.`profile`)) is distinct from if(k._levin_doubt.`profile` is null, null, to_json_string(k._levin_doubt.`profile`)))
       then k._levin_version
@@ -63,7 +63,7 @@ where (m.`id` is null
   or k.`id` is null
   or k._levin_version is not null
   or k._levin_generation < 7
-  or if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`))
+  or to_json_string(m.`email`) is distinct from to_json_string(k.`email`)
   or m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv`
   or if(m.`profile` is null, null, to_json_string(m.`profile`)) is distinct from if(k.`profile` is null, null, to_json_string(k.`profile`))
 );

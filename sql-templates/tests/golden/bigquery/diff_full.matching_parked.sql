@@ -11,7 +11,7 @@ select
     when p.part = 3 then '000'
     when ((m.`id` is not null and k.`id` is not null and not coalesce(m.`email` = k.`email`, false)) and k.`email` is not null) then null
     when m.`id` is null or k.`id` is null then null
-    else case when if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`)) then '1' else '0' end
+    else case when to_json_string(m.`email`) is distinct from to_json_string(k.`email`) then '1' else '0' end
       || case when m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv` then '1' else '0' end
       || case when if(m.`profile` is null, null, to_json_string(m.`profile`)) is distinct from if(k.`profile` is null, null, to_json_string(k.`profile`)) then '1' else '0' end
   end as _levin_changed,
@@ -35,7 +35,7 @@ cross join (select 1 as part union all select 2) as p
 where (p.part = 1 and m.`id` is not null
     or p.part = 2 and k.`id` is not null and (m.`id` is null or ((m.`id` is not null and k.`id` is not null and not coalesce(m.`email` = k.`email`, false)) and k.`email` is not null))) and (m.`id` is null
   or k.`id` is null
-  or if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`))
+  or to_json_string(m.`email`) is distinct from to_json_string(k.`email`)
   or m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv`
   or if(m.`profile` is null, null, to_json_string(m.`profile`)) is distinct from if(k.`profile` is null, null, to_json_string(k.`profile`))
 )

@@ -8,7 +8,7 @@ select
   end as _levin_operation,
   case
     when m.`id` is null or k.`id` is null then null
-    else case when if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`)) then '1' else '0' end
+    else case when to_json_string(m.`email`) is distinct from to_json_string(k.`email`) then '1' else '0' end
       || case when m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv` then '1' else '0' end
       || case when if(m.`profile` is null, null, to_json_string(m.`profile`)) is distinct from if(k.`profile` is null, null, to_json_string(k.`profile`)) then '1' else '0' end
   end as _levin_changed,
@@ -27,7 +27,7 @@ select * from customers -- all of them;
 full join `levin_planner`.`p6f0c2a9e_s1_snapshot` as k on m.`id` = k.`id`
 where (m.`id` is null
   or k.`id` is null
-  or if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`))
+  or to_json_string(m.`email`) is distinct from to_json_string(k.`email`)
   or m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv`
   or if(m.`profile` is null, null, to_json_string(m.`profile`)) is distinct from if(k.`profile` is null, null, to_json_string(k.`profile`))
 )

@@ -23,7 +23,7 @@ select
   end as _levin_operation,
   case
     when m.`tenant` is null or k.`tenant` is null then null
-    else case when if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`)) then '1' else '0' end
+    else case when to_json_string(m.`email`) is distinct from to_json_string(k.`email`) then '1' else '0' end
   end as _levin_changed,
   cast(null as string) as _levin_version,
   coalesce(m.`tenant`, k.`tenant`) as `tenant`,
@@ -42,7 +42,7 @@ full join (
 ) as k on m.`tenant` = k.`tenant` and m.`id` = k.`id`
 where (m.`tenant` is null
   or k.`tenant` is null
-  or if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`))
+  or to_json_string(m.`email`) is distinct from to_json_string(k.`email`)
 );
 
 -- count (returns rows)

@@ -1,5 +1,5 @@
 -- look at the row (returns rows)
-select cast(1 as int64) as _levin_sequence, case when k.`id` is null then '111' else case when if(m.`email` is null, null, to_json_string(m.`email`)) is distinct from if(k.`email` is null, null, to_json_string(k.`email`)) then '1' else '0' end
+select cast(1 as int64) as _levin_sequence, case when k.`id` is null then '111' else case when to_json_string(m.`email`) is distinct from to_json_string(k.`email`) then '1' else '0' end
       || case when m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv` then '1' else '0' end
       || case when if(m.`profile` is null, null, to_json_string(m.`profile`)) is distinct from if(k.`profile` is null, null, to_json_string(k.`profile`)) then '1' else '0' end end as _levin_changed, 'test.4f2a' as _levin_version
   , m.`id` as k0
