@@ -14,7 +14,7 @@ on_both_warehouses!(
     a_row_that_comes_back_is_taken_for_known,
 );
 
-fn unchanged_rows_are_sent_again(engine: Engine) {
+pub fn unchanged_rows_are_sent_again(engine: Engine) {
     let crm = Crm::new(engine, 25, "mode: upsert");
     let run = crm.run_sends([25, 0, 0]);
     assert_eq!(run.number("querySize"), 25);
@@ -35,7 +35,7 @@ fn unchanged_rows_are_sent_again(engine: Engine) {
     crm.assert_same();
 }
 
-fn an_edit_sends_more_than_its_row(engine: Engine) {
+pub fn an_edit_sends_more_than_its_row(engine: Engine) {
     let crm = Crm::new(engine, 25, "mode: upsert");
     crm.run_sends([25, 0, 0]);
     crm.sql("update customers set email = 'new@example.com' where id = 7");
@@ -62,7 +62,7 @@ fn an_edit_sends_more_than_its_row(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn a_removal_is_not_sent_or_sent_twice(engine: Engine) {
+pub fn a_removal_is_not_sent_or_sent_twice(engine: Engine) {
     for sync in ["mode: mirror", "mode: upsert\non_removed: delete"] {
         let crm = Crm::new(engine, 12, sync);
         crm.run_sends([12, 0, 0]);
@@ -100,7 +100,7 @@ fn a_removal_that_is_not_wanted_is_sent_or_counted_for_ever(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn nulls_and_empty_texts_are_taken_for_the_same(engine: Engine) {
+pub fn nulls_and_empty_texts_are_taken_for_the_same(engine: Engine) {
     let crm = Crm::new(engine, 3, "mode: upsert");
     crm.sql("update customers set email = null where id = 2");
     crm.run_sends([3, 0, 0]);

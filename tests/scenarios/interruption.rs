@@ -151,7 +151,7 @@ fn a_store_lost_in_mid_run_leaves_old_values(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn a_crash_repeats_more_than_was_under_way(engine: Engine) {
+pub fn a_crash_repeats_more_than_was_under_way(engine: Engine) {
     let crm = Crm::new(engine, 20, "mode: mirror");
     crm.run_sends([20, 0, 0]);
     crm.sql("update customers set name = 'x' where id > 2; delete from customers where id <= 2");
@@ -187,7 +187,7 @@ fn a_crash_repeats_more_than_was_under_way(engine: Engine) {
     assert_eq!(statuses, ["success", "interrupted", "success", "success"]);
 }
 
-fn a_crash_in_the_first_run_forgets_what_was_accepted(engine: Engine) {
+pub fn a_crash_in_the_first_run_forgets_what_was_accepted(engine: Engine) {
     let crm = Crm::new(engine, 40, "mode: mirror");
     kill_after(&crm, 2, &[]);
     let accepted: Vec<String> = crm.receiver.requests()[..2].iter().flat_map(|r| r.keys()).collect();
@@ -233,7 +233,7 @@ fn a_cancelled_run_loses_or_repeats_rows(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn a_second_run_of_the_same_sync_interferes(engine: Engine) {
+pub fn a_second_run_of_the_same_sync_interferes(engine: Engine) {
     let crm = Crm::new(engine, 20, "mode: upsert");
     let hold = Hold::default();
     let held = hold.clone();

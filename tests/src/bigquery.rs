@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use crate::stores::{PATIENCE, WATCHDOG, installed};
 
 /// A server that stands for BigQuery.
@@ -67,9 +69,29 @@ impl BigqueryDouble {
     /// # Panics
     /// When it does not come about.
     pub fn make_dataset(&self, project: &str, name: &str) {
-        let body = format!(r#"{{"datasetReference":{{"projectId":"{project}","datasetId":"{name}"}}}}"#);
+        let dataset = json!({"datasetReference": {"projectId": project, "datasetId": name}});
+        self.ask("POST", &format!("{project}/datasets"), &dataset);
+    }
+
+    /// Runs a statement, and returns the first column of its rows.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn texts(&self, project: &str, statement: &str) -> Vec<Option<String>> {
+        let configuration = json!({"query": {"query": statement, "useLegacySql": false,
+            "defaultDataset": {"projectId": project, "datasetId": "d"}}});
+        let job = self.ask("POST", &format!("{project}/jobs"), &json!({"configuration": configuration}));
+        assert_eq!(job["status"].get("errorResult"), None, "{statement}: {job}");
+        let id = job["jobReference"]["jobId"].as_str().expect("a job");
+        let found = self.ask("GET", &format!("{project}/queries/{id}?maxResults=100000"), &Value::Null);
+        let rows = found["rows"].as_array().into_iter().flatten();
+        rows.map(|row| row["f"][0]["v"].as_str().map(str::to_owned)).collect()
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = format!(
-            "POST /bigquery/v2/projects/{project}/datasets HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+            "{method} /bigquery/v2/projects/{path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\nconnection: close\r\n\r\n{body}",
             self.address,
             body.len()
@@ -79,6 +101,8 @@ impl BigqueryDouble {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("read the answer");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let (_, said) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(said).unwrap_or_else(|e| panic!("{e}: {said}"))
     }
 
     /// A project that no other test knows, without any dataset.
@@ -86,4 +110,48 @@ impl BigqueryDouble {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         format!("project-{}", NEXT.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+/// What tests write in standard SQL, in BigQuery's words: names in backticks, backslashes that begin escapes, `string`
+/// for `text`, and a `where` behind every `delete` and `update`.
+pub fn spoken(text: &str) -> String {
+    let mut words = String::new();
+    let mut word = String::new();
+    let flush = |word: &mut String, words: &mut String| {
+        words.push_str(match word.as_str() {
+            "text" | "varchar" => "string",
+            other => other,
+        });
+        word.clear();
+    };
+    let mut quote = None;
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            // Twice, it stands inside.
+            (Some('\''), '\'') if characters.next_if_eq(&'\'').is_some() => words.push_str("\\'"),
+            (Some('"'), '"') if characters.next_if_eq(&'"').is_some() => words.push('"'),
+            (Some(open), c) if c == open => {
+                words.push(if c == '"' { '`' } else { c });
+                quote = None;
+            }
+            (Some('\''), '\\') => words.push_str("\\\\"),
+            (Some('\''), '\n') => words.push_str("\\n"),
+            (Some(_), c) => words.push(c),
+            (None, c) if c.is_alphanumeric() || c == '_' => word.push(c),
+            (None, c) => {
+                flush(&mut word, &mut words);
+                if matches!(c, '\'' | '`' | '"') {
+                    quote = Some(c);
+                }
+                words.push(if c == '"' { '`' } else { c });
+            }
+        }
+    }
+    flush(&mut word, &mut words);
+    let beginning = words.trim_start().split(' ').next().unwrap_or_default().to_owned();
+    if matches!(beginning.as_str(), "delete" | "update") && !words.contains(" where ") {
+        words.push_str(" where true");
+    }
+    words
 }

@@ -1,5 +1,6 @@
 //! A project on a real warehouse, and the real `levin` that runs it.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -8,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::bigquery::{BigqueryDouble, spoken};
 use crate::postgres::{self, PostgresServer};
 pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
 use crate::receiver::Receiver;
@@ -26,10 +28,29 @@ pub enum Engine {
 #[derive(Debug)]
 pub struct Project {
     folder: tempfile::TempDir,
-    engine: Engine,
-    /// The address of the warehouse's database, or the path of its file.
+    place: Place,
+    /// The address of the warehouse's database, the path of its file, or BigQuery's project.
     warehouse: String,
     environment: Vec<(String, String)>,
+}
+
+/// Where the warehouse is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Engine(Engine),
+    /// A project of BigQuery's double.
+    Bigquery,
+}
+
+thread_local! {
+    static IN_BIGQUERY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a scenario of the other warehouses with projects on BigQuery's double, whatever engine it names.
+pub fn in_bigquery(scenario: impl FnOnce()) {
+    IN_BIGQUERY.set(true);
+    scenario();
+    IN_BIGQUERY.set(false);
 }
 
 /// How a run ended, as `run --json` tells it.
@@ -52,6 +73,9 @@ impl Project {
     /// # Panics
     /// When the warehouse cannot be made.
     pub fn new(engine: Engine) -> Self {
+        if IN_BIGQUERY.get() {
+            return Self::on_bigquery();
+        }
         match engine {
             Engine::DuckDb => Self::with_warehouse(engine, None),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
@@ -66,11 +90,29 @@ impl Project {
         Self::with_warehouse(Engine::Postgres, Some(url))
     }
 
+    /// A project whose warehouse is one of BigQuery's double; its tables are in the dataset `d`. Statements are written in
+    /// the words that DuckDB and PostgreSQL share.
+    ///
+    /// # Panics
+    /// When the double does not start, or files cannot be written.
+    pub fn on_bigquery() -> Self {
+        let double = BigqueryDouble::start();
+        let warehouse = double.fresh_project();
+        double.make_dataset(&warehouse, "d");
+        let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
+        let project = Self { folder, place: Place::Bigquery, warehouse, environment: Vec::new() };
+        project.write("levin.yml", "name: scenario\n");
+        let source = "type: bigquery\nproject: ${WAREHOUSE_PROJECT}\nendpoint: ${WAREHOUSE_URL}\nauth: none\ndataset: d\n";
+        project.write("sources/wh.yml", source);
+        let name = project.warehouse.clone();
+        project.with_variable("WAREHOUSE_PROJECT", &name).with_variable("WAREHOUSE_URL", &double.url())
+    }
+
     fn with_warehouse(engine: Engine, url: Option<String>) -> Self {
         let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
         let file = folder.path().join("warehouse.duckdb");
         let warehouse = url.unwrap_or_else(|| file.to_string_lossy().into_owned());
-        let project = Self { folder, engine, warehouse, environment: Vec::new() };
+        let project = Self { folder, place: Place::Engine(engine), warehouse, environment: Vec::new() };
         project.write("levin.yml", "name: scenario\n");
         project.write(
             "sources/wh.yml",
@@ -96,7 +138,7 @@ impl Project {
         let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
         let copy = Self {
             folder,
-            engine: self.engine,
+            place: self.place,
             warehouse: self.warehouse.clone(),
             environment: self.environment.clone(),
         };
@@ -110,7 +152,7 @@ impl Project {
                 }
             }
         }
-        if self.engine == Engine::DuckDb {
+        if self.place == Place::Engine(Engine::DuckDb) {
             copy.write("sources/wh.yml", &format!("type: duckdb\npath: {}\n", self.warehouse));
         }
         copy
@@ -121,14 +163,17 @@ impl Project {
     /// # Panics
     /// When the source's file cannot be written.
     pub fn move_warehouse(&mut self, path: &Path) {
-        assert_eq!(self.engine, Engine::DuckDb);
+        assert_eq!(self.place, Place::Engine(Engine::DuckDb));
         self.warehouse = path.to_string_lossy().into_owned();
         self.write("sources/wh.yml", &format!("type: duckdb\npath: {}\n", self.warehouse));
     }
 
     /// The kind of its warehouse.
     pub fn engine(&self) -> Engine {
-        self.engine
+        match self.place {
+            Place::Engine(engine) => engine,
+            Place::Bigquery => panic!("what depends on the engine is not asked of BigQuery"),
+        }
     }
 
     /// The address of the warehouse's database, or the path of its file.
@@ -185,11 +230,16 @@ impl Project {
     /// # Panics
     /// When one of them fails.
     pub fn sql(&self, statements: &str) {
-        match self.engine {
-            Engine::DuckDb => {
+        match self.place {
+            Place::Bigquery => {
+                for statement in statements.split(';').filter(|s| !s.trim().is_empty()) {
+                    BigqueryDouble::start().texts(&self.warehouse, &spoken(statement));
+                }
+            }
+            Place::Engine(Engine::DuckDb) => {
                 self.open().execute_batch(statements).unwrap_or_else(|e| panic!("{statements}: {e}"))
             }
-            Engine::Postgres => postgres::run(&self.warehouse, statements),
+            Place::Engine(Engine::Postgres) => postgres::run(&self.warehouse, statements),
         }
     }
 
@@ -198,14 +248,15 @@ impl Project {
     /// # Panics
     /// When the statement fails.
     pub fn texts(&self, select: &str) -> Vec<Option<String>> {
-        match self.engine {
-            Engine::DuckDb => {
+        match self.place {
+            Place::Bigquery => BigqueryDouble::start().texts(&self.warehouse, &spoken(select)),
+            Place::Engine(Engine::DuckDb) => {
                 let connection = self.open();
                 let mut statement = connection.prepare(select).unwrap_or_else(|e| panic!("{select}: {e}"));
                 let rows = statement.query_map([], |row| row.get(0)).expect("rows");
                 rows.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{select}: {e}"))
             }
-            Engine::Postgres => postgres::texts(&self.warehouse, select),
+            Place::Engine(Engine::Postgres) => postgres::texts(&self.warehouse, select),
         }
     }
 
@@ -225,13 +276,22 @@ impl Project {
     pub fn managed(&self, like: &str) -> Vec<String> {
         let mut rows = Vec::new();
         for table in self.managed_tables(like) {
-            let of_table = self.texts(&format!("select cast(t as text) from {table} t order by 1"));
+            let row = if self.place == Place::Bigquery { "to_json_string(t)" } else { "cast(t as text)" };
+            let of_table = self.texts(&format!("select {row} from {table} t order by 1"));
             rows.extend(of_table.into_iter().flatten().map(|row| format!("{table} {row}")));
         }
         rows
     }
 
     fn managed_tables(&self, like: &str) -> Vec<String> {
+        if self.place == Place::Bigquery {
+            let ends = like.trim_start_matches('%').replace("\\_", "_");
+            let tables = ["levin_audit", "levin_planner"].map(|schema| {
+                let list = format!("select concat('{schema}.', table_name) from {schema}.INFORMATION_SCHEMA.TABLES order by 1");
+                BigqueryDouble::start().texts(&self.warehouse, &list)
+            });
+            return tables.into_iter().flatten().flatten().filter(|name| name.ends_with(&ends)).collect();
+        }
         let tables = self.texts(&format!(
             "select cast(table_schema || '.' || table_name as text) from information_schema.tables \
              where table_schema in ('levin_planner', 'levin_audit') and table_name like '{like}' escape '\\' order by 1"

@@ -67,7 +67,7 @@ impl Bench {
     /// A text that tests write in the words that DuckDB and PostgreSQL share, in those of the engine.
     pub fn spoken(&self, text: &str) -> String {
         match self.engine() {
-            "bigquery" => bigquery::spoken(text),
+            "bigquery" => tests::bigquery::spoken(text),
             _ => text.to_owned(),
         }
     }
