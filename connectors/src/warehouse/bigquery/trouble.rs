@@ -76,10 +76,11 @@ impl Said {
         }
         let (_, rest) = self.message.split_once("Access Denied: Table ")?;
         let name = rest.split(' ').next()?.trim_end_matches(':');
-        // A project may belong to a domain, `example.com:project`.
-        let (project, name) = name.rsplit_once(':')?;
-        let (dataset, table) = name.split_once('.')?;
-        Some((project, dataset, table))
+        // A project may belong to a domain, `example.com:project`; a dataset's name has no colon.
+        name.match_indices(':').find_map(|(at, _)| {
+            let (dataset, table) = name[at + 1..].split_once('.')?;
+            (!dataset.contains(':')).then_some((&name[..at], dataset, table))
+        })
     }
 
     /// The line of the script at which it happened.
@@ -233,6 +234,9 @@ mod tests {
             "Access Denied: Table p-1:d.t: User does not have permission to query table p-1:d.t, or perhaps it does not exist.",
         );
         assert_eq!(hidden.hides_existence(), Some(("p-1", "d", "t")));
+        let of_domain =
+            said("accessDenied", "Access Denied: Table example.com:p:d.t: … or perhaps it does not exist.");
+        assert_eq!(of_domain.hides_existence(), Some(("example.com:p", "d", "t")));
         assert_eq!(said("accessDenied", "Access Denied: Project p: no").hides_existence(), None);
         assert_eq!(said("", "Query error: no at [12:3]").line(), Some(12));
         assert_eq!(said("", "no").line(), None);
