@@ -14,6 +14,8 @@ pub enum Dialect {
     Bigquery,
     /// DuckDB 1.5.
     Duckdb,
+    /// MariaDB 10.6 and later.
+    Mariadb,
     /// PostgreSQL 14 and later.
     Postgres,
 }
@@ -49,17 +51,49 @@ pub struct Facts {
     pub max_identifier_bytes: usize,
     /// The character around a quoted name; doubled inside one.
     pub identifier_quote: char,
-    /// A backslash in a quoted text begins an escape, and only so does a quote stand inside.
+    /// Where the engine's quotes and comments begin and end.
     #[serde(default)]
-    pub backslash_escapes: bool,
-    /// The same is true of quoted names.
-    #[serde(default)]
-    pub escaped_identifiers: bool,
+    pub lexing: Lexing,
     /// How the engine writes unquoted names, for messages.
     pub folds_to: Folding,
     /// Engine types and what they are on the wire. The first entry whose pattern matches wins;
     /// a pattern is the type's name without what stands in parentheses, or one of the forms below.
     pub types: Vec<TypeFact>,
+}
+
+/// Where quotes and comments begin and end; without further words, as in PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
+pub struct Lexing {
+    /// A backslash inside `'…'` and `"…"` takes the next character's meaning away.
+    pub backslashes: bool,
+    /// Names may stand between backticks.
+    pub backticks: bool,
+    /// `#` begins a comment.
+    pub hash_comments: bool,
+    /// `--` begins a comment only before white space.
+    pub spaced_dashes: bool,
+    /// What stands in `/*! … */` is no comment.
+    pub versioned_comments: bool,
+    /// `$tag$ … $tag$` is a text.
+    pub dollar_quotes: bool,
+    /// All of it, and escapes in names too, is as GoogleSQL has it (googlesql.rs).
+    pub googlesql: bool,
+}
+
+impl Default for Lexing {
+    fn default() -> Self {
+        Self {
+            backslashes: false,
+            backticks: false,
+            hash_comments: false,
+            spaced_dashes: false,
+            versioned_comments: false,
+            dollar_quotes: true,
+            googlesql: false,
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -107,13 +141,14 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 3] = [Self::Bigquery, Self::Duckdb, Self::Postgres];
+    pub const ALL: [Self; 4] = [Self::Bigquery, Self::Duckdb, Self::Mariadb, Self::Postgres];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bigquery => "bigquery",
             Self::Duckdb => "duckdb",
+            Self::Mariadb => "mariadb",
             Self::Postgres => "postgres",
         }
     }
@@ -122,10 +157,12 @@ impl Dialect {
     pub fn facts(self) -> &'static Facts {
         static BIGQUERY: OnceLock<Facts> = OnceLock::new();
         static DUCKDB: OnceLock<Facts> = OnceLock::new();
+        static MARIADB: OnceLock<Facts> = OnceLock::new();
         static POSTGRES: OnceLock<Facts> = OnceLock::new();
         let (cell, text) = match self {
             Self::Bigquery => (&BIGQUERY, include_str!("../bigquery/dialect.toml")),
             Self::Duckdb => (&DUCKDB, include_str!("../duckdb/dialect.toml")),
+            Self::Mariadb => (&MARIADB, include_str!("../mariadb/dialect.toml")),
             Self::Postgres => (&POSTGRES, include_str!("../postgres/dialect.toml")),
         };
         cell.get_or_init(|| {

@@ -38,7 +38,11 @@ impl Printable {
             }
             Self::Literal(Literal::Null) => out.write_str("null"),
             Self::Literal(Literal::Integer(n)) => write!(out, "{n}"),
-            Self::Literal(Literal::Text(text)) => print_text(dialect, text, out),
+            Self::Literal(Literal::Text(text)) if dialect.facts().lexing.backslashes => {
+                let escaped = text.replace('\\', "\\\\").replace('\'', "\\'");
+                write!(out, "'{}'", escaped.replace('\n', "\\n").replace('\r', "\\r"))
+            }
+            Self::Literal(Literal::Text(text)) => write!(out, "'{}'", text.replace('\'', "''")),
             Self::Type(engine_type) => out.write_str(&engine_type.0),
             Self::Model(model) => match &model.text {
                 ModelText::Query(text) => out.write_str(text),
@@ -79,23 +83,6 @@ impl Object for Printable {
     }
 }
 
-fn print_text(dialect: Dialect, text: &str, out: &mut dyn fmt::Write) -> fmt::Result {
-    if !dialect.facts().backslash_escapes {
-        return write!(out, "'{}'", text.replace('\'', "''"));
-    }
-    out.write_char('\'')?;
-    for c in text.chars() {
-        match c {
-            '\'' | '\\' => write!(out, "\\{c}")?,
-            // A text ends with its line, but for one in three quotes.
-            '\n' => out.write_str("\\n")?,
-            '\r' => out.write_str("\\r")?,
-            other => out.write_char(other)?,
-        }
-    }
-    out.write_char('\'')
-}
-
 fn print_ident(dialect: Dialect, ident: &Ident, out: &mut dyn fmt::Write) -> fmt::Result {
     let facts = dialect.facts();
     let quote = facts.identifier_quote;
@@ -103,8 +90,8 @@ fn print_ident(dialect: Dialect, ident: &Ident, out: &mut dyn fmt::Write) -> fmt
     for c in ident.0.chars() {
         match c {
             // By its number: no other reader of SQL takes that for the name's end.
-            '\\' | '\n' | '\r' if facts.escaped_identifiers => write!(out, "\\u{:04x}", u32::from(c))?,
-            c if c == quote && facts.escaped_identifiers => write!(out, "\\u{:04x}", u32::from(c))?,
+            '\\' | '\n' | '\r' if facts.lexing.googlesql => write!(out, "\\u{:04x}", u32::from(c))?,
+            c if c == quote && facts.lexing.googlesql => write!(out, "\\u{:04x}", u32::from(c))?,
             c => {
                 if c == quote {
                     out.write_char(quote)?;
@@ -194,6 +181,7 @@ pub(crate) const FOLDERS: &[(&str, &[(&str, &str)])] = &[
     folder!("base": "exprs", "prepare", "diff", "matching", "plan", "deliver", "commit", "prune", "audit"),
     folder!("bigquery": "exprs", "prepare", "deliver", "prune"),
     folder!("duckdb": "exprs", "prepare", "diff"),
+    folder!("mariadb": "exprs", "prepare", "diff"),
     folder!("postgres": "exprs", "prepare", "diff"),
 ];
 

@@ -7,7 +7,7 @@ use sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement as Parsed,
     TableFactor, Visit, Visitor,
 };
-use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, PostgreSqlDialect};
+use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect};
 use sqlparser::parser::Parser;
 
 use crate::dialect::{Dialect, Folding};
@@ -74,6 +74,7 @@ impl ModelSql {
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Bigquery => Box::new(BigQueryDialect {}),
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
+            Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
         };
         let text = contained(text, dialect)?;
@@ -120,11 +121,8 @@ fn contained(text: &str, dialect: Dialect) -> Result<String, NotOneSelect> {
     let mut depth = 0_u32;
     let mut closing = None;
     let mut empty = true;
-    let tokens = if dialect.facts().escaped_identifiers {
-        googlesql::meaningful(text)
-    } else {
-        lexer::meaningful(text)
-    };
+    let lexing = dialect.facts().lexing;
+    let tokens = if lexing.googlesql { googlesql::meaningful(text) } else { lexer::meaningful(text, lexing) };
     for (at, token) in tokens.map_err(|m| NotOneSelect::Unreadable(m.to_owned()))? {
         if token == b';' {
             closing.get_or_insert(at);

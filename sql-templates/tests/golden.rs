@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cases::cases;
 use sql_templates::{Dialect, Expect, Step};
-use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, PostgreSqlDialect};
+use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect};
 use sqlparser::parser::Parser;
 
 fn print(steps: &[Step]) -> String {
@@ -77,6 +77,7 @@ fn every_statement_parses_in_its_dialect() {
         let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Bigquery => Box::new(BigQueryDialect {}),
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
+            Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
         };
         for (name, steps) in cases(dialect) {

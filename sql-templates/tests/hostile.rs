@@ -9,7 +9,7 @@ use sql_templates::{
     LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
     SyncTables, TableRef, TestRowFacts,
 };
-use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, PostgreSqlDialect};
+use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 /// What stands where a harmless rendering has a mark.
@@ -227,14 +227,13 @@ fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
     let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
         Dialect::Bigquery => Box::new(BigQueryDialect {}),
         Dialect::Duckdb => Box::new(DuckDbDialect {}),
+        Dialect::Mariadb => Box::new(MySqlDialect {}),
         Dialect::Postgres => Box::new(PostgreSqlDialect {}),
     };
     let tokens = Tokenizer::new(grammar.as_ref(), sql).tokenize();
     let tokens = tokens.unwrap_or_else(|e| panic!("{e}\n{sql}"));
     let meaningful = tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_)));
-    meaningful
-        .map(|token| if dialect.facts().escaped_identifiers { unescaped(token) } else { token })
-        .collect()
+    meaningful.map(|token| if dialect.facts().lexing.googlesql { unescaped(token) } else { token }).collect()
 }
 
 /// A name without the escapes that sqlparser does not know in names: characters by their numbers.

@@ -2,6 +2,7 @@
 
 pub mod bigquery;
 pub mod front;
+pub mod mariadb;
 pub mod outcomes;
 pub mod postgres;
 pub mod process;

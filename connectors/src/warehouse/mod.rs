@@ -6,6 +6,7 @@
 pub mod bigquery;
 pub mod duckdb;
 mod duration;
+pub mod mariadb;
 pub mod postgres;
 pub mod sample;
 

@@ -2,6 +2,7 @@
 
 mod bigquery_types;
 mod duckdb_types;
+mod mariadb_types;
 mod postgres_types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,7 @@ fn truths(bench: &Bench) -> Vec<&'static Truth> {
     match bench.engine() {
         "bigquery" => bigquery_types::TRUTHS.iter().collect(),
         "duckdb" => duckdb_types::TRUTHS.iter().collect(),
+        "mariadb" => mariadb_types::TRUTHS.iter().collect(),
         _ => postgres_types::TRUTHS.iter().collect(),
     }
 }
@@ -49,6 +51,12 @@ fn truths(bench: &Bench) -> Vec<&'static Truth> {
 fn testable(bench: &Bench) -> Vec<&'static Truth> {
     let double = bench.engine() == "bigquery";
     truths(bench).into_iter().filter(|t| !double || super::bigquery::has_values(t.engine_type)).collect()
+}
+
+/// What a column that is declared so is called when it is described.
+fn described(bench: &Bench, declared: &'static str) -> &'static str {
+    let names = if bench.engine() == "mariadb" { mariadb_types::DESCRIBED } else { &[] };
+    names.iter().find(|(name, _)| *name == declared).map_or(declared, |(_, described)| described)
 }
 
 async fn prepared(bench: &Bench) {
@@ -63,7 +71,7 @@ async fn values_differ_as_the_truth_table_says(bench: Bench) {
     for (sync, truth) in (1..).zip(testable(&bench)) {
         let Truth { engine_type, logical, pairs } = truth;
         let insert = |number: usize, value: &str| {
-            format!("insert into t{sync} values ({number}, cast({value} as {engine_type}))")
+            format!("insert into t{sync} values ({number}, {})", bench.of_type(value, engine_type))
         };
         // Each pair in both directions.
         let both = || pairs.iter().flat_map(|p| [(p.0, p.1), (p.1, p.0)]).enumerate();
@@ -122,7 +130,7 @@ async fn values_of_key_types_are_keys(bench: Bench) {
     let mut wrong = Vec::new();
     for (sync, truth) in (1..).zip(testable(&bench)) {
         let Truth { engine_type, pairs, .. } = truth;
-        if !bench.warehouse.dialect().type_fact(engine_type).is_some_and(|f| f.key) {
+        if !bench.warehouse.dialect().type_fact(described(&bench, engine_type)).is_some_and(|f| f.key) {
             continue;
         }
         let (one, other, ..) = pairs
@@ -131,7 +139,7 @@ async fn values_of_key_types_are_keys(bench: Bench) {
             .unwrap_or_else(|| panic!("{engine_type} has no two values that differ"));
         let equal: Vec<_> = pairs.iter().filter(|p| !p.2 && p.0 != "null").collect();
         let insert = |value: &str, part: i32| {
-            format!("insert into t{sync} values (cast({value} as {engine_type}), {part}, 'x')")
+            format!("insert into t{sync} values ({}, {part}, 'x')", bench.of_type(value, engine_type))
         };
         let mut setup = vec![
             format!("create table t{sync} (k {engine_type}, part int, v text)"),
@@ -182,14 +190,16 @@ async fn keys_that_are_equal_have_one_text(bench: Bench) {
     for (sync, truth) in (1..).zip(testable(&bench)) {
         let Truth { engine_type, pairs, .. } = truth;
         let equal: Vec<_> = pairs.iter().filter(|p| !p.2 && p.0 != "null").collect();
-        if equal.is_empty() || !bench.warehouse.dialect().type_fact(engine_type).is_some_and(|f| f.key) {
+        if equal.is_empty()
+            || !bench.warehouse.dialect().type_fact(described(&bench, engine_type)).is_some_and(|f| f.key)
+        {
             continue;
         }
         let write = async |second: bool, v: &str| {
             let mut statements = vec![format!("delete from t{sync}")];
             statements.extend((0..).zip(&equal).map(|(i, p)| {
                 let key = if second { p.1 } else { p.0 };
-                format!("insert into t{sync} values (cast({key} as {engine_type}), {i}, '{v}')")
+                format!("insert into t{sync} values ({}, {i}, '{v}')", bench.of_type(key, engine_type))
             }));
             bench.setup(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await;
         };
@@ -221,7 +231,8 @@ async fn keys_that_are_equal_have_one_text(bench: Bench) {
 
 async fn every_type_of_the_dialect_has_a_truth_table(bench: Bench) {
     let dialect: Dialect = bench.warehouse.dialect();
-    let facts: Vec<_> = truths(&bench).iter().map(|t| dialect.type_fact(t.engine_type).unwrap()).collect();
+    let facts: Vec<_> =
+        truths(&bench).iter().map(|t| dialect.type_fact(described(&bench, t.engine_type)).unwrap()).collect();
     for fact in &dialect.facts().types {
         assert!(facts.contains(&fact), "no truth about {:?}", fact.engine);
     }
