@@ -35,7 +35,7 @@ pub fn unchanged_rows_are_sent_again(engine: Engine) {
     crm.assert_same();
 }
 
-pub fn an_edit_sends_more_than_its_row(engine: Engine) {
+fn an_edit_sends_more_than_its_row(engine: Engine) {
     let crm = Crm::new(engine, 25, "mode: upsert");
     crm.run_sends([25, 0, 0]);
     crm.sql("update customers set email = 'new@example.com' where id = 7");
@@ -100,7 +100,7 @@ fn a_removal_that_is_not_wanted_is_sent_or_counted_for_ever(engine: Engine) {
     crm.assert_quiet();
 }
 
-pub fn nulls_and_empty_texts_are_taken_for_the_same(engine: Engine) {
+fn nulls_and_empty_texts_are_taken_for_the_same(engine: Engine) {
     let crm = Crm::new(engine, 3, "mode: upsert");
     crm.sql("update customers set email = null where id = 2");
     crm.run_sends([3, 0, 0]);

@@ -104,7 +104,7 @@ fn the_owners_tables_are_touched(engine: Engine) {
     assert_eq!((everything_else(), rows()), (tables, before));
 }
 
-pub fn a_plan_is_not_what_the_run_does(engine: Engine) {
+fn a_plan_is_not_what_the_run_does(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: mirror");
     let (code, plan) = crm.project.plan(SYNC, &[]);
     assert_eq!((code, &plan["reason"]), (0, &json!("first_run")), "{plan:#}");
@@ -223,7 +223,7 @@ fn without_transactions(sql: &str) -> String {
     sql.lines().filter(|line| !frame(line)).collect::<Vec<_>>().join("\n")
 }
 
-pub fn gc_drops_what_is_in_use(engine: Engine) {
+fn gc_drops_what_is_in_use(engine: Engine) {
     let crm = Crm::new(engine, 6, "mode: mirror");
     crm.project.write(
         "syncs/second.yml",

@@ -151,7 +151,7 @@ fn a_store_lost_in_mid_run_leaves_old_values(engine: Engine) {
     crm.assert_quiet();
 }
 
-pub fn a_crash_repeats_more_than_was_under_way(engine: Engine) {
+fn a_crash_repeats_more_than_was_under_way(engine: Engine) {
     let crm = Crm::new(engine, 20, "mode: mirror");
     crm.run_sends([20, 0, 0]);
     crm.sql("update customers set name = 'x' where id > 2; delete from customers where id <= 2");

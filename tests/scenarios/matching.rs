@@ -170,7 +170,7 @@ fn a_removal_deletes_a_record_that_somebody_else_holds(engine: Engine) {
     contacts.is_quiet();
 }
 
-pub fn a_changed_address_leaves_the_old_record(engine: Engine) {
+fn a_changed_address_leaves_the_old_record(engine: Engine) {
     let contacts = Contacts::new(engine);
     contacts.sql("insert into people values (1, 'ann', 'a'), (2, 'bob', 'b')");
     contacts.sends([2, 0, 0]);

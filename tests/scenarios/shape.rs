@@ -41,7 +41,7 @@ fn another_key_is_compared_with_the_old_one(engine: Engine) {
     crm.assert_quiet();
 }
 
-pub fn the_type_of_a_key_sends_everything_again(engine: Engine) {
+fn the_type_of_a_key_sends_everything_again(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: mirror\nguards: {max_set_aside: {percent: 90}}");
     crm.run_sends([12, 0, 0]);
     for cast in ["cast(id as text)", "cast(id as bigint)", "cast(id as varchar)", "id"] {

@@ -69,7 +69,7 @@ fn another_path_is_taken_for_the_same_destination(engine: Engine) {
     crm.assert_quiet();
 }
 
-pub fn a_full_resync_misses_rows_or_forgets_removals(engine: Engine) {
+fn a_full_resync_misses_rows_or_forgets_removals(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: mirror");
     crm.run_sends([12, 0, 0]);
     crm.sql("delete from customers where id <= 2; update customers set name = 'x' where id = 3");
@@ -140,7 +140,7 @@ fn a_killed_full_resync_is_forgotten(engine: Engine) {
     assert!(history.iter().any(|r| r["status"] == "interrupted"), "{history:#?}");
 }
 
-pub fn a_reset_sends_or_forgets(engine: Engine) {
+fn a_reset_sends_or_forgets(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: mirror");
     crm.receiver.behave(|_| Reply::reject(&["3"], "no"));
     crm.run();
