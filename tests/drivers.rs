@@ -1,5 +1,7 @@
-//! What both warehouse drivers promise, on the real engines.
+//! What the warehouse drivers promise, on the real engines; BigQuery's on its double.
 
+#[path = "drivers/bigquery.rs"]
+mod bigquery;
 #[path = "drivers/duckdb.rs"]
 mod duckdb;
 #[path = "drivers/postgres.rs"]

@@ -1,6 +1,8 @@
 //! Whole syncs: the real `levin` on real projects, on both warehouses, into real destinations. Every
 //! test is named after what could go wrong.
 
+#[path = "scenarios/bigquery.rs"]
+mod bigquery;
 #[path = "scenarios/changes.rs"]
 mod changes;
 #[path = "scenarios/clearing.rs"]
@@ -77,8 +79,13 @@ struct Crm {
 impl Crm {
     /// Rows 1 to `rows`; `sync` is appended to the sync's file.
     fn new(engine: Engine, rows: u32, sync: &str) -> Self {
+        Self::on(Project::new(engine), rows, sync)
+    }
+
+    /// The same on a warehouse that is there.
+    fn on(project: Project, rows: u32, sync: &str) -> Self {
         let receiver = Receiver::start();
-        let project = Project::new(engine).with_variable("CRM_URL", &receiver.url());
+        let project = project.with_variable("CRM_URL", &receiver.url());
         project.sql("create table customers (id integer, name text, email text)");
         let crm = Self { project, receiver };
         crm.insert(1..=rows);

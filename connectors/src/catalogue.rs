@@ -10,10 +10,11 @@ use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
 use crate::destination::{self, Destination};
-use crate::warehouse::{Warehouse, duckdb, mariadb, postgres};
+use crate::warehouse::{Warehouse, bigquery, duckdb, mariadb, postgres};
 
 /// Every kind of source.
-pub static SOURCES: &[&SourceConnector] = &[&duckdb::DUCKDB, &mariadb::MARIADB, &postgres::POSTGRES];
+pub static SOURCES: &[&SourceConnector] =
+    &[&bigquery::BIGQUERY, &duckdb::DUCKDB, &mariadb::MARIADB, &postgres::POSTGRES];
 
 /// Every kind of destination.
 pub static DESTINATIONS: &[&DestinationConnector] =

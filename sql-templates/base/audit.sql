@@ -15,7 +15,7 @@ select
 {% for count in counts %}
   {{ d.wide(none) }} as {{ count }}{% if not loop.last %},{% endif +%}
 {% endfor %}
-where 1 = 0
+{{ d.no_rows() }}
 {% endmacro %}
 
 {% macro audit_run() %}

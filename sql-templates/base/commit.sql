@@ -4,7 +4,7 @@
 create table {{ outcomes }} as
 select {{ d.wide(0) }} as sequence, cast(null as {{ d.type_text() }}) as outcome, 1 = 0 as in_doubt,
   cast(null as {{ d.type_text() }}) as code, cast(null as {{ d.type_text() }}) as reason
-where 1 = 0
+{{ d.no_rows() }}
 {% endmacro %}
 
 {# Rows whose delivery began and never ended; all that may have been sent, when the notes are lost. A batch holds rows
@@ -72,9 +72,9 @@ where generation = {{ generation }} and checkpoint = {{ checkpoint }}
 {% endif %}
 {% if reset %}
 {{ step("forget rejections") }}
-delete from {{ rejections }}
+{{ d.empty(rejections) }}
 {{ step("forget doubts") }}
-delete from {{ doubts }}
+{{ d.empty(doubts) }}
 {% endif %}
 {% if set_aside %}
 {{ d.record_set_aside() }}
@@ -267,7 +267,7 @@ where exists (
 )
 {% else %}
 where {{ d.whole_key(keys, "t") }} in (
-  select {{ d.key_columns("f") }} from {{ diff }} as f
+  select {{ d.listed_key("f") }} from {{ diff }} as f
   where {% if in_place %}f._levin_operation <> 'changed' and {% endif %}{{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif +%}
 )
 {% endif %}
@@ -288,9 +288,11 @@ where {{ d.accepted("f") }}
 {% macro adopt_diff() %}
 {% if not adoptable %}
 {{ step("empty the snapshot") }}
-{{ d.delete_from(snapshot) }}
 {% if keep_set_aside %}
+{{ d.delete_from(snapshot) }}
 where not exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", "t") }})
+{% else %}
+{{ d.empty(snapshot) }}
 {% endif %}
 {{ step("put the rows into the snapshot") }}
 insert into {{ snapshot }}

@@ -39,16 +39,20 @@ from (
   limit 2
 ) as m
 {% if known %}
-left join {{ snapshot }} as k on {% for key in keys %}{{ col("k", key.name) }} = {{ d.value_of(key, key_values[loop.index0]) }}{% if not loop.last %} and {% endif %}{% endfor +%}
+{{ d.join_known() }}
 {% endif %}
+{% endmacro %}
+{# What the snapshot has of the row that was asked for. #}
+{% macro join_known() %}
+left join {{ snapshot }} as k on {% for key in keys %}{{ col("k", key.name) }} = {{ d.value_of(key, key_values[loop.index0]) }}{% if not loop.last %} and {% endif %}{% endfor +%}
 {% endmacro %}
 
 {# The destination was emptied: nothing that it once accepted, or may have, is there any more. #}
 {% macro forget_accepted() %}
 {{ step("forget what was accepted") }}
-delete from {{ snapshot }}
+{{ d.empty(snapshot) }}
 {{ step("forget what was in doubt") }}
-delete from {{ doubts }}
+{{ d.empty(doubts) }}
 {{ step("nothing is in doubt", "one row") }}
 update {{ state }}
 set doubts = 0

@@ -32,10 +32,12 @@
 {% macro same_key(keys, left, right) %}
 {% for key in keys %}{{ col(left, key.name) }} = {{ col(right, key.name) }}{% if not loop.last %} and {% endif %}{% endfor %}
 {% endmacro %}
-{# The key as one value, for `in`: engines join that at once where they take an `exists` apart first. #}
+{# The key as one value, for `in`: engines join that at once where they take an `exists` apart first. And the keys among
+   which it is, as a select lists them. #}
 {% macro whole_key(keys, alias) %}
 {% if keys | length > 1 %}({% endif %}{% for key in keys %}{{ col(alias, key.name) }}{% if not loop.last %}, {% endif %}{% endfor %}{% if keys | length > 1 %}){% endif %}
 {% endmacro %}
+{% macro listed_key(alias) %}{{ d.key_columns(alias) }}{% endmacro %}
 {% macro distinct_keys(keys) %}
 count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %}){% else %}{{ keys[0].name }}{% endif %})
 {% endmacro %}
@@ -75,6 +77,9 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro character(value, position) %}substring({{ value }}, {{ position }}, 1){% endmacro %}
 
 {# ---- tables ---- #}
+{% macro empty(table) %}delete from {{ table }}{% endmacro %}
+{# The end of a select that reads no table and gives no row. #}
+{% macro no_rows() %}where 1 = 0{% endmacro %}
 {# How a copy begins that only the current script reads. #}
 {% macro create_scratch() %}create table{% endmacro %}
 {# A step that makes a table's keys unique and quick to find; nothing where the engine needs none. #}

@@ -10,6 +10,8 @@ use crate::column::LogicalType;
 /// that it replaces; what it does not hold comes from its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
+    /// Google BigQuery.
+    Bigquery,
     /// DuckDB 1.5.
     Duckdb,
     /// MariaDB 10.6 and later.
@@ -76,6 +78,8 @@ pub struct Lexing {
     pub versioned_comments: bool,
     /// `$tag$ … $tag$` is a text.
     pub dollar_quotes: bool,
+    /// All of it, and escapes in names too, is as GoogleSQL has it (googlesql.rs).
+    pub googlesql: bool,
 }
 
 impl Default for Lexing {
@@ -87,6 +91,7 @@ impl Default for Lexing {
             spaced_dashes: false,
             versioned_comments: false,
             dollar_quotes: true,
+            googlesql: false,
         }
     }
 }
@@ -136,11 +141,12 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 3] = [Self::Duckdb, Self::Mariadb, Self::Postgres];
+    pub const ALL: [Self; 4] = [Self::Bigquery, Self::Duckdb, Self::Mariadb, Self::Postgres];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Bigquery => "bigquery",
             Self::Duckdb => "duckdb",
             Self::Mariadb => "mariadb",
             Self::Postgres => "postgres",
@@ -149,10 +155,12 @@ impl Dialect {
 
     /// The facts of the dialect's folder.
     pub fn facts(self) -> &'static Facts {
+        static BIGQUERY: OnceLock<Facts> = OnceLock::new();
         static DUCKDB: OnceLock<Facts> = OnceLock::new();
         static MARIADB: OnceLock<Facts> = OnceLock::new();
         static POSTGRES: OnceLock<Facts> = OnceLock::new();
         let (cell, text) = match self {
+            Self::Bigquery => (&BIGQUERY, include_str!("../bigquery/dialect.toml")),
             Self::Duckdb => (&DUCKDB, include_str!("../duckdb/dialect.toml")),
             Self::Mariadb => (&MARIADB, include_str!("../mariadb/dialect.toml")),
             Self::Postgres => (&POSTGRES, include_str!("../postgres/dialect.toml")),

@@ -10,6 +10,7 @@ mod column;
 mod dialect;
 mod dispatch;
 mod facts;
+mod googlesql;
 mod lexer;
 mod model;
 mod names;

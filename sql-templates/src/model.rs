@@ -7,12 +7,12 @@ use sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement as Parsed,
     TableFactor, Visit, Visitor,
 };
-use sqlparser::dialect::{DuckDbDialect, MySqlDialect, PostgreSqlDialect};
+use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect};
 use sqlparser::parser::Parser;
 
 use crate::dialect::{Dialect, Folding};
-use crate::lexer;
 use crate::sql::{Ident, STEP_MARK, TableRef};
+use crate::{googlesql, lexer};
 
 /// A model's SELECT, ready to stand between parentheses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,7 @@ impl ModelSql {
             ));
         }
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
+            Dialect::Bigquery => Box::new(BigQueryDialect {}),
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
@@ -120,9 +121,9 @@ fn contained(text: &str, dialect: Dialect) -> Result<String, NotOneSelect> {
     let mut depth = 0_u32;
     let mut closing = None;
     let mut empty = true;
-    for (at, token) in
-        lexer::meaningful(text, dialect.facts().lexing).map_err(|m| NotOneSelect::Unreadable(m.to_owned()))?
-    {
+    let lexing = dialect.facts().lexing;
+    let tokens = if lexing.googlesql { googlesql::meaningful(text) } else { lexer::meaningful(text, lexing) };
+    for (at, token) in tokens.map_err(|m| NotOneSelect::Unreadable(m.to_owned()))? {
         if token == b';' {
             closing.get_or_insert(at);
             continue;

@@ -14,7 +14,7 @@ use crate::names::SyncTables;
 use crate::sql::{Atomicity, Ident, InvalidText, STEP_MARK, Script, Sql, Step, TableRef};
 use crate::values::{
     all_columns, column_value, columns_value, commit_values, diff_values, escaped, ident, model_value, null,
-    placed_columns, ranges_value, scope_values, shape_values, table, test_row_values, text,
+    placed_columns, principal, ranges_value, scope_values, shape_values, table, test_row_values, text,
 };
 
 /// One statement, or a few that belong together.
@@ -237,6 +237,8 @@ impl Statement<'_> {
         Ok(match self {
             Self::Model { model } => vec![("model", model_value(model))],
             Self::FindSchemas { tables } => vec![
+                ("planner_schema", ident(tables.planner_schema())),
+                ("audit_schema", ident(tables.audit_schema())),
                 ("planner_literal", text(tables.planner_schema().name())?),
                 ("audit_literal", text(tables.audit_schema().name())?),
             ],
@@ -279,6 +281,7 @@ impl Statement<'_> {
             Self::RelationKind { schema, name } => vec![
                 ("table_name", text(name)?),
                 ("table_schema", schema.map(text).transpose()?.unwrap_or_else(|| Value::from(()))),
+                ("schema", schema.map(Ident::new).transpose()?.map_or(Value::from(()), |s| ident(&s))),
             ],
             Self::CreateTables { scope } => {
                 let mut values = scope_values(scope, dialect);
@@ -412,6 +415,8 @@ impl Statement<'_> {
             ],
             Self::Prune { drop } => vec![("tables", drop.iter().map(table).collect())],
             Self::ManagedTables { schema, prefix } => vec![
+                ("schema", ident(schema)),
+                ("prefix", text(&format!("{prefix}_"))?),
                 ("schema_literal", text(schema.name())?),
                 ("pattern", text(&format!("{}\\_%", escaped(prefix)))?),
                 ("escape", text("\\")?),
@@ -437,6 +442,7 @@ impl Statement<'_> {
                 ("planner_schema", ident(planner)),
                 ("audit_schema", ident(audit)),
                 ("role", ident(role)),
+                ("principal", text(&principal(role))?),
                 ("database", ident(database)),
                 ("schemas", schemas.iter().map(ident).collect()),
                 ("default_schema", Value::from(*default_schema)),
@@ -453,6 +459,7 @@ impl Statement<'_> {
                 });
                 vec![
                     ("role", ident(role)),
+                    ("principal", text(&principal(role))?),
                     ("schemas", schemas.collect::<Result<Value, InvalidText>>()?),
                     ("relations", relations.collect::<Result<Value, InvalidText>>()?),
                 ]

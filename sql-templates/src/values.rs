@@ -201,6 +201,13 @@ pub(crate) fn text(text: &str) -> Result<Value, InvalidText> {
     Ok(Printable::Literal(Literal::Text(text.to_owned())).value())
 }
 
+/// A role as those name it who know several kinds of accounts: one without its kind is a service's.
+pub(crate) fn principal(role: &Ident) -> String {
+    const KINDS: [&str; 6] = ["user:", "group:", "domain:", "serviceAccount:", "principal:", "principalSet:"];
+    let named = KINDS.iter().any(|kind| role.0.starts_with(kind));
+    if named { role.0.clone() } else { format!("serviceAccount:{}", role.0) }
+}
+
 /// A text that `like … escape '\'` takes as it is.
 pub(crate) fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%")

@@ -9,7 +9,7 @@ use sql_templates::{
     LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
     SyncTables, TableRef, TestRowFacts,
 };
-use sqlparser::dialect::{DuckDbDialect, MySqlDialect, PostgreSqlDialect};
+use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 /// What stands where a harmless rendering has a mark.
@@ -225,13 +225,33 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
 
 fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
     let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
+        Dialect::Bigquery => Box::new(BigQueryDialect {}),
         Dialect::Duckdb => Box::new(DuckDbDialect {}),
         Dialect::Mariadb => Box::new(MySqlDialect {}),
         Dialect::Postgres => Box::new(PostgreSqlDialect {}),
     };
     let tokens = Tokenizer::new(grammar.as_ref(), sql).tokenize();
     let tokens = tokens.unwrap_or_else(|e| panic!("{e}\n{sql}"));
-    tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect()
+    let meaningful = tokens.into_iter().filter(|t| !matches!(t, Token::Whitespace(_)));
+    meaningful.map(|token| if dialect.facts().lexing.googlesql { unescaped(token) } else { token }).collect()
+}
+
+/// A name without the escapes that sqlparser does not know in names: characters by their numbers.
+fn unescaped(token: Token) -> Token {
+    let Token::Word(mut word) = token else { return token };
+    if word.quote_style.is_some() {
+        let mut parts = word.value.split("\\u");
+        let mut value = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let number =
+                u32::from_str_radix(&part[..4], 16).expect("a backslash begins an escape and nothing else");
+            value.push(char::from_u32(number).expect("a character"));
+            value.push_str(&part[4..]);
+        }
+        assert!(!word.value.replace("\\u", "").contains('\\'), "{} holds a bare backslash", word.value);
+        word.value = value;
+    }
+    Token::Word(word)
 }
 
 /// The harmless token with the hostile text in place of the mark, where it is quoted.

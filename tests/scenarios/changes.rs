@@ -22,7 +22,7 @@ tests::on_mariadb_too!(
     a_row_that_comes_back_is_taken_for_known,
 );
 
-fn unchanged_rows_are_sent_again(engine: Engine) {
+pub fn unchanged_rows_are_sent_again(engine: Engine) {
     let crm = Crm::new(engine, 25, "mode: upsert");
     let run = crm.run_sends([25, 0, 0]);
     assert_eq!(run.number("querySize"), 25);
@@ -70,7 +70,7 @@ fn an_edit_sends_more_than_its_row(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn a_removal_is_not_sent_or_sent_twice(engine: Engine) {
+pub fn a_removal_is_not_sent_or_sent_twice(engine: Engine) {
     for sync in ["mode: mirror", "mode: upsert\non_removed: delete"] {
         let crm = Crm::new(engine, 12, sync);
         crm.run_sends([12, 0, 0]);

@@ -142,7 +142,7 @@ fn a_plan_is_not_what_the_run_does(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn a_plan_changes_something(engine: Engine) {
+pub fn a_plan_changes_something(engine: Engine) {
     let crm = Crm::new(engine, 5, "mode: mirror");
     let (_, plan) = crm.project.plan(SYNC, &[]);
     assert_eq!(plan["plannedRows"]["addedCount"], 5);

@@ -19,7 +19,7 @@ on_both_warehouses!(
     a_retry_within_a_run_looks_like_another_request,
 );
 
-fn a_lost_answer_leaves_the_old_value_behind(engine: Engine) {
+pub fn a_lost_answer_leaves_the_old_value_behind(engine: Engine) {
     let crm = Crm::new(engine, 5, "mode: upsert");
     crm.sql("update customers set name = 'A' where id = 3");
     crm.run_sends([5, 0, 0]);

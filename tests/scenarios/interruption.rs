@@ -193,7 +193,7 @@ fn a_crash_repeats_more_than_was_under_way(engine: Engine) {
     assert_eq!(statuses, ["success", "interrupted", "success", "success"]);
 }
 
-fn a_crash_in_the_first_run_forgets_what_was_accepted(engine: Engine) {
+pub fn a_crash_in_the_first_run_forgets_what_was_accepted(engine: Engine) {
     let crm = Crm::new(engine, 40, "mode: mirror");
     kill_after(&crm, 2, &[]);
     let accepted: Vec<String> = crm.receiver.requests()[..2].iter().flat_map(|r| r.keys()).collect();
@@ -239,7 +239,7 @@ fn a_cancelled_run_loses_or_repeats_rows(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn a_second_run_of_the_same_sync_interferes(engine: Engine) {
+pub fn a_second_run_of_the_same_sync_interferes(engine: Engine) {
     let crm = Crm::new(engine, 20, "mode: upsert");
     let hold = Hold::default();
     let held = hold.clone();

@@ -18,7 +18,7 @@ tests::on_mariadb_too!(a_duplicate_key_overwrites_or_removes_a_row, a_null_key_s
 
 const GENEROUS: &str = "mode: mirror\nguards: {max_set_aside: {percent: 90}}";
 
-fn a_duplicate_key_overwrites_or_removes_a_row(engine: Engine) {
+pub fn a_duplicate_key_overwrites_or_removes_a_row(engine: Engine) {
     let crm = Crm::new(engine, 6, GENEROUS);
     crm.run_sends([6, 0, 0]);
     crm.sql("insert into customers values (2, 'other', 'x'), (7, 'a', 'a'), (7, 'b', 'b')");

@@ -201,7 +201,7 @@ fn the_second_half_of_a_changed_address_is_lost(engine: Engine) {
     contacts.is_quiet();
 }
 
-fn two_rows_that_swap_their_addresses_lose_them(engine: Engine) {
+pub fn two_rows_that_swap_their_addresses_lose_them(engine: Engine) {
     let contacts = Contacts::new(engine);
     contacts.sql("insert into people values (1, 'ann', 'a'), (2, 'bob', 'b')");
     contacts.sends([2, 0, 0]);

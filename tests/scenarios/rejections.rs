@@ -30,7 +30,7 @@ fn texts<'a>(rows: &'a [Value], field: &str) -> Vec<&'a str> {
     rows.iter().map(|r| r[field].as_str().unwrap_or_default()).collect()
 }
 
-fn a_rejected_row_is_never_tried_again(engine: Engine) {
+pub fn a_rejected_row_is_never_tried_again(engine: Engine) {
     let crm = Crm::new(engine, 25, "mode: upsert");
     crm.receiver.behave(|_| Reply::reject(&["7", "23"], "bad \"e-mail\""));
     let run = crm.run();

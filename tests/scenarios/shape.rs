@@ -128,7 +128,7 @@ fn a_value_with_another_form_on_the_wire_is_not_sent(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn a_new_column_sends_everything_again(engine: Engine) {
+pub fn a_new_column_sends_everything_again(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: upsert");
     crm.run_sends([12, 0, 0]);
     crm.model(

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::bigquery::{BigqueryDouble, spoken};
 use crate::mariadb::{self, MariadbServer};
 use crate::postgres::{self, PostgresServer};
 pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
@@ -24,6 +25,8 @@ pub enum Engine {
     /// A database of a MariaDB server, which undoes nothing that makes or drops tables. Statements and models are
     /// written as for PostgreSQL and spelled anew.
     MariaDb,
+    /// A project of BigQuery's double, with the dataset `d`. Statements and models are spelled anew here too.
+    BigQuery,
 }
 
 /// A project in a folder of its own, with a warehouse of its own.
@@ -60,9 +63,19 @@ impl Project {
     pub fn new(engine: Engine) -> Self {
         match engine {
             Engine::DuckDb => Self::with_warehouse(engine, None),
+            Engine::BigQuery => Self::on_bigquery(),
             Engine::MariaDb => Self::on_mariadb(),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
         }
+    }
+
+    fn on_bigquery() -> Self {
+        let double = BigqueryDouble::start();
+        let warehouse = double.fresh_project();
+        double.make_dataset(&warehouse, "d");
+        let project = Self::with_warehouse(Engine::BigQuery, Some(warehouse));
+        let name = project.warehouse.clone();
+        project.with_variable("WAREHOUSE_PROJECT", &name).with_variable("WAREHOUSE_URL", &double.url())
     }
 
     fn on_mariadb() -> Self {
@@ -83,8 +96,10 @@ impl Project {
 
     /// A statement as the warehouse spells it.
     pub fn spelled(&self, statement: &str) -> String {
-        if self.engine != Engine::MariaDb {
-            return statement.to_owned();
+        match self.engine {
+            Engine::DuckDb | Engine::Postgres => return statement.to_owned(),
+            Engine::BigQuery => return spoken(statement),
+            Engine::MariaDb => {}
         }
         let [planner, audit] = &self.schemas;
         mariadb::spelled(statement).replace("levin_planner", planner).replace("levin_audit", audit)
@@ -111,10 +126,13 @@ impl Project {
                 Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n",
                 Engine::Postgres => "type: postgres\nurl: ${WAREHOUSE_URL}\n",
                 Engine::MariaDb => "type: mariadb\nurl: ${WAREHOUSE_URL}\n",
+                Engine::BigQuery => {
+                    "type: bigquery\nproject: ${WAREHOUSE_PROJECT}\nendpoint: ${WAREHOUSE_URL}\nauth: none\ndataset: d\n"
+                }
             },
         );
         match engine {
-            Engine::DuckDb => project,
+            Engine::DuckDb | Engine::BigQuery => project,
             Engine::Postgres | Engine::MariaDb => {
                 let url = project.warehouse.clone();
                 project.with_variable("WAREHOUSE_URL", &url)
@@ -224,6 +242,11 @@ impl Project {
             Engine::DuckDb => {
                 self.open().execute_batch(statements).unwrap_or_else(|e| panic!("{statements}: {e}"))
             }
+            Engine::BigQuery => {
+                for statement in statements.split(';').filter(|s| !s.trim().is_empty()) {
+                    BigqueryDouble::start().texts(&self.warehouse, &spoken(statement));
+                }
+            }
             Engine::MariaDb => mariadb::run(&self.warehouse, &self.spelled(statements)),
             Engine::Postgres => postgres::run(&self.warehouse, statements),
         }
@@ -241,6 +264,7 @@ impl Project {
                 let rows = statement.query_map([], |row| row.get(0)).expect("rows");
                 rows.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{select}: {e}"))
             }
+            Engine::BigQuery => BigqueryDouble::start().texts(&self.warehouse, &spoken(select)),
             Engine::MariaDb => mariadb::texts(&self.warehouse, &self.spelled(select)),
             Engine::Postgres => postgres::texts(&self.warehouse, select),
         }
@@ -271,8 +295,10 @@ impl Project {
 
     /// All of a row of the table `t` as one text.
     fn whole_row(&self, table: &str) -> String {
-        if self.engine != Engine::MariaDb {
-            return "cast(t as text)".to_owned();
+        match self.engine {
+            Engine::DuckDb | Engine::Postgres => return "cast(t as text)".to_owned(),
+            Engine::BigQuery => return "to_json_string(t)".to_owned(),
+            Engine::MariaDb => {}
         }
         let (schema, name) = table.split_once('.').expect("a schema");
         let columns = self.texts(&format!(
@@ -284,6 +310,15 @@ impl Project {
 
     fn managed_tables(&self, like: &str) -> Vec<String> {
         let [planner, audit] = &self.schemas;
+        if self.engine == Engine::BigQuery {
+            let ends = like.trim_start_matches('%').replace("\\_", "_");
+            let tables = [audit, planner].map(|schema| {
+                let names = format!("concat('{schema}.', table_name)");
+                let list = format!("select {names} from {schema}.INFORMATION_SCHEMA.TABLES order by 1");
+                BigqueryDouble::start().texts(&self.warehouse, &list)
+            });
+            return tables.into_iter().flatten().flatten().filter(|name| name.ends_with(&ends)).collect();
+        }
         let tables = self.texts(&format!(
             "select cast(concat(table_schema, '.', table_name) as text) from information_schema.tables \
              where table_schema in ('{planner}', '{audit}') and table_name like '{like}' escape '\\' order by 1"

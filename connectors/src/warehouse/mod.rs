@@ -3,6 +3,7 @@
 //! The two traits below are the contract that every driver keeps and that
 //! `tests/conformance/warehouse` checks on each of them.
 
+pub mod bigquery;
 pub mod duckdb;
 mod duration;
 pub mod mariadb;

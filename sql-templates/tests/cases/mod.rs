@@ -14,6 +14,20 @@ fn ended(operation: &'static str, first: i64, last: i64) -> EndedRange {
     EndedRange { operation, first, last }
 }
 
+fn integer_type(dialect: Dialect) -> &'static str {
+    match dialect.name() {
+        "bigquery" => "int64",
+        _ => "bigint",
+    }
+}
+
+fn text_type(dialect: Dialect) -> &'static str {
+    match dialect.name() {
+        "bigquery" => "string",
+        _ => "text",
+    }
+}
+
 fn json_type(dialect: Dialect) -> &'static str {
     match dialect.name() {
         "duckdb" => "JSON",
@@ -33,9 +47,9 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     let tables =
         SyncTables::new("levin_planner", "levin_audit", "6f0c2a9e-0000-4000-8000-000000000000", 1).unwrap();
     let shape = Shape {
-        keys: vec![column("id", "bigint", LogicalType::Integer)],
+        keys: vec![column("id", integer_type(dialect), LogicalType::Integer)],
         columns: vec![
-            column("email", "text", LogicalType::Text),
+            column("email", text_type(dialect), LogicalType::Text),
             column("O\"Brien's ltv", decimal_type(dialect), LogicalType::Decimal),
             column("profile", json_type(dialect), LogicalType::Json),
         ],
@@ -43,8 +57,11 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
     };
     let matched = Shape { matching: vec![shape.columns[0].clone()], ..shape.clone() };
     let composite = Shape {
-        keys: vec![column("tenant", "text", LogicalType::Text), column("id", "bigint", LogicalType::Integer)],
-        columns: vec![column("email", "text", LogicalType::Text)],
+        keys: vec![
+            column("tenant", text_type(dialect), LogicalType::Text),
+            column("id", integer_type(dialect), LogicalType::Integer),
+        ],
+        columns: vec![column("email", text_type(dialect), LogicalType::Text)],
         matching: Vec::new(),
     };
     let model = ModelSql::query("select * from customers -- all of them;", dialect).unwrap();
@@ -158,12 +175,20 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         DeliverFacts { operation: "added", previous: &[], diff_shape: DiffShape::First, ..deliver.clone() };
     let reshaped = [
         ReshapedColumn {
-            column: column("id", "bigint", LogicalType::Integer),
+            column: column("id", integer_type(dialect), LogicalType::Integer),
             kept: true,
             cast: Some(EngineType::from_engine("bigint").unwrap()),
         },
-        ReshapedColumn { column: column("email", "text", LogicalType::Text), kept: true, cast: None },
-        ReshapedColumn { column: column("city", "text", LogicalType::Text), kept: false, cast: None },
+        ReshapedColumn {
+            column: column("email", text_type(dialect), LogicalType::Text),
+            kept: true,
+            cast: None,
+        },
+        ReshapedColumn {
+            column: column("city", text_type(dialect), LogicalType::Text),
+            kept: false,
+            cast: None,
+        },
     ];
     let due = [column("city", "integer", LogicalType::Integer)];
     let drop = [tables.diff("7"), tables.outcomes("7_0")];

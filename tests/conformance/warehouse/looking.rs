@@ -136,11 +136,14 @@ async fn relations_are_told_apart(bench: Bench) {
             "create view seen as select * from orders",
         ])
         .await;
+    // BigQuery keeps a catalogue for each dataset: what is named without one is not looked for.
+    let by_dataset = bench.engine() == "bigquery";
+    let somewhere = |found| if by_dataset { (0, 0) } else { found };
     let mut trial = Trial::begin(bench, 1, "select id from orders", &["id"]).await;
     for (schema, name, expected) in [
         (Some("sales"), "orders", (1, 1)),
-        (None, "orders", if trial.bench.engine() == "mariadb" { (1, 1) } else { (2, 2) }),
-        (None, "seen", (1, 0)),
+        (None, "orders", if trial.bench.engine() == "mariadb" { (1, 1) } else { somewhere((2, 2)) }),
+        (None, "seen", somewhere((1, 0))),
         (Some("sales"), "seen", (0, 0)),
         (None, "no'such", (0, 0)),
     ] {

@@ -1,6 +1,7 @@
 //! One suite for every warehouse. A further warehouse is one more entry in [`on_every_warehouse`]
 //! and one more constructor of [`Bench`].
 
+mod bigquery;
 mod laws;
 mod lease;
 mod life;
@@ -18,6 +19,7 @@ use connectors::catalogue::{BuildContext, SOURCES};
 use connectors::warehouse::{Session, Tag, Warehouse};
 use serde_json::{Value, json};
 use sql_templates::{Atomicity, Expect, Script, Sql, Step};
+use tests::bigquery::BigqueryDouble;
 use tests::mariadb::{self, MariadbServer};
 use tests::postgres::PostgresServer;
 
@@ -34,6 +36,15 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// A project of the double, with a dataset for what models read.
+    fn bigquery() -> Self {
+        let double = BigqueryDouble::start();
+        let project = double.fresh_project();
+        double.make_dataset(&project, "d");
+        let config = json!({"project": project, "endpoint": double.url(), "auth": "none", "dataset": "d"});
+        Self::of(source("bigquery", config, Path::new("/")), None)
+    }
+
     fn duckdb() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("wh.duckdb");
@@ -79,7 +90,11 @@ impl Bench {
 
     /// Statements of the suite in the engine's spelling: they quote names and cast as most engines do.
     pub fn spelled(&self, statement: &str) -> String {
-        if self.engine() == "mariadb" { mariadb::spelled(statement) } else { statement.to_owned() }
+        match self.engine() {
+            "bigquery" => tests::bigquery::spoken(statement),
+            "mariadb" => mariadb::spelled(statement),
+            _ => statement.to_owned(),
+        }
     }
 
     /// A value of one of the engine's types.
@@ -125,6 +140,13 @@ macro_rules! on_every_warehouse {
         $crate::warehouse::on_every_warehouse!(duckdb: $($test),*);
     };
     ($duckdb:ident: $($test:ident),* $(,)?) => {
+        mod bigquery {
+            $(#[tokio::test]
+            async fn $test() {
+                let bench = crate::warehouse::Bench::bigquery();
+                crate::warehouse::bigquery::waived_or(stringify!($test), super::$test(bench)).await;
+            })*
+        }
         mod duckdb {
             $(#[tokio::test]
             async fn $test() {

@@ -13,6 +13,8 @@ use super::{Bench, on_every_warehouse};
 on_every_warehouse!(duckdb_in_memory: every_life_obeys_the_rules);
 
 const CASES: u32 = 16;
+/// As many on a double, whose statements take some hundredths of a second each.
+const FEW: u32 = 3;
 /// So many when the lives are to be long (`LEVIN_LONG=1`).
 const MANY: u32 = 400;
 
@@ -171,7 +173,13 @@ async fn every_life_obeys_the_rules(bench: Bench) {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config = ProptestConfig {
-        cases: if seeds::is_long() { MANY } else { CASES },
+        cases: if seeds::is_long() {
+            MANY
+        } else if bench.engine() == "bigquery" {
+            FEW
+        } else {
+            CASES
+        },
         failure_persistence: None,
         max_shrink_iters: 60,
         ..Default::default()

@@ -443,8 +443,9 @@ impl Trial {
 
     /// Columns of a managed table in their text form, sorted.
     pub async fn table(&mut self, table: &TableRef, columns: &[&str]) -> Vec<Vec<Text>> {
-        let list: Vec<String> =
-            columns.iter().map(|c| format!("cast(\"{}\" as text)", c.replace('"', "\"\""))).collect();
+        let text =
+            |(i, name): (usize, &&str)| format!("cast(\"{}\" as text) as c{i}", name.replace('"', "\"\""));
+        let list: Vec<String> = columns.iter().enumerate().map(text).collect();
         let select = self.bench.spelled(&format!("select {} from {table}", list.join(", ")));
         let batches = self.rows(&Sql::for_tests(&select)).await;
         let by_column: Vec<Vec<Text>> = (0..columns.len()).map(|i| texts(&batches, i)).collect();

@@ -45,7 +45,7 @@ from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_
 where o.in_doubt;
 
 -- empty the snapshot
-delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t;
+delete from "levin_planner"."p6f0c2a9e_s1_snapshot";
 
 -- put the rows into the snapshot
 insert into "levin_planner"."p6f0c2a9e_s1_snapshot"

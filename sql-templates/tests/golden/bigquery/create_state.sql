@@ -1,0 +1,31 @@
+-- create the state
+create table if not exists `levin_planner`.`p6f0c2a9e_s1_state` as
+select
+  cast('6f0c2a9e' as string) as project,
+  cast(1 as int64) as sync_id,
+  cast('customers-to-crm' as string) as sync_slug,
+  cast(0 as int64) as generation,
+  cast(0 as int64) as checkpoint,
+  cast(null as string) as holder,
+  cast(null as timestamp) as lease_until,
+  cast(null as int64) as delivering,
+  cast(null as string) as delivering_table,
+  cast(null as string) as delivering_store,
+  cast(null as int64) as delivering_run,
+  cast(null as string) as delivering_shape,
+  cast(null as string) as delivering_sent,
+  cast(null as string) as delivering_numbers,
+  cast(0 as int64) as due_before,
+  cast(null as string) as target,
+  cast(null as string) as definition,
+  cast(null as int64) as queried,
+  cast(0 as int64) as doubts,
+  cast(0 as int64) as rejections,
+  cast(0 as int64) as refused,
+  cast(null as timestamp) as ran_at,
+  cast(0 as int64) as basis,
+  cast(0 as int64) as parked,
+  cast(null as string) as plans,
+  cast(null as int64) as counted,
+  cast(null as int64) as counted_basis;
+
