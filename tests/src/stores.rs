@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 
 /// How long a double may take to start.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Runs the server until the test process has closed its end of the pipe, by ending in whatever way.
-const WATCHDOG: &str = r#"trap '' INT TERM HUP
+pub(crate) const WATCHDOG: &str = r#"trap '' INT TERM HUP
 "$@" >/dev/null 2>&1 &
 server=$!
 cat >/dev/null
@@ -157,7 +157,7 @@ impl StoreDouble {
 }
 
 /// The folder that a variable names, else the one in the cache where `./test` installs it.
-fn installed(variable: &str, folder: &str) -> PathBuf {
+pub(crate) fn installed(variable: &str, folder: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
