@@ -154,8 +154,14 @@ async fn rehearse_writing(
     statements.extend([
         Statement::CreateState { tables: &tables, project: &id, sync_id: 0, slug: "check", generation: 0 },
         Statement::CreateAudit { tables: &tables },
-        Statement::AuditRun { tables: &tables, facts: &audit },
     ]);
+    // Where nothing is undone, only what leaves no trace is tried.
+    let state = [tables.state()];
+    statements.push(if dialect.facts().undoes_ddl {
+        Statement::AuditRun { tables: &tables, facts: &audit }
+    } else {
+        Statement::Prune { drop: &state }
+    });
     match session.execute(&script(dialect, Atomicity::Rehearsal, &statements)?).await {
         Ok(_) => Ok(()),
         Err(error) if error.kind == ErrorKind::Permission => {

@@ -1,20 +1,21 @@
 {# What auditors and dashboards read: one row per run, in the audit schema. #}
 {% macro create_audit() %}
 {{ step("create the audit of runs") }}
-create table if not exists {{ sync_runs }} (
-  sync_id {{ d.type_bigint() }},
-  sync_run_id {{ d.type_bigint() }},
-  primary_key {{ d.type_text() }},
-  destination {{ d.type_text() }},
-  model_name {{ d.type_text() }},
-  error {{ d.type_text() }},
-  status {{ d.type_text() }},
-  started_at {{ d.type_instant() }},
-  finished_at {{ d.type_instant() }},
+create table if not exists {{ sync_runs }} as
+select
+  cast(null as {{ d.type_bigint() }}) as sync_id,
+  cast(null as {{ d.type_bigint() }}) as sync_run_id,
+  cast(null as {{ d.type_text() }}) as primary_key,
+  cast(null as {{ d.type_text() }}) as destination,
+  cast(null as {{ d.type_text() }}) as model_name,
+  cast(null as {{ d.type_text() }}) as error,
+  cast(null as {{ d.type_text() }}) as status,
+  cast(null as {{ d.type_instant() }}) as started_at,
+  cast(null as {{ d.type_instant() }}) as finished_at,
 {% for count in counts %}
-  {{ count }} {{ d.type_bigint() }}{% if not loop.last %},{% endif +%}
+  cast(null as {{ d.type_bigint() }}) as {{ count }}{% if not loop.last %},{% endif +%}
 {% endfor %}
-)
+where 1 = 0
 {% endmacro %}
 
 {% macro audit_run() %}

@@ -1,13 +1,10 @@
 {# How rows ended that were not accepted, loaded before the commit and read by nobody else. #}
 {% macro create_outcomes() %}
 {{ step("create the outcomes") }}
-create table {{ outcomes }} (
-  sequence {{ d.type_bigint() }},
-  outcome {{ d.type_text() }},
-  in_doubt boolean,
-  code {{ d.type_text() }},
-  reason {{ d.type_text() }}
-)
+create table {{ outcomes }} as
+select cast(0 as {{ d.type_bigint() }}) as sequence, cast(null as {{ d.type_text() }}) as outcome, 1 = 0 as in_doubt,
+  cast(null as {{ d.type_text() }}) as code, cast(null as {{ d.type_text() }}) as reason
+where 1 = 0
 {% endmacro %}
 
 {# Rows whose delivery began and never ended; all that may have been sent, when the notes are lost. A batch holds rows
@@ -54,7 +51,8 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {# What a row version id is made of: the delivery, or the one in doubt that it repeats. Where rows were numbered anew since,
    nobody knows which was whose: none is repeated. #}
 {% macro version(alias) %}
-{% set own %}'{{ diff_generation }}.{% if renumbered %}renumbered.{% endif %}' || {{ d.text(d.sequence(alias)) }}{% endset %}
+{% set delivery %}'{{ diff_generation }}.{% if renumbered %}renumbered.{% endif %}'{% endset %}
+{% set own = d.joined(delivery, d.text(d.sequence(alias))) %}
 {% if shape == "full" %}coalesce({{ col(alias, "_levin_version") }}, {{ own }}){% else %}{{ own }}{% endif %}
 {% endmacro %}
 
@@ -132,7 +130,11 @@ where generation = {{ generation }}
 {% macro fingerprint_values(row) %}
 {% for c in columns %}{{ d.measured(col(row, c.name)) }}{% if not loop.last %} || {% endif %}{% endfor %}{% if not columns %}''{% endif +%}
 {% endmacro %}
-{% macro measured(value) %}coalesce(cast(length({{ d.text(value) }}) as {{ d.type_text() }}) || ':' || {{ d.text(value) }}, '-'){% endmacro %}
+{% macro measured(value) %}
+{% set length %}length({{ d.text(value) }}){% endset %}
+{% set colon %}':'{% endset %}
+coalesce({{ d.joined(d.joined(d.text(length), colon), d.text(value)) }}, '-')
+{% endmacro %}
 
 {# Whether a rejection is about the very row that is refused again, in the same delivery. #}
 {% macro same_delivery() %}r._levin_run = {{ run }} and r._levin_sequence = {{ d.sequence("f") }}{% endmacro %}
@@ -166,10 +168,11 @@ where o.outcome = 'rejected'
 {% endmacro %}
 
 {% macro record_set_aside() %}
+{% set rows_with_this_key %}'rows with this key: '{% endset %}
 {{ step("record the keys set aside") }}
 insert into {{ rejections }} {{ d.rejection_columns() }}
 select {% for key in keys %}{{ col("a", key.name) }}, {% endfor %}{{ generation }}, {{ checkpoint + 1 }},
-  'added', a._levin_code, 'rows with this key: ' || {{ d.text("a._levin_rows" | sql) }},
+  'added', a._levin_code, {{ d.joined(rows_with_this_key, d.text("a._levin_rows" | sql)) }},
   0, a._levin_rows, {{ run }}, 0, null, 1 = 0,
   coalesce(r._levin_first_at, {{ d.now() }}), {{ d.now() }}
 from {{ set_aside }} as a

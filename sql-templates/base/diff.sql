@@ -37,12 +37,22 @@ drop table {{ stage }}
 {% endmacro %}
 
 {# How many rows the model has, and why some of them are not in the diff; one row. A model with unique
-   keys has exactly the expected rows: what is known, less what is gone, and what is new. #}
+   keys has exactly the expected rows: what is known, less what is gone, and what is new. A table that was read in
+   a statement of its own is not read again in another: it may have changed. Its rows are counted with the
+   differences then, and the count stands in their table as one more row, until it was read. #}
 {% macro model_counts() %}
+{% if reads_once %}
+(
+  select cast(_levin_changed as {{ d.type_bigint() }}) as queried, cast(_levin_version as {{ d.type_bigint() }}) as null_keys
+  from {{ diff }}
+  where _levin_operation = 'queried'
+) as q
+{% else %}
 (
   select count(*) as queried, cast(coalesce(sum(case when {{ d.key_is_null(keys, "m") }} then 1 else 0 end), 0) as {{ d.type_bigint() }}) as null_keys
   from {{ d.source() }} as m
 ) as q
+{% endif %}
 {% if set_aside %}
 cross join (
   select
@@ -66,17 +76,28 @@ from {{ d.source() }} as m
 {% if matching %}
 {{ d.first_claims() }}
 {% endif %}
+{% if not reads_once %}
 where {{ d.key_is_whole(keys, "m") }}
 {% if set_aside %}
   and not {{ d.is_set_aside("m") }}
 {% endif %}
+{% endif %}
 {{ d.add_generation() }}
 {{ d.first_unique() }}
 {{ step("count", "rows") }}
+{% if reads_once %}
+select r.queried, r.null_keys, 0 as duplicate_key_rows, r.queried - r.null_keys as added, 0 as changed, 0 as removed, 0 as known, r.queried - r.null_keys as expected,
+  {{ d.first_duplicates() }} as own_duplicates, 0 as longest_key
+from (
+  select count(*) as queried, cast(coalesce(sum(case when {{ d.key_is_null(keys, "m") }} then 1 else 0 end), 0) as {{ d.type_bigint() }}) as null_keys
+  from {{ diff }} as m
+) as r
+{% else %}
 select q.queried, q.null_keys, {% if set_aside %}a.duplicate_key_rows{% else %}0 as duplicate_key_rows{% endif %}, r.added, 0 as changed, 0 as removed, 0 as known, r.added as expected,
   {{ d.first_duplicates() }} as own_duplicates, 0 as longest_key
 from {{ d.model_counts() }}
 cross join (select count(*) as added from {{ diff }}) as r
+{% endif %}
 {{ d.unstage() }}
 {% endmacro %}
 
@@ -122,10 +143,14 @@ create table {{ diff }} as
 {{ d.claimed_differences() }}
 {% else %}
 {{ d.differences() }}
+{% if reads_once %}
+union all
+{{ d.counted_row() }}
+{% endif %}
 {% if parked %}
 {{ step("park rows that were refused too often") }}
 update {{ diff }} as f
-set _levin_operation = 'parked_' || f._levin_operation
+set _levin_operation = {{ d.parked_word("f") }}
 where exists (select 1 from {{ rejections }} as r where {{ d.is_parked("f") }})
 {% endif %}
 {% endif %}
@@ -151,7 +176,23 @@ cross join (
   from {{ diff }}
 ) as r
 cross join ({% if counted is none %}select count(*) as known from {{ d.known() }} as k{% else %}select cast({{ counted }} as {{ d.type_bigint() }}) as known{% endif %}) as s
+{% if reads_once %}
+{{ step("forget the count") }}
+delete from {{ diff }} where _levin_operation = 'queried'
+{% endif %}
 {{ d.unstage() }}
+{% endmacro %}
+
+{# The model's rows, counted in the statement that compares them. #}
+{% macro counted_row() %}
+{% set all_rows %}count(*){% endset %}
+{% set null_keys %}coalesce(sum(case when {{ d.key_is_null(keys, "m") }} then 1 else 0 end), 0){% endset %}
+select 'queried', {{ d.text(all_rows) }}, {{ d.text(null_keys) }},
+{% for c in all %}
+  null,
+{% endfor %}
+  {% for c in all %}{% if packs_rows %}{% if loop.first %}null{% endif %}{% else %}null{% if not loop.last %}, {% endif %}{% endif %}{% endfor %}{% if not row_ids %}, 0{% endif +%}
+from {{ d.source() }} as m
 {% endmacro %}
 
 {# Today's values of new columns count as accepted: only what changes from here on is sent. Keys that are set
@@ -172,6 +213,7 @@ where {{ d.same_key(keys, "m", "t") }}
 {% macro is_operation(operation) %}
 {% if parked %}_levin_operation in ('{{ operation | sql }}', 'parked_{{ operation | sql }}'){% else %}_levin_operation = '{{ operation | sql }}'{% endif +%}
 {% endmacro %}
+{% macro parked_word(row) %}{% set word %}'parked_'{% endset %}{{ d.joined(word, col(row, "_levin_operation")) }}{% endmacro %}
 {% macro is_parked(row) %}
 r._levin_parked and {{ d.same_key(keys, "r", row) }} and r._levin_operation = {{ col(row, "_levin_operation") }} and r._levin_fingerprint = {{ d.fingerprint(row) }}
 {% endmacro %}
@@ -303,21 +345,16 @@ select
 {% endif %}
 {% endfor %}
 {% if matching %}
-{% if in_doubt %}
-  case when p.part = 3 then k._levin_doubt else {{ d.pack(all, "k", snapshot) }} end as _levin_previous,
-{% else %}
-  {{ d.pack(all, "k", snapshot) }} as _levin_previous,
-{% endif %}
+  {{ d.previous_of_part() }},
 {{ d.match_of_part() }}
 {% else %}
-  {{ d.pack(all, "k", snapshot) }} as _levin_previous{{ d.number_here() }}
+  {{ d.packed(all, "k", snapshot, "_levin_previous" | sql) }}{{ d.number_here() }}
 {% endif %}
-from {{ d.model_side(half) }} as m
-full join {{ d.known_side(half) }} as k on {{ d.same_key(keys, "m", "k") }}
+from {{ d.both_sides(half) }}
 {% if matching %}
 {{ d.parts() }}
-where {{ d.part_counts() }} and (m.{{ keys[0].name }} is null{% else %}
-where m.{{ keys[0].name }} is null{% endif +%}
+{% endif %}
+where {% if matching %}{{ d.part_counts() }} and {% endif %}{{ d.side_counts(half) }}(m.{{ keys[0].name }} is null
   or k.{{ keys[0].name }} is null
 {% if in_doubt %}
   or k._levin_version is not null
@@ -330,13 +367,19 @@ where m.{{ keys[0].name }} is null{% endif +%}
   or {{ d.differs(c, col("m", c.name), col("k", c.name)) }}
 {% endfor %}
 {% endif %}
-{% if matching %}){% endif %}
+)
 {% endmacro %}
+{# Every key of either side, and what a row of the join must be to stand for one. #}
+{% macro both_sides(half) %}
+{{ d.model_side(half) }} as m
+full join {{ d.known_side(half) }} as k on {{ d.same_key(keys, "m", "k") }}
+{% endmacro %}
+{% macro side_counts(half) %}{% endmacro %}
 
 {% macro known() %}
 {% if in_doubt or set_aside %}
 (
-  select s.*{% if in_doubt %}, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, {{ d.pack(all, "d", snapshot) }} as _levin_doubt{% endif +%}
+  select s.*{% if in_doubt %}, true as _levin_accepted, d._levin_operation as _levin_sent, d._levin_version, {{ d.packed(all, "d", snapshot, "_levin_doubt" | sql) }}{% endif +%}
   from {{ snapshot }} as s
 {% if in_doubt %}
   left join {{ doubts }} as d on {{ d.same_key(keys, "d", "s") }}
@@ -346,7 +389,7 @@ where m.{{ keys[0].name }} is null{% endif +%}
 {% endif %}
 {% if in_doubt %}
   union all
-  select {% for c in all %}d.{{ c.name }}, {% endfor %}d._levin_generation, false, d._levin_operation, d._levin_version, {{ d.pack(all, "d", snapshot) }}
+  select {% for c in all %}d.{{ c.name }}, {% endfor %}d._levin_generation, false, d._levin_operation, d._levin_version, {{ d.packed(all, "d", snapshot, "_levin_doubt" | sql) }}
   from {{ doubts }} as d
   where not exists (select 1 from {{ snapshot }} as s where {{ d.same_key(keys, "s", "d") }})
 {% if set_aside %}

@@ -29,6 +29,9 @@
 {% macro whole_key(keys, alias) %}
 {% if keys | length > 1 %}({% endif %}{% for key in keys %}{{ col(alias, key.name) }}{% if not loop.last %}, {% endif %}{% endfor %}{% if keys | length > 1 %}){% endif %}
 {% endmacro %}
+{% macro distinct_keys(keys) %}
+count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %}){% else %}{{ keys[0].name }}{% endif %})
+{% endmacro %}
 {% macro key_is_null(keys, alias) %}
 {% for key in keys %}{{ col(alias, key.name) }} is null{% if not loop.last %} or {% endif %}{% endfor %}
 {% endmacro %}
@@ -39,11 +42,17 @@
 {# A number of 64 bits for all values of a row: the same for two rows only if none differs, collisions aside. #}
 {% macro row_hash(columns, alias) %}hash({% for c in columns %}{{ d.comparable(c, col(alias, c.name)) }}{% if not loop.last %}, {% endif %}{% endfor %}){% endmacro %}
 
-{# ---- a whole snapshot row in one column ---- #}
-{% macro pack(all, alias, snapshot) %}
-struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not loop.last %}, {% endif %}{% endfor %})
+{# ---- a whole snapshot row beside another: in one column where the dialect has a type for that
+   (`packs_rows`, with the macro `pack`), else in columns that are numbered ---- #}
+{% macro packed(all, alias, snapshot, name) %}
+{% if packs_rows %}{{ d.pack(all, alias, snapshot) }} as {{ name }}{% else %}{% for c in all %}{{ col(alias, c.name) }} as {{ name }}{{ c.place }}{% if not loop.last %}, {% endif %}{% endfor %}{% endif -%}
 {% endmacro %}
-{% macro unpack(packed, column) %}{{ packed }}.{{ column.name }}{% endmacro %}
+{% macro pack(all, alias, snapshot) %}null{% endmacro %}
+{% macro unpack(packed, column) %}{{ packed }}{% if packs_rows %}.{{ column.name }}{% else %}{{ column.place }}{% endif %}{% endmacro %}
+{# The same row, handed on. #}
+{% macro packed_of(alias, name) %}
+{% if packs_rows %}{{ alias }}.{{ name }}{% else %}{% for c in all %}{{ alias }}.{{ name }}{{ c.place }}{% if not loop.last %}, {% endif %}{% endfor %}{% endif -%}
+{% endmacro %}
 
 {# ---- a text that stands for another one, of any length ---- #}
 {% macro digest(value) %}sha256({{ value }}){% endmacro %}
@@ -51,6 +60,9 @@ struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not 
 {# ---- a value from its canonical text ---- #}
 {% macro value_of(column, literal) %}{% if column.binary %}{{ d.bytes_of(literal) }}{% else %}cast({{ literal }} as {{ column.type }}){% endif %}{% endmacro %}
 {% macro bytes_of(literal) %}from_base64({{ literal }}){% endmacro %}
+
+{# ---- two texts as one; null when one of them is ---- #}
+{% macro joined(left, right) %}{{ left }} || {{ right }}{% endmacro %}
 
 {# ---- positions of a text, from 1 ---- #}
 {% macro character(value, position) %}substring({{ value }}, {{ position }}, 1){% endmacro %}

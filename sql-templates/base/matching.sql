@@ -39,6 +39,16 @@ cross join (select 1 as part union all select 2{% if in_doubt %} union all selec
     or p.part = 2 and k.{{ keys[0].name }} is not null and (m.{{ keys[0].name }} is null or {{ d.gives_up() }}){% if in_doubt +%}
     or p.part = 3 and {{ d.strays() }}{% endif %})
 {% endmacro %}
+{# What was known of the record that a row is about. #}
+{% macro previous_of_part() %}
+{% if not in_doubt %}
+{{ d.packed(all, "k", snapshot, "_levin_previous" | sql) }}
+{% elif packs_rows %}
+case when p.part = 3 then k._levin_doubt else {{ d.pack(all, "k", snapshot) }} end as _levin_previous
+{% else %}
+{% for c in all %}case when p.part = 3 then {{ d.unpack("k._levin_doubt" | sql, c) }} else {{ col("k", c.name) }} end as _levin_previous{{ c.place }}{% if not loop.last %}, {% endif %}{% endfor %}
+{% endif %}
+{% endmacro %}
 {% macro match_of_part() %}
 {% for c in matching %}
   case p.part when 1 then {{ col("m", c.name) }} when 2 then {{ col("k", c.name) }}{% if in_doubt %} else {{ d.unpack("k._levin_doubt" | sql, c) }}{% endif %} end as _levin_match{{ loop.index0 }},
@@ -55,11 +65,11 @@ with {% if parked %}w as (
 {{ d.differences() }}
 ),
 f as (
-  select case when r.{{ keys[0].name }} is not null then 'parked_' || w._levin_operation else w._levin_operation end as _levin_operation, w._levin_changed, w._levin_version,
+  select case when r.{{ keys[0].name }} is not null then {{ d.parked_word("w") }} else w._levin_operation end as _levin_operation, w._levin_changed, w._levin_version,
 {% for c in all %}
     {{ col("w", c.name) }},
 {% endfor %}
-    w._levin_previous, {{ d.match_columns("w") }}, w._levin_claims and r.{{ keys[0].name }} is null as _levin_claims, w._levin_doubtful
+    {{ d.packed_of("w" | sql, "_levin_previous" | sql) }}, {{ d.match_columns("w") }}, w._levin_claims and r.{{ keys[0].name }} is null as _levin_claims, w._levin_doubtful
   from w
   left join {{ rejections }} as r on {{ d.is_parked("w") }}
 ),
@@ -115,7 +125,7 @@ select j._levin_operation, j._levin_changed, j._levin_version,
 {% for c in all %}
   {{ col("j", c.name) }},
 {% endfor %}
-  j._levin_previous, {{ d.match_columns("j") }},
+  {{ d.packed_of("j" | sql, "_levin_previous" | sql) }}, {{ d.match_columns("j") }},
   case when s.{{ keys[0].name }} is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim{{ d.number_here() }}
 from judged as j
 left join superseded as s on j._levin_operation = 'removed' and {{ d.same_key(keys, "s", "j") }} and {{ d.same_match("s", "j") }}

@@ -14,40 +14,37 @@ create schema if not exists {{ audit_schema }}
 {% endmacro %}
 
 {% macro create_state() %}
+{# Made with its row, in one statement: two that begin at once make one. #}
 {{ step("create the state") }}
-create table if not exists {{ state }} (
-  project {{ d.type_text() }},
-  sync_id {{ d.type_bigint() }},
-  sync_slug {{ d.type_text() }},
-  generation {{ d.type_bigint() }},
-  checkpoint {{ d.type_bigint() }},
-  holder {{ d.type_text() }},
-  lease_until {{ d.type_instant() }},
-  delivering {{ d.type_bigint() }},
-  delivering_table {{ d.type_text() }},
-  delivering_store {{ d.type_text() }},
-  delivering_run {{ d.type_bigint() }},
-  delivering_shape {{ d.type_text() }},
-  delivering_sent {{ d.type_text() }},
-  delivering_numbers {{ d.type_text() }},
-  due_before {{ d.type_bigint() }},
-  target {{ d.type_text() }},
-  definition {{ d.type_text() }},
-  queried {{ d.type_bigint() }},
-  doubts {{ d.type_bigint() }},
-  rejections {{ d.type_bigint() }},
-  refused {{ d.type_bigint() }},
-  ran_at {{ d.type_instant() }},
-  basis {{ d.type_bigint() }},
-  parked {{ d.type_bigint() }},
-  plans {{ d.type_text() }},
-  counted {{ d.type_bigint() }},
-  counted_basis {{ d.type_bigint() }}
-)
-{{ step("first state") }}
-insert into {{ state }}
-select {{ project }}, {{ sync_id }}, {{ sync_slug }}, {{ generation }}, 0, null, null, null, null, null, null, null, null, null, 0, null, null, null, 0, 0, 0, null, 0, 0, null, null, null
-where not exists (select 1 from {{ state }})
+create table if not exists {{ state }} as
+select
+  cast({{ project }} as {{ d.type_text() }}) as project,
+  cast({{ sync_id }} as {{ d.type_bigint() }}) as sync_id,
+  cast({{ sync_slug }} as {{ d.type_text() }}) as sync_slug,
+  cast({{ generation }} as {{ d.type_bigint() }}) as generation,
+  cast(0 as {{ d.type_bigint() }}) as checkpoint,
+  cast(null as {{ d.type_text() }}) as holder,
+  cast(null as {{ d.type_instant() }}) as lease_until,
+  cast(null as {{ d.type_bigint() }}) as delivering,
+  cast(null as {{ d.type_text() }}) as delivering_table,
+  cast(null as {{ d.type_text() }}) as delivering_store,
+  cast(null as {{ d.type_bigint() }}) as delivering_run,
+  cast(null as {{ d.type_text() }}) as delivering_shape,
+  cast(null as {{ d.type_text() }}) as delivering_sent,
+  cast(null as {{ d.type_text() }}) as delivering_numbers,
+  cast(0 as {{ d.type_bigint() }}) as due_before,
+  cast(null as {{ d.type_text() }}) as target,
+  cast(null as {{ d.type_text() }}) as definition,
+  cast(null as {{ d.type_bigint() }}) as queried,
+  cast(0 as {{ d.type_bigint() }}) as doubts,
+  cast(0 as {{ d.type_bigint() }}) as rejections,
+  cast(0 as {{ d.type_bigint() }}) as refused,
+  cast(null as {{ d.type_instant() }}) as ran_at,
+  cast(0 as {{ d.type_bigint() }}) as basis,
+  cast(0 as {{ d.type_bigint() }}) as parked,
+  cast(null as {{ d.type_text() }}) as plans,
+  cast(null as {{ d.type_bigint() }}) as counted,
+  cast(null as {{ d.type_bigint() }}) as counted_basis
 {% endmacro %}
 
 {% macro read_state() %}
@@ -156,14 +153,17 @@ select {% for c in all %}{% if c.cast %}cast(s.{{ c.name }} as {{ c.cast }}){% e
 from {{ table }} as s
 {% if key_cast %}
 {{ step("keys stay one to one", "rows") }}
-select count(*) as found, count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %}){% else %}{{ keys[0].name }}{% endif %}) as kept
+select count(*) as found, {{ d.distinct_keys(keys) }} as kept
 from {{ reshaped }}
 {% endif %}
+{% if index %}{{ d.index_keys(reshaped, keys) }}{% endif %}
+{% endmacro %}
+
+{% macro put_in_place() %}
 {{ step("drop the old shape") }}
 {{ d.drop(table) }}
 {{ step("put the new shape in its place") }}
 {{ d.rename(reshaped, table) }}
-{% if index %}{{ d.index_keys(table, keys) }}{% endif %}
 {% endmacro %}
 
 {# What a run says of its sync, once what it stands for holds: written with a change of shape. #}

@@ -1,3 +1,6 @@
+{% macro pack(all, alias, snapshot) %}
+struct_pack({% for c in all %}{{ c.name }} := {{ col(alias, c.name) }}{% if not loop.last %}, {% endif %}{% endfor %})
+{% endmacro %}
 {% macro now() %}get_current_timestamp(){% endmacro %}
 
 {# Where all digits stand behind the point, `decimal(3, 3)`, DuckDB writes none before it: `.125`, which is no number

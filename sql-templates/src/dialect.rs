@@ -33,6 +33,13 @@ pub struct Facts {
     /// Comparing hashes of whole rows first is cheaper than carrying both sides' values through the join.
     #[serde(default)]
     pub hashes_first: bool,
+    /// A table that a transaction makes, changes or drops is as it was when the transaction is undone. Where it
+    /// is not, such statements end the transaction that they stand in, and stand apart.
+    #[serde(default = "yes")]
+    pub undoes_ddl: bool,
+    /// A whole row can be one value, which the macro `pack` makes.
+    #[serde(default = "yes")]
+    pub packs_rows: bool,
     /// Changing a row where it stands is cheaper than taking it out and putting it in again.
     #[serde(default)]
     pub updates_in_place: bool,
@@ -45,6 +52,10 @@ pub struct Facts {
     /// Engine types and what they are on the wire. The first entry whose pattern matches wins;
     /// a pattern is the type's name without what stands in parentheses, or one of the forms below.
     pub types: Vec<TypeFact>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What an engine does to unquoted names.

@@ -1,5 +1,6 @@
 //! The managed tables of one sync.
 
+use crate::facts::SnapshotPart;
 use crate::sql::{Ident, InvalidText, TableRef};
 
 /// Names of everything that levin keeps in a warehouse for one sync. They are made of the project's
@@ -9,6 +10,8 @@ pub struct SyncTables {
     planner: Ident,
     audit: Ident,
     prefix: String,
+    /// The word under which another snapshot, doubts and rejections stand.
+    aside: Option<String>,
 }
 
 impl SyncTables {
@@ -23,7 +26,15 @@ impl SyncTables {
             planner: Ident::new(planner_schema)?,
             audit: Ident::new(audit_schema)?,
             prefix: format!("{}_s{sync_id}", project_prefix(project)),
+            aside: None,
         })
+    }
+
+    /// The same tables, with a snapshot, doubts and rejections that stand aside: in another shape until they are put
+    /// in place, or for a rehearsal.
+    #[must_use]
+    pub fn aside(&self, of: &str) -> Self {
+        Self { aside: Some(of.to_owned()), ..self.clone() }
     }
 
     /// The schema of the planner's tables.
@@ -40,6 +51,13 @@ impl SyncTables {
         TableRef { schema: self.planner.clone(), name: Ident(format!("{}_{suffix}", self.prefix)) }
     }
 
+    fn known(&self, suffix: &str) -> TableRef {
+        match &self.aside {
+            Some(of) => self.table(&format!("{suffix}_{of}")),
+            None => self.table(suffix),
+        }
+    }
+
     /// One row: lease, generation, the delivery in flight, what the snapshot stands for.
     pub fn state(&self) -> TableRef {
         self.table("state")
@@ -47,17 +65,17 @@ impl SyncTables {
 
     /// What the destination accepted.
     pub fn snapshot(&self) -> TableRef {
-        self.table("snapshot")
+        self.known("snapshot")
     }
 
     /// Keys that were sent and never answered for.
     pub fn doubts(&self) -> TableRef {
-        self.table("doubts")
+        self.known("doubts")
     }
 
     /// Rows that were refused, by the destination or before sending.
     pub fn rejections(&self) -> TableRef {
-        self.table("rejections")
+        self.known("rejections")
     }
 
     /// The differing rows of one run. `of` is the generation, or a word for a rehearsal.
@@ -80,9 +98,13 @@ impl SyncTables {
         self.table(&format!("outcomes_{of}"))
     }
 
-    /// A table on its way to another shape.
-    pub fn reshaped(&self, table: &TableRef) -> TableRef {
-        TableRef { schema: table.schema.clone(), name: Ident(format!("{}_new", table.name.0)) }
+    /// One of the tables in which a sync remembers its rows.
+    pub fn part(&self, part: SnapshotPart) -> TableRef {
+        match part {
+            SnapshotPart::Snapshot => self.snapshot(),
+            SnapshotPart::Doubts => self.doubts(),
+            SnapshotPart::Rejections => self.rejections(),
+        }
     }
 
     /// The managed table with a name that the state recorded.
@@ -95,21 +117,16 @@ impl SyncTables {
         TableRef { schema: self.audit.clone(), name: Ident("sync_runs".to_owned()) }
     }
 
-    /// The generation of the run that made a table which each run makes anew.
-    pub fn generation_of(&self, name: &str) -> Option<i64> {
+    /// The word under which a table of this sync was made, if it is one that each run or rehearsal makes anew.
+    pub fn word_of<'a>(&self, name: &'a str) -> Option<&'a str> {
         let rest = name.strip_prefix(&self.prefix)?.strip_prefix('_')?;
-        let of = ["diff_", "model_", "set_aside_", "outcomes_"].iter().find_map(|p| rest.strip_prefix(p))?;
-        of.split('_').next()?.parse().ok()
-    }
-
-    /// Whether a managed table's name belongs to this sync and is made anew by each run.
-    pub fn is_leftover(&self, name: &str) -> bool {
-        name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('_')).is_some_and(|rest| {
-            ["diff_", "model_", "set_aside_", "outcomes_"].iter().any(|p| rest.starts_with(p))
-                || rest.ends_with("_new")
-        })
+        MADE_ANEW.iter().find_map(|p| rest.strip_prefix(p))
     }
 }
+
+/// How the names of tables go on that each run makes anew.
+const MADE_ANEW: &[&str] =
+    &["diff_", "model_", "set_aside_", "outcomes_", "snapshot_", "doubts_", "rejections_"];
 
 /// The beginning of every managed table's name of one project.
 pub fn project_prefix(project: &str) -> String {
@@ -129,8 +146,8 @@ mod tests {
         assert_eq!(tables.snapshot().to_string(), "levin_planner.p6f0c2a9e_s12_snapshot");
         assert_eq!(tables.diff("7").to_string(), "levin_planner.p6f0c2a9e_s12_diff_7");
         assert_eq!(tables.sync_runs().to_string(), "levin_audit.sync_runs");
-        let reshaped = tables.reshaped(&tables.snapshot());
-        assert_eq!(reshaped.to_string(), "levin_planner.p6f0c2a9e_s12_snapshot_new");
+        let reshaped = tables.aside("7").snapshot();
+        assert_eq!(reshaped.to_string(), "levin_planner.p6f0c2a9e_s12_snapshot_7");
         let largest = SyncTables::new("s", "a", PROJECT, i64::MAX).unwrap();
         let names =
             [largest.outcomes(&format!("{}_99999", u32::MAX)), largest.set_aside(&u32::MAX.to_string())];
@@ -146,7 +163,8 @@ mod tests {
             [tables.diff(word), tables.stage(word), tables.set_aside(word), tables.outcomes(word)]
         };
         let mut all = vec![tables.state(), tables.snapshot(), tables.doubts(), tables.rejections()];
-        all.extend([tables.snapshot(), tables.doubts(), tables.rejections()].map(|t| tables.reshaped(&t)));
+        let aside = tables.aside("7");
+        all.extend([aside.snapshot(), aside.doubts(), aside.rejections()]);
         all.extend(of("7").into_iter().chain(of("7_0")));
         let names: std::collections::BTreeSet<_> = all.iter().map(|t| t.name.name()).collect();
         assert_eq!(names.len(), all.len());
@@ -156,17 +174,17 @@ mod tests {
     fn only_what_a_run_makes_anew_is_left_over() {
         let tables = SyncTables::new("s", "a", PROJECT, 1).unwrap();
         for made in [tables.diff("7"), tables.stage("7"), tables.set_aside("7"), tables.outcomes("7_0")] {
-            assert!(tables.is_leftover(made.name.name()), "{made}");
+            assert!(tables.word_of(made.name.name()).is_some_and(|word| word.starts_with('7')), "{made}");
         }
-        assert!(tables.is_leftover(tables.reshaped(&tables.snapshot()).name.name()));
+        assert_eq!(tables.word_of(tables.aside("7").snapshot().name.name()), Some("7"));
         for kept in [tables.state(), tables.snapshot(), tables.doubts(), tables.rejections()] {
-            assert!(!tables.is_leftover(kept.name.name()), "{kept}");
+            assert_eq!(tables.word_of(kept.name.name()), None, "{kept}");
         }
         let tenth = SyncTables::new("s", "a", PROJECT, 10).unwrap();
-        assert!(!tables.is_leftover(tenth.diff("7").name.name()), "another sync's");
+        assert_eq!(tables.word_of(tenth.diff("7").name.name()), None, "another sync's");
         let other = SyncTables::new("s", "a", "7f0c2a9e", 1).unwrap();
-        assert!(!tables.is_leftover(other.diff("7").name.name()), "another project's");
-        assert!(!tables.is_leftover("p6f0c2a9e_s1diff_7") && !tables.is_leftover("orders"));
+        assert_eq!(tables.word_of(other.diff("7").name.name()), None, "another project's");
+        assert!(tables.word_of("p6f0c2a9e_s1diff_7").or(tables.word_of("orders")).is_none());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::names::SyncTables;
 use crate::sql::{Atomicity, Ident, InvalidText, STEP_MARK, Script, Sql, Step, TableRef};
 use crate::values::{
     all_columns, column_value, columns_value, commit_values, diff_values, escaped, ident, model_value, null,
-    ranges_value, row_ids, scope_values, table, test_row_values, text,
+    placed_columns, ranges_value, scope_values, shape_values, table, test_row_values, text,
 };
 
 /// One statement, or a few that belong together.
@@ -56,10 +56,24 @@ pub enum Statement<'a> {
     RelationKind { schema: Option<&'a str>, name: &'a str },
     /// Empty snapshot, doubts and rejections in the model's shape, in place of any older ones.
     CreateTables { scope: SyncScope<'a> },
-    /// The snapshot, the doubts or the rejections in the model's new shape.
-    Reshape { scope: SyncScope<'a>, part: SnapshotPart, columns: &'a [ReshapedColumn], due: &'a [Column] },
-    /// What the snapshot now stands for.
-    Define { tables: &'a SyncTables, generation: i64, definition: &'a str, target: &'a str, due_before: i64 },
+    /// The snapshot, the doubts or the rejections in another shape, in a table that stands aside under this word.
+    Reshape {
+        scope: SyncScope<'a>,
+        of: &'a str,
+        part: SnapshotPart,
+        columns: &'a [ReshapedColumn],
+        due: &'a [Column],
+    },
+    /// The table that stands aside under this word, in place of the one that it was made of.
+    PutInPlace { tables: &'a SyncTables, of: &'a str, part: SnapshotPart },
+    /// What the snapshot now stands for; `None` when nobody knows.
+    Define {
+        tables: &'a SyncTables,
+        generation: i64,
+        definition: Option<&'a str>,
+        target: Option<&'a str>,
+        due_before: i64,
+    },
     /// Every row of the model as added.
     DiffFirst { scope: SyncScope<'a>, facts: &'a DiffFacts<'a> },
     /// Model against snapshot.
@@ -153,6 +167,7 @@ impl Statement<'_> {
             Self::RelationKind { .. } => "relation_kind",
             Self::CreateTables { .. } => "create_tables",
             Self::Reshape { .. } => "reshape",
+            Self::PutInPlace { .. } => "put_in_place",
             Self::Define { .. } => "define",
             Self::DiffFirst { .. } => "diff_first",
             Self::Diff { .. } => "diff_full",
@@ -178,6 +193,23 @@ impl Statement<'_> {
             Self::Grants { .. } => "grants",
             Self::GrantRead { .. } => "grant_read",
         }
+    }
+
+    /// Whether it makes, changes or drops tables.
+    fn makes_tables(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateSchemas { .. }
+                | Self::CreateState { .. }
+                | Self::CreateAudit { .. }
+                | Self::CreateTables { .. }
+                | Self::CreateOutcomes { .. }
+                | Self::Reshape { .. }
+                | Self::PutInPlace { .. }
+                | Self::DiffFirst { .. }
+                | Self::Diff { .. }
+                | Self::Prune { .. }
+        )
     }
 
     /// The statement's steps in a dialect.
@@ -253,18 +285,13 @@ impl Statement<'_> {
                 values.push(("model", model_value(scope.model)));
                 values
             }
-            Self::Reshape { scope, part, columns, due } => {
-                let tables = scope.tables;
-                let (what, from, extras) = match part {
-                    SnapshotPart::Snapshot => {
-                        ("the snapshot", tables.snapshot(), &["_levin_generation"] as &[&str])
+            Self::Reshape { scope, of, part, columns, due } => {
+                let (what, extras) = match part {
+                    SnapshotPart::Snapshot => ("the snapshot", &["_levin_generation"] as &[&str]),
+                    SnapshotPart::Doubts => {
+                        ("the doubts", &["_levin_generation", "_levin_operation", "_levin_version"] as _)
                     }
-                    SnapshotPart::Doubts => (
-                        "the doubts",
-                        tables.doubts(),
-                        &["_levin_generation", "_levin_operation", "_levin_version"] as _,
-                    ),
-                    SnapshotPart::Rejections => ("the rejections", tables.rejections(), REJECTION_COLUMNS),
+                    SnapshotPart::Rejections => ("the rejections", REJECTION_COLUMNS),
                 };
                 let all: Vec<Value> = columns
                     .iter()
@@ -277,8 +304,8 @@ impl Statement<'_> {
                     .collect();
                 vec![
                     ("what", Value::from(what)),
-                    ("table", table(&from)),
-                    ("reshaped", table(&tables.reshaped(&from))),
+                    ("table", table(&scope.tables.part(*part))),
+                    ("reshaped", table(&scope.tables.aside(of).part(*part))),
                     ("model", model_value(scope.model)),
                     ("all", Value::from(all)),
                     ("keys", columns_value(&scope.shape.keys, dialect)),
@@ -291,11 +318,15 @@ impl Statement<'_> {
                     ("index", Value::from(*part == SnapshotPart::Snapshot)),
                 ]
             }
+            Self::PutInPlace { tables, of, part } => vec![
+                ("table", table(&tables.part(*part))),
+                ("reshaped", table(&tables.aside(of).part(*part))),
+            ],
             Self::Define { tables, generation, definition, target, due_before } => vec![
                 ("state", table(&tables.state())),
                 ("generation", Value::from(*generation)),
-                ("definition", text(definition)?),
-                ("target", text(target)?),
+                ("definition", definition.map(text).transpose()?.unwrap_or_else(null)),
+                ("target", target.map(text).transpose()?.unwrap_or_else(null)),
                 ("due_before", Value::from(*due_before)),
             ],
             Self::DiffFirst { scope, facts } | Self::Diff { scope, facts } => {
@@ -312,15 +343,11 @@ impl Statement<'_> {
                 ("generation", Value::from(*generation)),
                 ("plans", plans.map(text).transpose()?.unwrap_or_else(null)),
             ],
-            Self::Samples { shape, facts } | Self::Deliver { shape, facts } => vec![
-                ("keys", columns_value(&shape.keys, dialect)),
-                ("columns", columns_value(&shape.columns, dialect)),
-                ("matching", columns_value(&shape.matching, dialect)),
-                ("row_ids", row_ids(shape, dialect)),
+            Self::Samples { shape, facts } | Self::Deliver { shape, facts } => [
                 ("waits", Value::from(facts.waits.is_some())),
                 ("snapshot", facts.waits.map_or(Value::from(()), |tables| table(&tables.snapshot()))),
                 ("doubts", facts.waits.map_or(Value::from(()), |tables| table(&tables.doubts()))),
-                ("previous", columns_value(facts.previous, dialect)),
+                ("previous", placed_columns(facts.previous, shape, dialect)),
                 ("operation", Value::from(facts.operation)),
                 ("operation_literal", text(facts.operation)?),
                 ("shape", Value::from(facts.diff_shape.name())),
@@ -328,7 +355,10 @@ impl Statement<'_> {
                 ("after", Value::from(facts.after)),
                 ("through", Value::from(facts.through)),
                 ("limit", Value::from(facts.limit)),
-            ],
+            ]
+            .into_iter()
+            .chain(shape_values(shape, dialect))
+            .collect(),
             Self::SetAsideSamples { shape, set_aside, limit } => vec![
                 ("keys", columns_value(&shape.keys, dialect)),
                 ("set_aside", table(set_aside)),
@@ -448,7 +478,8 @@ const REJECTION_COLUMNS: &[&str] = &[
     "_levin_last_at",
 ];
 
-/// Several statements in one script.
+/// Several statements in one script. Where the dialect would not undo what makes tables, such a script's steps stand
+/// apart, whatever was asked: whoever puts it together makes sure that each of them may be the last.
 pub fn script(
     dialect: Dialect,
     atomicity: Atomicity,
@@ -458,7 +489,8 @@ pub fn script(
     for statement in statements {
         steps.extend(statement.steps(dialect)?);
     }
-    Ok(Script { steps, atomicity })
+    let apart = !dialect.facts().undoes_ddl && statements.iter().any(Statement::makes_tables);
+    Ok(Script { steps, atomicity: if apart { Atomicity::Separate } else { atomicity } })
 }
 
 /// The template engine's message with its causes, which hold the line.

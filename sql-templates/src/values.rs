@@ -24,6 +24,7 @@ pub(crate) fn diff_values(
         ("middle", middle.map_or(Value::from(()), Value::from)),
         ("model", model_value(scope.model)),
         ("diff", table(&tables.diff(facts.of))),
+        ("reads_once", Value::from(!dialect.facts().undoes_ddl && !facts.stage)),
         ("stage", if facts.stage { table(&tables.stage(facts.of)) } else { Value::from(()) }),
         ("set_aside", if facts.set_aside { table(&tables.set_aside(facts.of)) } else { Value::from(()) }),
         ("generation", Value::from(facts.generation)),
@@ -148,19 +149,29 @@ pub(crate) fn scope_values(scope: &SyncScope<'_>, dialect: Dialect) -> Vec<(&'st
         ("snapshot", table(&scope.tables.snapshot())),
         ("doubts", table(&scope.tables.doubts())),
         ("rejections", table(&scope.tables.rejections())),
-        ("keys", columns_value(&scope.shape.keys, dialect)),
-        ("columns", columns_value(&scope.shape.columns, dialect)),
         ("all", all_columns(scope.shape, dialect)),
-        ("matching", columns_value(&scope.shape.matching, dialect)),
-        ("row_ids", row_ids(scope.shape, dialect)),
+    ]
+    .into_iter()
+    .chain(shape_values(scope.shape, dialect))
+    .collect()
+}
+
+/// The columns of a shape, each with its place among all of them.
+pub(crate) fn shape_values(shape: &Shape, dialect: Dialect) -> Vec<(&'static str, Value)> {
+    vec![
+        ("keys", placed_columns(&shape.keys, shape, dialect)),
+        ("columns", placed_columns(&shape.columns, shape, dialect)),
+        ("matching", placed_columns(&shape.matching, shape, dialect)),
+        ("row_ids", row_ids(shape, dialect)),
+        ("packs_rows", Value::from(dialect.facts().packs_rows)),
     ]
 }
 
-/// Whether the table of a first diff can become the snapshot: it has no claims, and no sequences or an engine that
-/// drops a column beside other changes of the table.
+/// Whether the table of a first diff can become the snapshot within the commit: it has no claims, and no sequences or
+/// an engine that drops a column beside other changes of the table.
 fn adoptable(shape: &Shape, dialect: Dialect) -> bool {
     let hidden = dialect.facts().row_ids.is_some() && row_ids(shape, dialect).is_none();
-    shape.matching.is_empty() && !hidden
+    shape.matching.is_empty() && !hidden && dialect.facts().undoes_ddl
 }
 
 /// The engine's numbers of a table's rows, unless a column of the model hides them.
@@ -224,6 +235,18 @@ pub(crate) fn columns_value(columns: &[Column], dialect: Dialect) -> Value {
     columns.iter().map(|c| map(column_value(c, dialect))).collect()
 }
 
+/// Some columns of a shape, each with its place among all of them.
+pub(crate) fn placed_columns(columns: &[Column], shape: &Shape, dialect: Dialect) -> Value {
+    let place = |column: &Column| shape.keys.iter().chain(&shape.columns).position(|c| c.name == column.name);
+    let placed = |column: &Column| {
+        let mut value = column_value(column, dialect);
+        value.push(("place", Value::from(place(column))));
+        map(value)
+    };
+    columns.iter().map(placed).collect()
+}
+
 pub(crate) fn all_columns(shape: &Shape, dialect: Dialect) -> Value {
-    shape.keys.iter().chain(&shape.columns).map(|c| map(column_value(c, dialect))).collect()
+    let all: Vec<Column> = shape.keys.iter().chain(&shape.columns).cloned().collect();
+    placed_columns(&all, shape, dialect)
 }

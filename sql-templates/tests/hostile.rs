@@ -129,7 +129,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
     };
     let left = TestRowFacts { from_snapshot: true, known: false, previous: &shape.columns, ..test_row };
     let relations = [PlainTable { schema: Some(text.to_owned()), name: text.to_owned() }];
-    let reshape = |part| Statement::Reshape { scope, part, columns: &reshaped, due: &shape.columns };
+    let reshape = |part| Statement::Reshape { scope, of: "1", part, columns: &reshaped, due: &shape.columns };
     let statements = [
         Statement::Model { model: &model },
         Statement::FindSchemas { tables: &tables },
@@ -152,7 +152,14 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         reshape(SnapshotPart::Snapshot),
         reshape(SnapshotPart::Doubts),
         reshape(SnapshotPart::Rejections),
-        Statement::Define { tables: &tables, generation: 1, definition: text, target: text, due_before: 0 },
+        Statement::PutInPlace { tables: &tables, of: "1", part: SnapshotPart::Snapshot },
+        Statement::Define {
+            tables: &tables,
+            generation: 1,
+            definition: Some(text),
+            target: Some(text),
+            due_before: 0,
+        },
         Statement::DiffFirst { scope, facts: &diff_facts },
         Statement::Diff { scope, facts: &diff_facts },
         Statement::ChangedColumns { shape: &shape, diff: table.clone() },

@@ -103,8 +103,8 @@ impl Clearing<'_> {
         let mut statements = vec![Statement::Define {
             tables: &run.tables,
             generation,
-            definition: &definition,
-            target: self.target,
+            definition: Some(&definition),
+            target: Some(self.target),
             due_before,
         }];
         if forget {

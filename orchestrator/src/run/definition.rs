@@ -21,6 +21,9 @@ pub struct Definition {
     /// The destination is to be emptied, and whether that happened is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub clearing: bool,
+    /// The word under which tables stand aside that are to be put in place of the known ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub put: Option<String>,
 }
 
 /// What is known of a key that is in a snapshot.
@@ -211,6 +214,7 @@ mod tests {
             columns,
             matching: Vec::new(),
             clearing: false,
+            put: None,
         }
     }
 

@@ -8,6 +8,7 @@ use sql_templates::{
 use super::Run;
 use super::definition::Definition;
 use super::differences::{Diff, read_counts};
+use super::reshape::Reshaping;
 use super::rows::only_row;
 use crate::error::{Error, ErrorCode};
 use crate::grants::{missing_for_reading, missing_for_writing};
@@ -73,7 +74,7 @@ pub fn diff_script(
     atomicity: Atomicity,
     before: &[Statement<'_>],
 ) -> Result<Script, Error> {
-    let facts = facts(question, careful);
+    let facts = facts(run, scope, question, careful);
     let diff = if question.first {
         Statement::DiffFirst { scope, facts: &facts }
     } else {
@@ -87,11 +88,18 @@ pub fn diff_script(
 /// So many rows of a snapshot are worth a second process: below it, comparing them takes some milliseconds.
 const WORTH_HALVES: i64 = 100_000;
 
-fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
+fn facts<'a>(
+    run: &Run<'_>,
+    scope: SyncScope<'_>,
+    question: &DiffQuestion<'a>,
+    careful: bool,
+) -> DiffFacts<'a> {
+    // A statement that judges claims has no room for a count of the model.
+    let claims = !scope.shape.matching.is_empty();
     DiffFacts {
         of: question.of,
         generation: question.generation,
-        stage: careful || !question.plain,
+        stage: careful || !question.plain || (claims && !run.dialect().facts().undoes_ddl),
         set_aside: careful,
         compared: question.compared,
         in_doubt: question.in_doubt,
@@ -116,9 +124,33 @@ pub async fn diff(
     run: &Run<'_>,
     scope: SyncScope<'_>,
     question: &DiffQuestion<'_>,
-    before: &[Statement<'_>],
+    reshaping: Option<&Reshaping<'_>>,
 ) -> Result<Diff, Error> {
     fail::fail_point!("diff.before");
+    let Some(reshaping) = reshaping else { return differences(session, run, scope, question, &[]).await };
+    if run.dialect().facts().undoes_ddl {
+        let definition = reshaping.definition.text();
+        let mut before = reshaping.write();
+        before.extend(reshaping.put());
+        before.push(reshaping.define(question.generation, &definition));
+        return differences(session, run, scope, question, &before).await;
+    }
+    let write = script(run.dialect(), Atomicity::Separate, &reshaping.write())?;
+    session.execute(&write).await.map_err(|e| failed(run, scope.shape, e))?;
+    let aside = run.tables.aside(reshaping.of);
+    let scope = SyncScope { tables: &aside, ..scope };
+    let diff = differences(session, run, scope, question, &[]).await?;
+    reshaping.put_apart(session, run, question.generation).await?;
+    Ok(diff)
+}
+
+async fn differences(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    scope: SyncScope<'_>,
+    question: &DiffQuestion<'_>,
+    before: &[Statement<'_>],
+) -> Result<Diff, Error> {
     let mut before = before;
     let table = run.tables.diff(question.of);
     if !question.begins_careful() {
@@ -138,7 +170,7 @@ pub async fn diff(
                 session.execute(&drop).await?;
                 before = &[];
             }
-            Err(e) if e.kind == ErrorKind::UniqueViolation => {}
+            Err(e) if e.kind == ErrorKind::UniqueViolation => forget(session, run, question.of).await?,
             Err(e) => return Err(failed(run, scope.shape, e)),
         }
     }
@@ -155,6 +187,17 @@ pub async fn diff(
         set_aside = None;
     }
     Ok(Diff { table, shape: shape(question), set_aside, counts, taken: taken(question, &effect) })
+}
+
+/// Drops what a script left that broke off, where its steps stand apart.
+pub async fn forget(session: &mut dyn Session, run: &Run<'_>, of: &str) -> Result<(), Error> {
+    if run.dialect().facts().undoes_ddl {
+        return Ok(());
+    }
+    let made = [run.tables.diff(of), run.tables.stage(of), run.tables.set_aside(of)];
+    let drop = script(run.dialect(), Atomicity::Separate, &[Statement::Prune { drop: &made }])?;
+    session.execute(&drop).await?;
+    Ok(())
 }
 
 /// In how many rows of the snapshot a new column was taken as accepted, if there is one.

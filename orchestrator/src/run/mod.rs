@@ -40,7 +40,7 @@ use connectors::change::{Mode, Operation};
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
 use serde::{Deserialize, Serialize};
-use sql_templates::{Dialect, DiffShape, Statement, SyncScope, SyncTables};
+use sql_templates::{Dialect, DiffShape, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
@@ -69,6 +69,7 @@ use lease::Lease;
 use model::Described;
 use outset::{begin, establish, redefine};
 use prune::Noted;
+use reshape::Reshaping;
 use state::State;
 use view::Known;
 
@@ -406,23 +407,20 @@ async fn execute_with_lease<'a>(
     let was = state.definition.as_ref();
     let meaning = was.map_or(described.definition.meaning, |was| was.meaning);
     let clearing = was.is_some_and(|was| was.clearing);
-    let definition = Definition { meaning, clearing, ..described.definition.clone() }.text();
-    let before = reshape.map_or_else(Vec::new, |reshape| {
-        let mut statements = reshape::statements(scope, reshape);
-        statements.push(Statement::Define {
-            tables: &run.tables,
-            generation: lease.generation(),
-            definition: &definition,
-            target: &target,
-            due_before: state.due_before,
-        });
-        statements
+    let of = lease.generation().to_string();
+    let definition = Definition { meaning, clearing, ..described.definition.clone() };
+    let reshaping = reshape.map(|change| Reshaping {
+        change,
+        of: &of,
+        scope,
+        definition,
+        target: &target,
+        due_before: state.due_before,
     });
     let fresh = change == Change::Fresh;
     clock.ended(Stage::Prepare, &summary::prepared(&change, known, course.settled));
 
     let resync = matches!(run.start(), Start::FullResync { .. });
-    let of = lease.generation().to_string();
     let keeps_snapshot = Meaning::of(run.sync.mode).keeps_snapshot();
     let first = fresh || !keeps_snapshot || run.start() == Start::ResetCdc;
     let question = DiffQuestion {
@@ -446,7 +444,7 @@ async fn execute_with_lease<'a>(
     let diff = match &approved {
         Some(plan) => plan.diff(run)?,
         None => tokio::select! {
-            diff = diff::diff(session.as_mut(), run, scope, &question, &before) => diff?,
+            diff = diff::diff(session.as_mut(), run, scope, &question, reshaping.as_ref()) => diff?,
             () = run.cancel.cancelled() => {
                 let _ = canceller.cancel().await;
                 return Err(Error::new(ErrorCode::Cancelled, "the run was cancelled before anything was sent"));

@@ -123,6 +123,7 @@ pub fn define(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<
         columns: needed.tracked.clone(),
         matching,
         clearing: false,
+        put: None,
     };
     Ok((definition, needed))
 }

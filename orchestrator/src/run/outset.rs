@@ -23,8 +23,8 @@ pub async fn redefine(
     let define = Statement::Define {
         tables: &run.tables,
         generation,
-        definition: &definition,
-        target,
+        definition: Some(&definition),
+        target: Some(target),
         due_before: due,
     };
     session.execute(&script(run.dialect(), Atomicity::Transaction, &[define])?).await?;
@@ -44,21 +44,24 @@ pub async fn establish(
 ) -> Result<(), Error> {
     fail::fail_point!("deliver.before_establish");
     let definition = Definition { clearing, ..described.definition.clone() }.text();
-    let create = script(
-        run.dialect(),
-        Atomicity::Transaction,
-        &[
-            Statement::Define {
-                tables: &run.tables,
-                generation,
-                definition: &definition,
-                target,
-                due_before: 0,
-            },
-            Statement::CreateTables { scope },
-        ],
-    )?;
-    session.execute(&create).await?;
+    let define = |definition, target| Statement::Define {
+        tables: &run.tables,
+        generation,
+        definition,
+        target,
+        due_before: 0,
+    };
+    let defined = define(Some(definition.as_str()), Some(target));
+    let create = Statement::CreateTables { scope };
+    let scripts = if run.dialect().facts().undoes_ddl {
+        vec![vec![defined, create]]
+    } else {
+        // Until all of the new tables are there, nobody knows what the snapshot stands for.
+        vec![vec![define(None, None)], vec![create], vec![defined]]
+    };
+    for statements in scripts {
+        session.execute(&script(run.dialect(), Atomicity::Transaction, &statements)?).await?;
+    }
     fail::fail_point!("deliver.after_establish");
     Ok(())
 }

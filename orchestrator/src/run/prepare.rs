@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use connectors::warehouse::{ErrorKind, Session};
 use sql_templates::{Atomicity, Statement, project_prefix, script};
 
@@ -276,6 +277,20 @@ pub fn start_over_without_tables(run: &Run<'_>, state: &mut State, there: &[Stri
     Ok(())
 }
 
+/// How long a rehearsal's tables are left alone: nobody knows whether it still goes on.
+const REHEARSAL_LIFE: u64 = 24 * 3600;
+
+/// Names the tables of a rehearsal, which holds no lease.
+pub fn word_of_rehearsal() -> String {
+    let seconds = Utc::now().timestamp();
+    format!("plan_{seconds}_{}", &uuid::Uuid::new_v4().simple().to_string()[..8])
+}
+
+fn is_young_rehearsal(word: &str) -> bool {
+    let began = word.strip_prefix("plan_").and_then(|rest| rest.split('_').next()?.parse::<i64>().ok());
+    began.is_some_and(|began| Utc::now().timestamp().abs_diff(began) < REHEARSAL_LIFE)
+}
+
 /// Tables that runs of this sync left behind, of one generation or of all, but some to keep.
 pub fn leftovers(
     run: &Run<'_>,
@@ -284,8 +299,10 @@ pub fn leftovers(
     keep: &[String],
 ) -> Result<Vec<sql_templates::TableRef>, Error> {
     let left = there.iter().filter(|name| {
-        let asked = generation.is_none() || run.tables.generation_of(name) == generation;
-        asked && run.tables.is_leftover(name) && !keep.contains(name)
+        let Some(word) = run.tables.word_of(name) else { return false };
+        let made_by = word.split('_').next().and_then(|word| word.parse().ok());
+        let asked = generation.is_none_or(|generation| made_by == Some(generation));
+        asked && !is_young_rehearsal(word) && !keep.contains(name)
     });
     left.map(|name| run.tables.recorded(name).map_err(|e| Error::new(ErrorCode::Internal, e.to_string())))
         .collect()

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use connectors::warehouse::Session;
-use sql_templates::{Atomicity, CommitFacts, DiffShape, Shape, Statement, SyncScope};
+use sql_templates::{Atomicity, CommitFacts, DiffShape, Shape, Statement, SyncScope, script};
 
 use super::definition::{Change, Meaning};
 use super::diff::{DiffQuestion, alike, diff_script, failed, longest_key, taken};
@@ -18,8 +18,8 @@ use super::stages::Stage;
 use super::state::{State, read_state};
 use super::view::{Known, PlanReport, View, previous_of};
 use super::{
-    Request, Run, Silent, Start, clearing, delivery_spec, due_before, honours_parked, plans, prepare, prune,
-    reshape, run_values,
+    Request, Run, Silent, Start, clearing, delivery_spec, diff, due_before, honours_parked, plans, prepare,
+    prune, reshape, run_values,
 };
 use crate::error::{Error, ErrorCode};
 use crate::mapping::Mapper;
@@ -38,6 +38,7 @@ pub async fn rehearse(
     let mut session = run.session(Stage::Plan.name()).await?;
     let mut state = read_state(session.as_mut(), &run).await?;
     if let Some(state) = &mut state {
+        not_between_shapes(&run, state)?;
         let there = prepare::tables_there(session.as_mut(), &run).await?;
         prepare::start_over_without_tables(&run, state, &there)?;
     }
@@ -79,6 +80,18 @@ pub async fn rehearse(
     rehearsal.report(session.as_mut(), mapper).await
 }
 
+/// While tables stand aside that are to be put in place, a run has to come first.
+fn not_between_shapes(run: &Run<'_>, state: &State) -> Result<(), Error> {
+    match &state.definition {
+        Some(definition) if definition.put.is_some() => Err(Error::new(
+            ErrorCode::Interrupted,
+            format!("a run of sync `{}` broke off while its snapshot took another shape", run.sync.slug),
+        )
+        .hint("`levin run` goes on with it")),
+        _ => Ok(()),
+    }
+}
+
 struct Rehearsal<'a> {
     run: &'a Run<'a>,
     alike: bool,
@@ -94,28 +107,57 @@ struct Rehearsal<'a> {
 impl Rehearsal<'_> {
     async fn report(&self, session: &mut dyn Session, mapper: Mapper) -> Result<PlanReport, Error> {
         let run = self.run;
-        let scope = SyncScope { tables: &run.tables, shape: self.shape, model: &self.described.model };
         // A word of its own, so that no run's tables are touched, not even in a transaction that is undone.
-        let of = format!("plan_{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let of = prepare::word_of_rehearsal();
+        let report = self.look(session, mapper, &of).await;
+        if !run.dialect().facts().undoes_ddl {
+            let mut made = prepare::tables_there(session, run).await?;
+            made.retain(|name| run.tables.word_of(name).is_some_and(|word| word.starts_with(&of)));
+            let made: Result<Vec<_>, _> = made.iter().map(|name| run.tables.recorded(name)).collect();
+            let made = made.map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))?;
+            prune::prune(session, run, &made).await?;
+        }
+        report
+    }
+
+    async fn look(&self, session: &mut dyn Session, mapper: Mapper, of: &str) -> Result<PlanReport, Error> {
+        let run = self.run;
         let digest = plans::digest_of(&run.sync, &self.described.definition);
-        let question = self.question(&of, &digest);
-        let unfinished = Unfinished::find(run, session, self.state, &of).await?;
+        let apart = !run.dialect().facts().undoes_ddl;
+        let question = self.question(of, &digest);
+        let unfinished = Unfinished::find(run, session, self.state, of).await?;
         let mut before = prepare::create_schemas(session, run).await?;
+        // What is settled or gets another shape here does so aside; copies are made where nothing is undone.
+        let of_shape = format!("{of}_shape");
+        let (copied, reshaped) = (run.tables.aside(of), run.tables.aside(&of_shape));
+        let columns = unfinished.as_ref().map(Unfinished::columns).unwrap_or_default();
+        let mut tables = &run.tables;
+        if let Some(unfinished) = unfinished.as_ref().filter(|_| apart) {
+            before.extend(reshape::copies(unfinished.scope(tables), of, &columns));
+            tables = &copied;
+        }
         let settling = unfinished.as_ref().zip(self.state).map(|(unfinished, state)| {
             let facts =
                 unfinished.facts(state, state.generation, state.checkpoint, unfinished.ranges(), true);
             CommitFacts { rehearsed: true, ..facts }
         });
         if let (Some(unfinished), Some(facts)) = (&unfinished, &settling) {
-            before.push(Statement::Commit { scope: unfinished.scope(run), facts });
+            before.push(Statement::Commit { scope: unfinished.scope(tables), facts });
         }
+        let mut scope = SyncScope { tables, shape: self.shape, model: &self.described.model };
         if let Change::Reshape(reshape) = self.change {
-            before.extend(reshape::statements(scope, reshape));
+            before.extend(reshape::statements(scope, &of_shape, reshape));
+            scope.tables = &reshaped;
+        }
+        if apart {
+            let made = script(run.dialect(), Atomicity::Separate, &before)?;
+            session.execute(&made).await.map_err(|e| failed(run, self.shape, e))?;
+            before.clear();
         }
         let diff_shape = if question.first { DiffShape::First } else { DiffShape::Full };
         let view = |careful: bool| {
-            let set_aside = careful.then(|| run.tables.set_aside(&of));
-            View::new(run, self.shape, run.tables.diff(&of), diff_shape, set_aside)
+            let set_aside = careful.then(|| run.tables.set_aside(of));
+            View::new(run, self.shape, run.tables.diff(of), diff_shape, set_aside)
         };
         let mut careful = question.begins_careful();
         let (effect, counts) = loop {
@@ -139,6 +181,7 @@ impl Rehearsal<'_> {
                 }
                 Err(e) => return Err(failed(run, self.shape, e)),
             }
+            diff::forget(session, run, of).await?;
         };
         if let Some(unfinished) = &unfinished {
             let [outcomes, _] = unfinished.tables();

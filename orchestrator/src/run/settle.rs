@@ -2,14 +2,16 @@
 
 use chrono::Utc;
 use connectors::warehouse::Session;
-use sql_templates::{CommitFacts, EndedRange, ModelSql, Shape, SyncScope, TableRef};
+use sql_templates::{
+    CommitFacts, EndedRange, ModelSql, ReshapedColumn, Shape, SyncScope, SyncTables, TableRef,
+};
 
 use super::checkpoints::{Commits, answers};
 use super::commit;
 use super::ledger::Ledger;
 use super::report::Settled;
 use super::state::{self, Delivering, State};
-use super::{Run, lease, plans, prepare, prune, text_of};
+use super::{Run, lease, plans, prepare, prune, reshape, text_of};
 use crate::error::{Error, ErrorCode};
 
 /// A delivery that began and was not committed to its end, with what its notes prove.
@@ -75,14 +77,19 @@ impl Unfinished {
         if notes_lost || !doubtful.is_empty() {
             let facts = unfinished.facts(state, state.generation, 0, &[], true);
             let among = (!notes_lost).then_some(doubtful.as_slice());
-            commit::doubt(session, run, unfinished.scope(run), &facts, among).await?;
+            commit::doubt(session, run, unfinished.scope(&run.tables), &facts, among).await?;
         }
         Ok(Some(unfinished))
     }
 
     /// The statements' view of it: its own columns, which may no longer be the sync's.
-    pub fn scope<'a>(&'a self, run: &'a Run<'_>) -> SyncScope<'a> {
-        SyncScope { tables: &run.tables, shape: &self.shape, model: &self.model }
+    pub fn scope<'a>(&'a self, tables: &'a SyncTables) -> SyncScope<'a> {
+        SyncScope { tables, shape: &self.shape, model: &self.model }
+    }
+
+    /// Its columns, to be copied.
+    pub fn columns(&self) -> Vec<ReshapedColumn> {
+        reshape::unchanged(&self.shape)
     }
 
     /// The commit of some of its ended rows, fenced by this generation.
@@ -146,7 +153,10 @@ pub(super) async fn clear_away(
     commits: &mut Commits,
 ) -> Result<Option<Settled>, Error> {
     run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
-    let there = prepare::tables_there(session.as_mut(), run).await?;
+    let mut there = prepare::tables_there(session.as_mut(), run).await?;
+    if reshape::go_on(run, session.as_mut(), state, commits.generation, &there).await? {
+        there = prepare::tables_there(session.as_mut(), run).await?;
+    }
     prepare::start_over_without_tables(run, state, &there)?;
     let settled = match &state.delivering {
         Some(_) => settle(run, session, state, commits).await?,
@@ -180,7 +190,7 @@ async fn settle(
             lease_seconds: Some(lease::seconds(run.lease_length())),
             ..unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty())
         };
-        let script = commit::commit_script(run, unfinished.scope(run), &facts)?;
+        let script = commit::commit_script(run, unfinished.scope(&run.tables), &facts)?;
         commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
         commits.checkpoint += 1;
         if left.is_empty() {

@@ -233,19 +233,32 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ("create_tables", Statement::CreateTables { scope }),
         (
             "reshape.snapshot",
-            Statement::Reshape { scope, part: SnapshotPart::Snapshot, columns: &reshaped, due: &due },
+            Statement::Reshape {
+                scope,
+                of: "7",
+                part: SnapshotPart::Snapshot,
+                columns: &reshaped,
+                due: &due,
+            },
         ),
         (
             "reshape.doubts",
-            Statement::Reshape { scope, part: SnapshotPart::Doubts, columns: &reshaped[1..], due: &[] },
+            Statement::Reshape {
+                scope,
+                of: "7",
+                part: SnapshotPart::Doubts,
+                columns: &reshaped[1..],
+                due: &[],
+            },
         ),
+        ("put_in_place", Statement::PutInPlace { tables: &tables, of: "7", part: SnapshotPart::Snapshot }),
         (
             "define",
             Statement::Define {
                 tables: &tables,
                 generation: 7,
-                definition: "{}",
-                target: "here",
+                definition: Some("{}"),
+                target: Some("here"),
                 due_before: 0,
             },
         ),

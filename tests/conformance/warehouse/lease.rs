@@ -74,8 +74,8 @@ async fn the_state_remembers_what_it_is_told(bench: Bench) {
             Statement::Define {
                 tables: &tables,
                 generation: 1,
-                definition: "{\"it's\":\"\\\\ a definition\"}",
-                target: "postgres://h/db; drop table x --",
+                definition: Some("{\"it's\":\"\\\\ a definition\"}"),
+                target: Some("postgres://h/db; drop table x --"),
                 due_before: 3,
             },
             Statement::BeginDelivery {
@@ -166,8 +166,13 @@ async fn a_database_that_reads_backslashes_as_escapes_is_told_not_to() {
     let mut trial = trial(bench).await;
     let tables = trial.tables.clone();
     let definition = "\\' where 1 = 1; --";
-    let define =
-        Statement::Define { tables: &tables, generation: 1, definition, target: "\\", due_before: 0 };
+    let define = Statement::Define {
+        tables: &tables,
+        generation: 1,
+        definition: Some(definition),
+        target: Some("\\"),
+        due_before: 0,
+    };
     trial.run(&[define]).await.unwrap();
     let state = trial.state().await;
     assert_eq!(state.texts["definition"].as_deref(), Some(definition));

@@ -178,7 +178,7 @@ async fn managed_tables_are_found_by_their_exact_prefix(bench: Bench) {
         assert_eq!(texts(effect.result("list the managed tables"), 0), row(&expected), "{prefix}");
     }
     let leftover = tables.recorded(found.table.name.name()).unwrap();
-    assert!(tables.is_leftover(leftover.name.name()));
+    assert!(tables.word_of(leftover.name.name()).is_some());
     // Dropped once, and dropping what is not there is no trouble.
     let gone = TableRef::new("levin_planner", "never \"there\"").unwrap();
     let drop = [leftover, gone];

@@ -25,11 +25,15 @@ async fn reshape(trial: &mut Trial, model: &str) -> Result<Effect, WarehouseErro
     let scope = SyncScope { tables: &tables, shape: &shape, model: &model };
     let (columns, due) = change(&was, &shape);
     let keys = &columns[..shape.keys.len()];
+    let of = "1";
     trial
         .run(&[
-            Statement::Reshape { scope, part: SnapshotPart::Snapshot, columns: &columns, due: &due },
-            Statement::Reshape { scope, part: SnapshotPart::Doubts, columns: &columns, due: &[] },
-            Statement::Reshape { scope, part: SnapshotPart::Rejections, columns: keys, due: &[] },
+            Statement::Reshape { scope, of, part: SnapshotPart::Snapshot, columns: &columns, due: &due },
+            Statement::Reshape { scope, of, part: SnapshotPart::Doubts, columns: &columns, due: &[] },
+            Statement::Reshape { scope, of, part: SnapshotPart::Rejections, columns: keys, due: &[] },
+            Statement::PutInPlace { tables: &tables, of, part: SnapshotPart::Snapshot },
+            Statement::PutInPlace { tables: &tables, of, part: SnapshotPart::Doubts },
+            Statement::PutInPlace { tables: &tables, of, part: SnapshotPart::Rejections },
         ])
         .await
 }
@@ -172,7 +176,8 @@ async fn keys_that_are_not_one_to_one_are_refused(bench: Bench) {
     let (tables, shape, model) = (trial.tables.clone(), trial.shape.clone(), trial.model.clone());
     let scope = SyncScope { tables: &tables, shape: &shape, model: &model };
     let (columns, due) = change(&was, &shape);
-    let reshape = Statement::Reshape { scope, part: SnapshotPart::Snapshot, columns: &columns, due: &due };
+    let part = SnapshotPart::Snapshot;
+    let reshape = Statement::Reshape { scope, of: "1", part, columns: &columns, due: &due };
     match trial.run_as(Atomicity::Rehearsal, &[reshape]).await {
         Ok(effect) => {
             assert_eq!(number(&effect, "keys stay one to one", "found"), 4);
@@ -196,7 +201,8 @@ async fn keys_that_are_not_one_to_one_are_refused(bench: Bench) {
     trial.remodel("select cast(id as int) as id, email, n from people where id <> 'x'").await;
     let (shape, model) = (trial.shape.clone(), trial.model.clone());
     let scope = SyncScope { tables: &tables, shape: &shape, model: &model };
-    let reshape = Statement::Reshape { scope, part: SnapshotPart::Snapshot, columns: &columns, due: &due };
+    let part = SnapshotPart::Snapshot;
+    let reshape = Statement::Reshape { scope, of: "1", part, columns: &columns, due: &due };
     assert_eq!(trial.run(&[reshape]).await.unwrap_err().kind, ErrorKind::Data);
 }
 

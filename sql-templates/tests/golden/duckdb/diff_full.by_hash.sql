@@ -38,9 +38,10 @@ full join (
   select * from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
   where (s."tenant", s."id") in (select f._levin_known0, f._levin_known1 from differing as f)
 ) as k on m."tenant" = k."tenant" and m."id" = k."id"
-where m."tenant" is null
+where (m."tenant" is null
   or k."tenant" is null
-  or m."email" is distinct from k."email";
+  or m."email" is distinct from k."email"
+);
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,

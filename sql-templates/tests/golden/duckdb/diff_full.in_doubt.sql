@@ -54,18 +54,19 @@ full join (
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile") as _levin_doubt
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")
 ) as k on m."id" = k."id"
-where m."id" is null
+where (m."id" is null
   or k."id" is null
   or k._levin_version is not null
   or k._levin_generation < 7
   or m."email" is distinct from k."email"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or json(m."profile") is distinct from json(k."profile");
+  or json(m."profile") is distinct from json(k."profile")
+);
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
@@ -96,7 +97,7 @@ cross join (select count(*) as known from (
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile")
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, struct_pack("id" := d."id", "email" := d."email", "O""Brien's ltv" := d."O""Brien's ltv", "profile" := d."profile") as _levin_doubt
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")

@@ -40,9 +40,10 @@ full join (
   from "levin_planner"."p6f0c2a9e_s1_snapshot" as s
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."tenant" = s."tenant" and a."id" = s."id")
 ) as k on m."tenant" = k."tenant" and m."id" = k."id"
-where m."tenant" is null
+where (m."tenant" is null
   or k."tenant" is null
-  or m."email" is distinct from k."email";
+  or m."email" is distinct from k."email"
+);
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,

@@ -1,5 +1,5 @@
 -- write the snapshot in their new shape
-create table "levin_planner"."p6f0c2a9e_s1_snapshot_new" as
+create table "levin_planner"."p6f0c2a9e_s1_snapshot_7" as
 select m."id", m."email", m."city", s."_levin_generation"
 from (
 select * from customers -- all of them;
@@ -11,11 +11,5 @@ from "levin_planner"."p6f0c2a9e_s1_snapshot" as s;
 
 -- keys stay one to one (returns rows)
 select count(*) as found, count(distinct "id") as kept
-from "levin_planner"."p6f0c2a9e_s1_snapshot_new";
-
--- drop the old shape
-drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot";
-
--- put the new shape in its place
-alter table "levin_planner"."p6f0c2a9e_s1_snapshot_new" rename to "p6f0c2a9e_s1_snapshot";
+from "levin_planner"."p6f0c2a9e_s1_snapshot_7";
 

@@ -1,25 +1,26 @@
 -- create the audit of runs
-create table if not exists "levin_audit"."sync_runs" (
-  sync_id bigint,
-  sync_run_id bigint,
-  primary_key text,
-  destination text,
-  model_name text,
-  error text,
-  status text,
-  started_at timestamp with time zone,
-  finished_at timestamp with time zone,
-  "num_planned_add" bigint,
-  "num_planned_change" bigint,
-  "num_planned_remove" bigint,
-  "num_attempted_add" bigint,
-  "num_attempted_change" bigint,
-  "num_attempted_remove" bigint,
-  "num_succeeded_add" bigint,
-  "num_succeeded_change" bigint,
-  "num_succeeded_remove" bigint,
-  "num_failed_add" bigint,
-  "num_failed_change" bigint,
-  "num_failed_remove" bigint
-);
+create table if not exists "levin_audit"."sync_runs" as
+select
+  cast(null as bigint) as sync_id,
+  cast(null as bigint) as sync_run_id,
+  cast(null as text) as primary_key,
+  cast(null as text) as destination,
+  cast(null as text) as model_name,
+  cast(null as text) as error,
+  cast(null as text) as status,
+  cast(null as timestamp with time zone) as started_at,
+  cast(null as timestamp with time zone) as finished_at,
+  cast(null as bigint) as "num_planned_add",
+  cast(null as bigint) as "num_planned_change",
+  cast(null as bigint) as "num_planned_remove",
+  cast(null as bigint) as "num_attempted_add",
+  cast(null as bigint) as "num_attempted_change",
+  cast(null as bigint) as "num_attempted_remove",
+  cast(null as bigint) as "num_succeeded_add",
+  cast(null as bigint) as "num_succeeded_change",
+  cast(null as bigint) as "num_succeeded_remove",
+  cast(null as bigint) as "num_failed_add",
+  cast(null as bigint) as "num_failed_change",
+  cast(null as bigint) as "num_failed_remove"
+where 1 = 0;
 

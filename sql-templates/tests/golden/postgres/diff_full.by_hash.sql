@@ -22,9 +22,10 @@ select * from customers -- all of them;
   where m."tenant" is not null and m."id" is not null
 ) as m
 full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."tenant" = k."tenant" and m."id" = k."id"
-where m."tenant" is null
+where (m."tenant" is null
   or k."tenant" is null
-  or m."email" collate "C" is distinct from k."email" collate "C";
+  or m."email" collate "C" is distinct from k."email" collate "C"
+);
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,

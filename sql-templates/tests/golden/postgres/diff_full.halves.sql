@@ -44,11 +44,12 @@ full join (
   select * from "levin_planner"."p6f0c2a9e_s1_snapshot" as k
   where k."id" <= current_setting('levin.middle')::bigint
 ) as k on m."id" = k."id"
-where m."id" is null
+where (m."id" is null
   or k."id" is null
   or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
   or m."profile"::jsonb is distinct from k."profile"::jsonb
+)
 union all
 select
   case
@@ -79,11 +80,12 @@ full join (
   select * from "levin_planner"."p6f0c2a9e_s1_snapshot" as k
   where k."id" > current_setting('levin.middle')::bigint
 ) as k on m."id" = k."id"
-where m."id" is null
+where (m."id" is null
   or k."id" is null
   or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or m."profile"::jsonb is distinct from k."profile"::jsonb;
+  or m."profile"::jsonb is distinct from k."profile"::jsonb
+);
 
 -- let processes scan again
 set local min_parallel_table_scan_size to default;

@@ -54,18 +54,19 @@ full join (
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")
 ) as k on m."id" = k."id"
-where m."id" is null
+where (m."id" is null
   or k."id" is null
   or k._levin_version is not null
   or k._levin_generation < 7
   or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or m."profile"::jsonb is distinct from k."profile"::jsonb;
+  or m."profile"::jsonb is distinct from k."profile"::jsonb
+);
 
 -- count (returns rows)
 select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
@@ -96,7 +97,7 @@ cross join (select count(*) as known from (
   left join "levin_planner"."p6f0c2a9e_s1_doubts" as d on d."id" = s."id"
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = s."id")
   union all
-  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot"
+  select d."id", d."email", d."O""Brien's ltv", d."profile", d._levin_generation, false, d._levin_operation, d._levin_version, row(d."id", d."email", d."O""Brien's ltv", d."profile", null)::"levin_planner"."p6f0c2a9e_s1_snapshot" as _levin_doubt
   from "levin_planner"."p6f0c2a9e_s1_doubts" as d
   where not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_snapshot" as s where s."id" = d."id")
     and not exists (select 1 from "levin_planner"."p6f0c2a9e_s1_set_aside_7" as a where a."id" = d."id")

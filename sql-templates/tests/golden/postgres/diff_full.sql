@@ -25,11 +25,12 @@ select * from customers -- all of them;
   where m."id" is not null
 ) as m
 full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."id" = k."id"
-where m."id" is null
+where (m."id" is null
   or k."id" is null
   or m."email" collate "C" is distinct from k."email" collate "C"
   or m."O""Brien's ltv" is distinct from k."O""Brien's ltv"
-  or m."profile"::jsonb is distinct from k."profile"::jsonb;
+  or m."profile"::jsonb is distinct from k."profile"::jsonb
+);
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
