@@ -14,6 +14,8 @@ pub enum Dialect {
     Duckdb,
     /// PostgreSQL 14 and later.
     Postgres,
+    /// Snowflake.
+    Snowflake,
 }
 
 /// What `dialect.toml` says.
@@ -47,6 +49,15 @@ pub struct Facts {
     pub max_identifier_bytes: usize,
     /// The character around a quoted name; doubled inside one.
     pub identifier_quote: char,
+    /// A backslash in a text literal begins an escape, so one that is meant is doubled.
+    #[serde(default)]
+    pub backslash_escapes: bool,
+    /// `//` begins a comment, as `--` does.
+    #[serde(default)]
+    pub slash_comments: bool,
+    /// A dollar before a name makes a variable, and no tag of a quoted text.
+    #[serde(default)]
+    pub dollar_names: bool,
     /// How the engine writes unquoted names, for messages.
     pub folds_to: Folding,
     /// Engine types and what they are on the wire. The first entry whose pattern matches wins;
@@ -74,7 +85,8 @@ pub enum Folding {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TypeFact {
-    /// The engine's names of the type, lower case; `*[]` matches every list, `x*` what begins with `x`.
+    /// The engine's names of the type, lower case; `*[]` matches every list, `x*` what begins with `x`,
+    /// `x(*,0)` an `x` without digits after its point.
     pub engine: Vec<String>,
     /// What its values are on the wire.
     pub logical: LogicalType,
@@ -99,13 +111,14 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 2] = [Self::Duckdb, Self::Postgres];
+    pub const ALL: [Self; 3] = [Self::Duckdb, Self::Postgres, Self::Snowflake];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Duckdb => "duckdb",
             Self::Postgres => "postgres",
+            Self::Snowflake => "snowflake",
         }
     }
 
@@ -113,9 +126,11 @@ impl Dialect {
     pub fn facts(self) -> &'static Facts {
         static DUCKDB: OnceLock<Facts> = OnceLock::new();
         static POSTGRES: OnceLock<Facts> = OnceLock::new();
+        static SNOWFLAKE: OnceLock<Facts> = OnceLock::new();
         let (cell, text) = match self {
             Self::Duckdb => (&DUCKDB, include_str!("../duckdb/dialect.toml")),
             Self::Postgres => (&POSTGRES, include_str!("../postgres/dialect.toml")),
+            Self::Snowflake => (&SNOWFLAKE, include_str!("../snowflake/dialect.toml")),
         };
         cell.get_or_init(|| {
             toml::from_str(text).unwrap_or_else(|e| panic!("{}/dialect.toml: {e}", self.name()))
@@ -125,11 +140,15 @@ impl Dialect {
     /// What the engine's type is on the wire; `None` when the dialect does not know the type.
     pub fn type_fact(self, engine_type: &str) -> Option<&'static TypeFact> {
         let name = without_modifiers(engine_type);
+        let is_whole = engine_type.trim_end().ends_with(",0)");
         self.facts().types.iter().find(|fact| {
             fact.engine.iter().any(|pattern| match (pattern.as_str(), pattern.strip_suffix('*')) {
                 ("*[]", _) => name.ends_with(']'),
                 (_, Some(beginning)) => name.starts_with(beginning),
-                (exact, None) => exact == name,
+                (exact, None) => match exact.strip_suffix("(*,0)") {
+                    Some(numbers) => is_whole && numbers == name,
+                    None => exact == name,
+                },
             })
         })
     }
@@ -205,6 +224,21 @@ mod tests {
         ] {
             assert_eq!(logical(Dialect::Duckdb, name), Some(expected), "{name}");
         }
+        for (name, expected) in [
+            ("NUMBER(38,0)", LogicalType::Integer),
+            ("NUMBER(10,2)", LogicalType::Decimal),
+            ("NUMBER(38,10)", LogicalType::Decimal),
+            ("VARCHAR(16777216)", LogicalType::Text),
+            ("VARCHAR(20) COLLATE 'en-ci'", LogicalType::Text),
+            ("TIMESTAMP_NTZ(9)", LogicalType::Timestamp),
+            ("TIMESTAMP_LTZ(3)", LogicalType::TimestampTz),
+            ("TIME(9)", LogicalType::Time),
+            ("VARIANT", LogicalType::Json),
+            ("GEOGRAPHY", LogicalType::Json),
+        ] {
+            assert_eq!(logical(Dialect::Snowflake, name), Some(expected), "{name}");
+        }
+        assert!(!Dialect::Snowflake.type_fact("VARCHAR(20) COLLATE 'en-ci'").unwrap().key);
         assert_eq!(logical(Dialect::Duckdb, "GEOMETRY"), None);
         // Whether a value leaves as it is must not depend on the modifier either.
         let fact = Dialect::Postgres.type_fact("timestamp(3) with time zone").unwrap();

@@ -1,11 +1,14 @@
-//! Where quotes and comments begin and end, by the rules of PostgreSQL's lexer, which DuckDB shares.
+//! Where quotes and comments begin and end: by the rules of PostgreSQL's lexer, which DuckDB shares, or as the facts of
+//! a dialect say otherwise.
 //!
 //! `sqlparser` differs from it in corners (`E'\''` in DuckDB, `+--`), and what one takes for text and
 //! the other for SQL is a way out of the parentheses around a model.
 
+use crate::dialect::Facts;
+
 /// The first byte of everything that is neither white space nor comment, with its offset. A quoted
 /// text is one such thing. Fails on what is never closed.
-pub(crate) fn meaningful(text: &str) -> Result<Vec<(usize, u8)>, &'static str> {
+pub(crate) fn meaningful(text: &str, facts: &Facts) -> Result<Vec<(usize, u8)>, &'static str> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;
@@ -13,7 +16,7 @@ pub(crate) fn meaningful(text: &str) -> Result<Vec<(usize, u8)>, &'static str> {
         let rest = &bytes[at..];
         let start = at;
         at = match byte {
-            b'-' if rest.starts_with(b"--") => {
+            b'-' | b'/' if rest.starts_with(b"--") || facts.slash_comments && rest.starts_with(b"//") => {
                 at += rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len());
                 continue;
             }
@@ -26,16 +29,16 @@ pub(crate) fn meaningful(text: &str) -> Result<Vec<(usize, u8)>, &'static str> {
                 continue;
             }
             b'\'' => {
-                let escapes = is_escape_prefix(&bytes[..at]);
+                let escapes = facts.backslash_escapes || is_escape_prefix(&bytes[..at]);
                 let end = at + quoted(rest, b'\'', escapes).ok_or("a `'` is never closed")?;
                 // A literal may go on after a line end, and then its backslashes are escapes too.
-                if escapes && text[end..].trim_start().starts_with('\'') {
+                if escapes && !facts.backslash_escapes && text[end..].trim_start().starts_with('\'') {
                     return Err("an `E'…'` literal goes on in another one; write them as one");
                 }
                 end
             }
             b'"' => at + quoted(rest, b'"', false).ok_or("a `\"` is never closed")?,
-            b'$' if !ends_in_name(&bytes[..at]) => match dollar_tag(rest) {
+            b'$' if !ends_in_name(&bytes[..at]) => match dollar_tag(rest, facts.dollar_names) {
                 Some(tag) => {
                     let body = at + tag.len();
                     let end = bytes[body..].windows(tag.len()).position(|w| w == tag);
@@ -73,9 +76,12 @@ fn block_comment(text: &[u8]) -> Result<usize, &'static str> {
     Ok(end + 4)
 }
 
-/// `$$` or `$tag$`.
-fn dollar_tag(text: &[u8]) -> Option<&[u8]> {
+/// `$$` or `$tag$`; `$$` alone where a name behind a dollar is a variable.
+fn dollar_tag(text: &[u8], names: bool) -> Option<&[u8]> {
     let end = 1 + text[1..].iter().position(|b| *b == b'$')?;
+    if names && end > 1 {
+        return None;
+    }
     let tag = &text[1..end];
     let is_tag =
         tag.iter().all(|b| is_name(*b) && *b != b'$') && !tag.first().is_some_and(u8::is_ascii_digit);

@@ -7,7 +7,7 @@ use sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement as Parsed,
     TableFactor, Visit, Visitor,
 };
-use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect};
+use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect, SnowflakeDialect};
 use sqlparser::parser::Parser;
 
 use crate::dialect::{Dialect, Folding};
@@ -74,8 +74,9 @@ impl ModelSql {
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+            Dialect::Snowflake => Box::new(SnowflakeDialect {}),
         };
-        let text = contained(text)?;
+        let text = contained(text, dialect)?;
         let (plain, relations) = match Parser::parse_sql(parser_dialect.as_ref(), &text) {
             Ok(statements) => judge(&statements, dialect)?,
             Err(_) => (None, Vec::new()),
@@ -115,11 +116,12 @@ impl ModelSql {
 }
 
 /// Refuses text that could leave its parentheses; gives it back without closing semicolons.
-fn contained(text: &str) -> Result<String, NotOneSelect> {
+fn contained(text: &str, dialect: Dialect) -> Result<String, NotOneSelect> {
     let mut depth = 0_u32;
     let mut closing = None;
     let mut empty = true;
-    for (at, token) in lexer::meaningful(text).map_err(|m| NotOneSelect::Unreadable(m.to_owned()))? {
+    let tokens = lexer::meaningful(text, dialect.facts());
+    for (at, token) in tokens.map_err(|m| NotOneSelect::Unreadable(m.to_owned()))? {
         if token == b';' {
             closing.get_or_insert(at);
             continue;

@@ -17,6 +17,7 @@ fn ended(operation: &'static str, first: i64, last: i64) -> EndedRange {
 fn json_type(dialect: Dialect) -> &'static str {
     match dialect.name() {
         "duckdb" => "JSON",
+        "snowflake" => "VARIANT",
         _ => "json",
     }
 }
@@ -24,6 +25,7 @@ fn json_type(dialect: Dialect) -> &'static str {
 fn decimal_type(dialect: Dialect) -> &'static str {
     match dialect.name() {
         "duckdb" => "DECIMAL(18,2)",
+        "snowflake" => "NUMBER(18,2)",
         _ => "numeric(18,2)",
     }
 }
