@@ -1,9 +1,11 @@
-//! What both warehouse drivers promise, on the real engines.
+//! What every warehouse driver promises, on the real engines, and on a double where there is none to be had.
 
 #[path = "drivers/duckdb.rs"]
 mod duckdb;
 #[path = "drivers/postgres.rs"]
 mod postgres;
+#[path = "drivers/snowflake.rs"]
+mod snowflake;
 #[path = "drivers/tls.rs"]
 mod tls;
 

@@ -51,7 +51,7 @@ lock = threading.RLock()
 users = {}
 sessions = {}
 chunks = {}
-written = {}  # a table's name: the lock of whoever writes it
+written = {}  # a table's whole name: the lock of whoever writes it
 
 
 class Refused(Exception):
@@ -80,6 +80,7 @@ class User:
         self.compress = True
         self.chunk_headers = {}
         self.json_results = False
+        self.loses = 0  # rows that are counted and do not come
         self.troubles = []  # each: at, times, status | cut | code, message, sql_state
         self.logins = []
         self.statements = []
@@ -272,7 +273,7 @@ def execute(job):
         session.parameters[found[1].upper()] = found[2]
         return said(job, "Statement executed successfully.")
     if found := ABORT_SESSION.match(text):
-        for other in [s for s in sessions.values() if s.number == found[1] and s is not session]:
+        for other in [s for s in list(sessions.values()) if s.number == found[1] and s is not session]:
             other.end()
             return said(job, "session aborted.")
         raise Refused("000707", f"Session {found[1]} does not exist or has been terminated.", "02000")
@@ -327,7 +328,9 @@ def execute(job):
 
 def hold(job, tree):
     """Waits for whoever else writes the table: Snowflake makes writers wait, DuckDB would refuse the second."""
-    name = tree.find(exp.Table).sql().upper()
+    connection = job.session.connection
+    table = tree.find(exp.Table)
+    name = (table.catalog or connection.database, table.db or connection.schema, table.name)
     with lock:
         held = written.setdefault(name, threading.Lock())
     if held in job.session.held:
@@ -405,7 +408,12 @@ def scaled(column, field):
         scale = kind.scale
         values = [None if v is None else int(v.scaleb(scale)) for v in column.to_pylist()]
     elif pa.types.is_integer(kind):
-        scale, values = 0, column.to_pylist()
+        for narrow in (pa.int8(), pa.int16(), pa.int32()):
+            try:
+                return column.cast(narrow), field.with_type(narrow)
+            except pa.ArrowInvalid:
+                continue
+        return column, field
     else:
         return column, field
     largest = max((abs(v) for v in values if v is not None), default=0)
@@ -456,6 +464,7 @@ def json_result(user, data, rows):
 
 
 def with_chunks(user, data, made):
+    data["total"] += user.loses
     if made:
         data["chunks"] = made
         if user.chunk_headers:
@@ -468,7 +477,8 @@ def with_chunks(user, data, made):
 def text_of(value, kind):
     if isinstance(value, dict):
         zone = f" {value['timezone']}" if "timezone" in value else ""
-        return f"{value['epoch']}.{value['fraction']:09d}{zone}"
+        whole = value["epoch"] * 1_000_000_000 + value["fraction"]
+        return f"{'-' if whole < 0 else ''}{abs(whole) // 1_000_000_000}.{abs(whole) % 1_000_000_000:09d}{zone}"
     if kind == "boolean":
         return "1" if value else "0"
     if kind == "time":
@@ -608,7 +618,7 @@ class Service(BaseHTTPRequestHandler):
             else:
                 assert hasattr(user, key), key
                 setattr(user, key, value)
-        told = {"logins": user.logins, "statements": user.statements, "requests": user.requests, "sessions": [s.number for s in sessions.values() if s.user is user and not s.ended]}
+        told = {"logins": user.logins, "statements": user.statements, "requests": user.requests, "sessions": [s.number for s in list(sessions.values()) if s.user is user and not s.ended]}
         return 200, json.dumps(told).encode(), {}
 
     def chunk(self, name):

@@ -7,6 +7,7 @@ pub mod duckdb;
 mod duration;
 pub mod postgres;
 pub mod sample;
+pub mod snowflake;
 
 use std::fmt::Debug;
 use std::sync::Arc;
