@@ -13,7 +13,7 @@ select
   cast(null as {{ d.type_instant() }}) as started_at,
   cast(null as {{ d.type_instant() }}) as finished_at,
 {% for count in counts %}
-  cast(null as {{ d.type_bigint() }}) as {{ count }}{% if not loop.last %},{% endif +%}
+  cast(null as {{ d.type_bigint() }}) as {{ count | sql }}{% if not loop.last %},{% endif +%}
 {% endfor %}
 where 1 = 0
 {% endmacro %}

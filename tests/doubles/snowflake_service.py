@@ -296,6 +296,9 @@ def execute(job):
     if request.get("describeOnly"):
         cursor = connection.cursor()
         return described(job, guarded(lambda: cursor._describe_only(text)))
+    if isinstance(tree, exp.Use):
+        guarded(lambda: connection.cursor().execute(text, server=True))
+        return said(job, "Statement executed successfully.")
     if isinstance(tree, exp.Transaction):
         session.in_transaction = True
         return said(job, "Statement executed successfully.")

@@ -329,6 +329,18 @@ async fn loading_matches_columns_by_name_all_or_none() {
 }
 
 #[tokio::test]
+async fn whoever_makes_a_schema_does_not_stay_in_it() {
+    let user = user();
+    let mut session = open(&*at(&user)).await;
+    run(
+        &mut *session,
+        &["create table t (n bigint)", "insert into t values (1)", "create schema \"of levin\""],
+    )
+    .await;
+    assert_eq!(number(&mut *session, "select count(*) from t").await, 1);
+}
+
+#[tokio::test]
 async fn errors_have_kinds() {
     let user = user();
     let warehouse = at(&user);

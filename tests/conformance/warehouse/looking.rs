@@ -73,6 +73,9 @@ async fn rows_leave_in_pages(bench: Bench) {
     bench.setup(&["create table people (id bigint, email text)"]).await;
     let many = match bench.engine() {
         "duckdb" => "insert into people select range, 'e' || range from range(1, 101)",
+        "snowflake" => {
+            "insert into people select seq4() + 1, 'e' || (seq4() + 1) from table(generator(rowcount => 100))"
+        }
         _ => "insert into people select n, 'e' || n from generate_series(1, 100) as n",
     };
     bench.setup(&[many]).await;
@@ -143,7 +146,9 @@ async fn relations_are_told_apart(bench: Bench) {
         (Some("sales"), "seen", (0, 0)),
         (None, "no'such", (0, 0)),
     ] {
-        let effect = trial.run(&[Statement::RelationKind { schema, name }]).await.unwrap();
+        let (schema, name) = (schema.map(|s| trial.bench.folded(s)), trial.bench.folded(name));
+        let kind = Statement::RelationKind { schema: schema.as_deref(), name: &name };
+        let effect = trial.run(&[kind]).await.unwrap();
         let count = |column| number(&effect, "look at the relation", column);
         assert_eq!((count("found"), count("tables")), expected, "{schema:?} {name}");
     }
@@ -214,10 +219,11 @@ async fn audits_hold_one_row_per_run(bench: Bench) {
             row(&["2", "it's \\ broken\n;", "failed", "id, \"tenant\"", "1", "12"]),
         ]
     );
-    let took = format!(
-        "select cast(extract(epoch from (finished_at - started_at)) as double precision) as s from {}",
-        tables.sync_runs()
-    );
+    let span = match trial.bench.engine() {
+        "snowflake" => "datediff('millisecond', started_at, finished_at) / 1000.0",
+        _ => "extract(epoch from (finished_at - started_at))",
+    };
+    let took = format!("select cast({span} as double precision) as s from {}", tables.sync_runs());
     let took = trial.rows(&Sql::for_tests(&took)).await;
     assert_eq!(texts(&took, 0), row(&["3604.75", "3604.75"]));
 }

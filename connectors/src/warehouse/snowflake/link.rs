@@ -42,6 +42,8 @@ pub(super) struct Tokens {
     pub master: String,
     /// The service's number of the session.
     pub id: String,
+    /// The schema in which names without one are looked up, when there is one.
+    pub schema: Option<String>,
 }
 
 /// A session at the service.
@@ -58,6 +60,7 @@ pub(super) struct Link {
 }
 
 /// A statement under way.
+#[derive(Default)]
 pub(super) struct Running {
     request: Uuid,
     cancelled: AtomicBool,
@@ -126,6 +129,7 @@ pub(super) struct QueryData {
     pub chunk_headers: Option<HashMap<String, String>>,
     pub qrmk: Option<String>,
     pub total: Option<u64>,
+    final_schema_name: Option<String>,
 }
 
 /// How a statement is asked for.
@@ -174,19 +178,14 @@ impl Link {
     /// Runs a statement and waits for what the service says of it. It is sent under one request id, however often
     /// the connection breaks, and so runs once.
     pub(super) async fn statement(&self, text: &str, asked: Asked) -> Result<QueryData, WarehouseError> {
-        let running = Arc::new(Running {
-            request: Uuid::new_v4(),
-            cancelled: AtomicBool::new(false),
-            finished: AtomicBool::new(false),
-            told: Notify::new(),
-        });
+        let running = Arc::new(Running { request: Uuid::new_v4(), ..Running::default() });
         *locked(&self.running) = Some(running.clone());
         let stopped = async {
             running.until_cancelled().await;
             tokio::time::sleep(STOPPING).await;
         };
         let result = tokio::select! {
-            result = self.submit(text, asked, &running) => result,
+            result = self.submit_at_home(text, asked, &running) => result,
             () = stopped => Err(WarehouseError::new(ErrorKind::Cancelled, "the statement was cancelled")),
         };
         running.finish();
@@ -197,6 +196,25 @@ impl Link {
             }
             other => other,
         }
+    }
+
+    /// Whoever creates a schema finds himself in it, and models would be looked up there: the session goes back.
+    async fn submit_at_home(
+        &self,
+        text: &str,
+        asked: Asked,
+        running: &Running,
+    ) -> Result<QueryData, WarehouseError> {
+        let data = self.submit(text, asked, running).await?;
+        let home = locked(&self.tokens).schema.clone();
+        if let (Some(schema), Some(now)) = (home, &data.final_schema_name)
+            && schema != *now
+        {
+            let back = format!("use schema {}", quoted(&schema));
+            let again = Running { request: Uuid::new_v4(), ..Running::default() };
+            self.submit(&back, Asked::default(), &again).await?;
+        }
+        Ok(data)
     }
 
     async fn submit(&self, text: &str, asked: Asked, running: &Running) -> Result<QueryData, WarehouseError> {
@@ -338,9 +356,9 @@ impl Link {
         if let Some(Renewed { session_token: Some(session), master_token }) = reply.data {
             let redactor = self.service.http.redactor();
             redactor.learn(&session);
-            let master = master_token.unwrap_or(tokens.master);
+            let master = master_token.unwrap_or_else(|| tokens.master.clone());
             redactor.learn(&master);
-            *locked(&self.tokens) = Tokens { session, master, id: tokens.id };
+            *locked(&self.tokens) = Tokens { session, master, ..tokens };
             tracing::debug!("the session's token was renewed");
             return Ok(());
         }
@@ -420,6 +438,11 @@ pub(super) fn headers(token: &str) -> Result<HeaderMap, WarehouseError> {
         headers.insert(AUTHORIZATION, value);
     }
     Ok(headers)
+}
+
+/// A name in quotes, unless it is already.
+pub(super) fn quoted(name: &str) -> String {
+    if name.starts_with('"') { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

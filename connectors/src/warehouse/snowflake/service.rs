@@ -115,12 +115,13 @@ impl Service {
             if let (Some(session), Some(master)) = (data.token, data.master_token) {
                 self.http.redactor().learn(&session);
                 self.http.redactor().learn(&master);
-                self.complete(&data.session_info.unwrap_or_default())?;
+                let info = data.session_info.unwrap_or_default();
+                self.complete(&info)?;
                 let id = match data.session_id {
                     Value::String(id) => id,
                     other => other.to_string(),
                 };
-                return Ok(Tokens { session, master, id });
+                return Ok(Tokens { session, master, id, schema: info.schema_name });
             }
             let clock = wire::ahead(&answer).unwrap_or(0);
             let error = refused_login(&code, &self.http.redactor().redact(&said));
