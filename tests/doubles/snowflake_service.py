@@ -13,6 +13,7 @@ towards this reading of the protocol, not how Snowflake does.
 """
 
 import base64
+import decimal
 import gzip
 import hashlib
 import json
@@ -25,11 +26,12 @@ import threading
 import time
 import uuid
 from datetime import date
-from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import duckdb
+import fakesnow.info_schema
+import fakesnow.transforms
 import jwt
 import pyarrow as pa
 import snowflake.connector.errors
@@ -43,8 +45,22 @@ from fakesnow.rowtype import describe_as_rowtype, duckdb_to_sf_type
 from fakesnow.statement_type import DDL, DML_TYPE_IDS, SELECT, statement_type_id
 from sqlglot import exp
 
+# A thread begins with this one's precision, which is less than Snowflake's numbers have.
+decimal.DefaultContext.prec = 80
+
 # Types that DuckDB gives an expression and fakesnow has no name for.
 duckdb_to_sf_type.update({"TINYINT": "fixed", "SMALLINT": "fixed", "UINTEGER": "fixed", "FLOAT": "real", "TIMESTAMP_S": "timestamp_ntz"})
+
+# Its list of tables leaves views out, and the lengths of texts that it writes down about every table are not escaped.
+per_database = fakesnow.info_schema.per_db_creation_sql
+TABLES_AND_VIEWS = """(
+    select database_name, schema_name, table_name, estimated_size, 'BASE TABLE' as kind from duckdb_tables
+    union all
+    select database_name, schema_name, view_name, 0, 'VIEW' from duckdb_views where not internal
+) tables"""
+fakesnow.info_schema.per_db_creation_sql = lambda catalog: (
+    per_database(catalog).replace("'BASE TABLE' AS \"TABLE_TYPE\"", "tables.kind AS \"TABLE_TYPE\"").replace("from duckdb_tables tables", f"from {TABLES_AND_VIEWS}"))
+fakesnow.transforms.extract_text_length = lambda tree: tree
 
 engine = FakeSnow()
 lock = threading.RLock()
@@ -424,13 +440,23 @@ def scaled(column, field):
         if largest < 1 << (bits - 1):
             return pa.array(values, narrow), field.with_type(narrow)
     wide = pa.decimal128(38, scale)
-    return pa.array([None if v is None else Decimal(v).scaleb(-scale) for v in values], wide), field.with_type(wide)
+    return pa.array([None if v is None else decimal.Decimal(v).scaleb(-scale) for v in values], wide), field.with_type(wide)
+
+
+def masked(column):
+    """A null timestamp is a null struct, not one of nulls."""
+    if not pa.types.is_struct(column.type) or not len(column):
+        return column
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    parts = column.flatten()
+    names = [column.type.field(i) for i in range(column.type.num_fields)]
+    return pa.StructArray.from_arrays(parts, fields=names, mask=parts[0].is_null())
 
 
 def ipc(table):
     columns, fields = [], []
     for column, field in zip(table.combine_chunks().columns, table.schema):
-        array, field = scaled(column, field)
+        array, field = scaled(masked(column), field)
         columns.append(array)
         fields.append(field)
     part = pa.Table.from_arrays(columns, schema=pa.schema(fields))
