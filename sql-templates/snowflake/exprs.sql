@@ -18,6 +18,8 @@
 {# A name without a schema would be one in the session's schema. #}
 {% macro rename(table, to) %}alter table {{ table }} rename to {{ to }}{% endmacro %}
 
+{# No row is a value here. #}
+{% macro distinct_keys(keys) %}count(distinct {% for key in keys %}{{ key.name }}{% if not loop.last %}, {% endif %}{% endfor %}){% endmacro %}
 {# A number needs an order, and any will do. #}
 {% macro number_here() %}, row_number() over (order by null) as _levin_sequence{% endmacro %}
 {% macro create_of_run() %}create transient table{% endmacro %}

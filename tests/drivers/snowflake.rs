@@ -68,6 +68,16 @@ async fn failed(session: &mut dyn Session, select: &str) -> WarehouseError {
     rows(session, select).await.expect_err("the statement fails")
 }
 
+/// What the tests below prove is worth as much as the double: Snowflake's own connector must be content with it.
+#[test]
+fn the_double_is_what_snowflakes_own_connector_expects() {
+    let user = user();
+    user.set(&json!({"inline_rows": 100, "chunk_rows": 1000, "patience": 0.2}));
+    let (agrees, said) = SnowflakeDouble::start()
+        .script("snowflake_agrees.py", &[&user.name, tests::snowflake::PASSWORD, &user.database]);
+    assert!(agrees, "{said}");
+}
+
 #[tokio::test]
 async fn scripts_are_all_or_nothing() {
     let user = user();

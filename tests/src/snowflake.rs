@@ -71,6 +71,19 @@ impl SnowflakeDouble {
         format!("http://{}", self.address)
     }
 
+    /// Runs a script of `doubles/` with the Python that the double runs on; what it wrote, and whether it went well.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn script(&self, name: &str, arguments: &[&str]) -> (bool, String) {
+        let python = installed("LEVIN_FAKESNOW", "fakesnow-0.12.1").join("bin/python");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("doubles").join(name);
+        let port = self.address.port().to_string();
+        let ended = Command::new(python).arg(script).arg(port).args(arguments).output().expect("Python runs");
+        let said = String::from_utf8_lossy(&ended.stdout) + String::from_utf8_lossy(&ended.stderr);
+        (ended.status.success(), said.into_owned())
+    }
+
     /// A user whom no other test knows, with an empty database and its schema PUBLIC.
     ///
     /// # Panics
