@@ -10,10 +10,11 @@ use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
 use crate::destination::{self, Destination};
-use crate::warehouse::{Warehouse, duckdb, postgres, snowflake};
+use crate::warehouse::{Warehouse, duckdb, mariadb, postgres, snowflake};
 
 /// Every kind of source.
-pub static SOURCES: &[&SourceConnector] = &[&duckdb::DUCKDB, &postgres::POSTGRES, &snowflake::SNOWFLAKE];
+pub static SOURCES: &[&SourceConnector] =
+    &[&duckdb::DUCKDB, &mariadb::MARIADB, &postgres::POSTGRES, &snowflake::SNOWFLAKE];
 
 /// Every kind of destination.
 pub static DESTINATIONS: &[&DestinationConnector] =

@@ -2,7 +2,7 @@
 {% macro create_outcomes() %}
 {{ step("create the outcomes") }}
 {{ d.create_of_run() }} {{ outcomes }} as
-select cast(0 as {{ d.type_bigint() }}) as sequence, cast(null as {{ d.type_text() }}) as outcome, 1 = 0 as in_doubt,
+select {{ d.wide(0) }} as sequence, cast(null as {{ d.type_text() }}) as outcome, 1 = 0 as in_doubt,
   cast(null as {{ d.type_text() }}) as code, cast(null as {{ d.type_text() }}) as reason
 where 1 = 0
 {% endmacro %}
@@ -111,7 +111,7 @@ where generation = {{ generation }}
 {# Keys that were set aside may hold nulls. Written as equalities, because engines hash those and
    do not hash `is not distinct from`. #}
 {% macro same_rejection(left, right) %}
-{% for key in keys %}coalesce({{ d.text(d.one_text(key, col(left, key.name))) }}, '') = coalesce({{ d.text(d.one_text(key, col(right, key.name))) }}, '') and ({{ col(left, key.name) }} is null) = ({{ col(right, key.name) }} is null){% if not loop.last %} and {% endif %}{% endfor %}
+{% for key in keys %}coalesce({{ d.told_apart(d.one_text(key, col(left, key.name))) }}, '') = coalesce({{ d.told_apart(d.one_text(key, col(right, key.name))) }}, '') and ({{ col(left, key.name) }} is null) = ({{ col(right, key.name) }} is null){% if not loop.last %} and {% endif %}{% endfor %}
 {% endmacro %}
 
 {# By name: a primary key may list its columns in another order than when the table was made. #}
@@ -131,9 +131,9 @@ where generation = {{ generation }}
 {% for c in columns %}{{ d.measured(col(row, c.name)) }}{% if not loop.last %} || {% endif %}{% endfor %}{% if not columns %}''{% endif +%}
 {% endmacro %}
 {% macro measured(value) %}
-{% set length %}length({{ d.text(value) }}){% endset %}
+{% set length %}length({{ d.told_apart(value) }}){% endset %}
 {% set colon %}':'{% endset %}
-coalesce({{ d.joined(d.joined(d.text(length), colon), d.text(value)) }}, '-')
+coalesce({{ d.joined(d.joined(d.text(length), colon), d.told_apart(value)) }}, '-')
 {% endmacro %}
 
 {# Whether a rejection is about the very row that is refused again, in the same delivery. #}
@@ -182,10 +182,10 @@ left join {{ rejections }} as r on {{ d.same_rejection("r", "a") }}
 
 {% macro forget_older_rejections() %}
 {{ step("forget their older entries") }}
-delete from {{ rejections }} as t
+{{ d.delete_from(rejections) }}
 where (t._levin_generation < {{ generation }} or t._levin_checkpoint < {{ checkpoint + 1 }})
   and exists (
-    select 1 from {{ rejections }} as n
+    select 1 from {{ d.as_it_was(rejections) }} as n
     where n._levin_generation = {{ generation }} and n._levin_checkpoint = {{ checkpoint + 1 }}
       and {{ d.same_rejection("n", "t") }}
   )
@@ -195,7 +195,7 @@ where (t._levin_generation < {{ generation }} or t._levin_checkpoint < {{ checkp
    aside only the run knows that looked, not one that settles what another left. #}
 {% macro close_rejections() %}
 {{ step("close rejections") }}
-delete from {{ rejections }} as t
+{{ d.delete_from(rejections) }}
 where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ checkpoint + 1 }})
   and ({% if last %}not exists (
     select 1 from {{ diff }} as f
@@ -213,7 +213,7 @@ where not (t._levin_generation = {{ generation }} and t._levin_checkpoint = {{ c
 {% macro settle_doubts() %}
 {% if had_doubts %}
 {{ step("end doubts") }}
-delete from {{ doubts }} as t
+{{ d.delete_from(doubts) }}
 where exists (
   select 1 from {{ diff }} as f
   where {{ d.same_key(keys, "f", "t") }}
@@ -223,7 +223,7 @@ where exists (
 {% endif %}
 {% if exceptions %}
 {{ step("replace older doubts") }}
-delete from {{ doubts }} as t
+{{ d.delete_from(doubts) }}
 where exists (
   select 1 from {{ diff }} as f join {{ outcomes }} as o on {{ d.same_row("o", "f") }}
   where o.in_doubt and {{ d.same_key(keys, "f", "t") }}
@@ -257,7 +257,7 @@ where {{ d.same_key(keys, "f", "t") }} and f._levin_operation = 'changed'
   and {{ d.accepted("f") }}
 {% endif %}
 {{ step("take accepted rows out of the snapshot") }}
-delete from {{ snapshot }} as t
+{{ d.delete_from(snapshot) }}
 {% if matching and shape == "full" %}
 where exists (
   select 1 from {{ diff }} as f
@@ -288,7 +288,7 @@ where {{ d.accepted("f") }}
 {% macro adopt_diff() %}
 {% if not adoptable %}
 {{ step("empty the snapshot") }}
-delete from {{ snapshot }} as t
+{{ d.delete_from(snapshot) }}
 {% if keep_set_aside %}
 where not exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", "t") }})
 {% endif %}
@@ -302,7 +302,7 @@ where not exists (select 1 from {{ outcomes }} as o where {{ d.same_row("o", "f"
 {% else %}
 {% if exceptions %}
 {{ step("leave out what was not accepted") }}
-delete from {{ diff }} as t
+{{ d.delete_from(diff) }}
 where {{ d.row_id("t") }} in (select {{ d.row_id_of("o.sequence" | sql) }} from {{ outcomes }} as o)
 {% endif %}
 {% if not row_ids %}

@@ -1,8 +1,12 @@
 {# The model, read where it stands or from the copy that this script made of it. #}
 {% macro source() %}
-{% if stage %}{{ stage }}{% else %}(
+{% if stage %}{{ stage }}{% else %}{{ d.modelled() }}{% endif %}
+{% endmacro %}
+{# The model's rows in the forms in which they are compared. #}
+{% macro modelled() %}
+(
 {{ model }}
-){% endif %}
+)
 {% endmacro %}
 
 {% macro stage_model() %}
@@ -10,9 +14,7 @@
 {{ step("stage the model") }}
 {{ d.create_scratch() }} {{ stage }} as
 select {% for c in all %}{{ c.name }}{% if not loop.last %}, {% endif %}{% endfor +%}
-from (
-{{ model }}
-) as m
+from {{ d.modelled() }} as m
 {% endif %}
 {% if set_aside %}
 {{ step("set keys aside") }}
@@ -102,7 +104,7 @@ cross join (select count(*) as added from {{ diff }}) as r
 {% endmacro %}
 
 {# The generation of a first diff's rows: written with them, or told of the whole table afterwards. #}
-{% macro generation_here() %}, cast({{ generation }} as {{ d.type_bigint() }}) as _levin_generation{% endmacro %}
+{% macro generation_here() %}, {{ d.wide(generation) }} as _levin_generation{% endmacro %}
 {% macro add_generation() %}{% endmacro %}
 
 {# Where an engine can make the keys unique on the way, a failure of that step is the answer. #}
@@ -121,6 +123,9 @@ cross join (select count(*) as added from {{ diff }}) as r
 
 {# The sequence of a row in its diff, where the engine has none of its own. #}
 {% macro number_here() %}{% if not row_ids %}, row_number() over () as _levin_sequence{% endif %}{% endmacro %}
+
+{# The same where the sides of a comparison are put together. #}
+{% macro number_of_side() %}{{ d.number_here() }}{% endmacro %}
 
 {# Bytes of the longest new key, where the snapshot's index may refuse it: known before anything is sent. #}
 {% macro longest_key() %}0{% endmacro %}
@@ -148,10 +153,7 @@ union all
 {{ d.counted_row() }}
 {% endif %}
 {% if parked %}
-{{ step("park rows that were refused too often") }}
-update {{ diff }} as f
-set _levin_operation = {{ d.parked_word("f") }}
-where exists (select 1 from {{ rejections }} as r where {{ d.is_parked("f") }})
+{{ d.park() }}
 {% endif %}
 {% endif %}
 {% if middle %}
@@ -209,6 +211,12 @@ where {{ d.same_key(keys, "m", "t") }}
 {% endif %}
 {% endmacro %}
 
+{% macro park() %}
+{{ step("park rows that were refused too often") }}
+update {{ diff }} as f
+set _levin_operation = {{ d.parked_word("f") }}
+where exists (select 1 from {{ rejections }} as r where {{ d.is_parked("f") }})
+{% endmacro %}
 {# A dead letter stays in the diff under a word of its own, so that no statement takes it for a row that is sent. #}
 {% macro is_operation(operation) %}
 {% if parked %}_levin_operation in ('{{ operation | sql }}', 'parked_{{ operation | sql }}'){% else %}_levin_operation = '{{ operation | sql }}'{% endif +%}
@@ -351,7 +359,7 @@ select
   {{ d.previous_of_part() }},
 {{ d.match_of_part() }}
 {% else %}
-  {{ d.packed(all, "k", snapshot, "_levin_previous" | sql) }}{{ d.number_here() }}
+  {{ d.packed(all, "k", snapshot, "_levin_previous" | sql) }}{{ d.number_of_side() }}
 {% endif %}
 from {{ d.both_sides(half) }}
 {% if matching %}

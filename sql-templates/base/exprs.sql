@@ -5,14 +5,20 @@
 {% macro type_bigint() %}bigint{% endmacro %}
 {% macro type_text() %}text{% endmacro %}
 {% macro type_instant() %}timestamp with time zone{% endmacro %}
+{# A number of a table's new column: wide enough, whatever it begins with. #}
+{% macro wide(number) %}cast({% if number is none %}null{% else %}{{ number }}{% endif %} as {{ d.type_bigint() }}){% endmacro %}
 
 {# ---- time ---- #}
 {% macro now() %}current_timestamp{% endmacro %}
+{# An instant from its text in ISO 8601, in UTC. #}
+{% macro instant(literal) %}cast({{ literal }} as {{ d.type_instant() }}){% endmacro %}
 {% macro seconds_later(instant, seconds) %}{{ instant }} + interval '{{ seconds }} seconds'{% endmacro %}
 {% macro seconds_until(instant) %}cast(extract(epoch from ({{ instant }} - {{ d.now() }})) as double precision){% endmacro %}
 
 {# ---- what Arrow carries, by the names that dialect.toml uses ---- #}
 {% macro text(value) %}cast({{ value }} as {{ d.type_text() }}){% endmacro %}
+{# … and a text that differs when the value does. #}
+{% macro told_apart(value) %}{{ d.text(value) }}{% endmacro %}
 {% macro wire(column, value) %}{% if column.wire %}{{ d.apply(column.wire, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
 {# Keys that are equal have one text, or a destination would take them for two. #}
 {% macro one_text(key, value) %}{% if key.one_text %}{{ d.apply(key.one_text, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
@@ -22,6 +28,7 @@
 {# ---- equality ---- #}
 {% macro comparable(column, value) %}{% if column.comparable %}{{ d.apply(column.comparable, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
 {% macro differs(column, left, right) %}{{ d.comparable(column, left) }} is distinct from {{ d.comparable(column, right) }}{% endmacro %}
+{% macro same(left, right) %}{{ left }} is not distinct from {{ right }}{% endmacro %}
 {% macro same_key(keys, left, right) %}
 {% for key in keys %}{{ col(left, key.name) }} = {{ col(right, key.name) }}{% if not loop.last %} and {% endif %}{% endfor %}
 {% endmacro %}
@@ -79,6 +86,11 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro index_keys(table, keys) %}{% endmacro %}
 {# A step with which the planner is told how to join model and snapshot; nothing where it knows. #}
 {% macro join_hint(sorted) %}{% endmacro %}
+{# A name in the catalogue, letter by letter. #}
+{% macro exact_name(name) %}{{ name }}{% endmacro %}
+{# How a deletion begins whose rows are called `t`, and the table itself inside its conditions. #}
+{% macro delete_from(table) %}delete from {{ table }} as t{% endmacro %}
+{% macro as_it_was(table) %}{{ table }}{% endmacro %}
 {% macro drop(table) %}drop table if exists {{ table }}{% endmacro %}
 {% macro rename(table, to) %}alter table {{ table }} rename to {{ to.name }}{% endmacro %}
 

@@ -174,7 +174,7 @@ left join (select distinct {{ d.match_columns("w") }} from waiting as w) as othe
 
 {# Whether a row of a full diff is about this very record of its key. #}
 {% macro same_record(diff_row, known) %}
-({{ col(diff_row, "_levin_operation") }} <> 'removed' or ({% for c in matching %}{{ diff_row | sql }}._levin_match{{ loop.index0 }} is not distinct from {{ col(known, c.name) }}{% if not loop.last %} and {% endif %}{% endfor %}))
+({{ col(diff_row, "_levin_operation") }} <> 'removed' or ({% for c in matching %}{% set match %}{{ diff_row | sql }}._levin_match{{ loop.index0 }}{% endset %}{{ d.same(match, col(known, c.name)) }}{% if not loop.last %} and {% endif %}{% endfor %}))
 {% endmacro %}
 
 {# A value has one holder. Whatever was accepted about it, an arrival or a removal, nobody else has its record
@@ -182,7 +182,7 @@ left join (select distinct {{ d.match_columns("w") }} from waiting as w) as othe
    there, and the doubt answers for it. #}
 {% macro hand_over() %}
 {{ step("take values from who had them") }}
-delete from {{ snapshot }} as t
+{{ d.delete_from(snapshot) }}
 where t._levin_generation < {{ diff_generation }}
   and exists (
     select 1 from {{ diff }} as f
@@ -191,7 +191,7 @@ where t._levin_generation < {{ diff_generation }}
   )
 {% if had_doubts %}
 {{ step("end doubts about values that others have now") }}
-delete from {{ doubts }} as t
+{{ d.delete_from(doubts) }}
 where t._levin_generation < {{ diff_generation }}
   and exists (
     select 1 from {{ diff }} as f

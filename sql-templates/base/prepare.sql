@@ -19,32 +19,32 @@ create schema if not exists {{ audit_schema }}
 create table if not exists {{ state }} as
 select
   cast({{ project }} as {{ d.type_text() }}) as project,
-  cast({{ sync_id }} as {{ d.type_bigint() }}) as sync_id,
+  {{ d.wide(sync_id) }} as sync_id,
   cast({{ sync_slug }} as {{ d.type_text() }}) as sync_slug,
-  cast({{ generation }} as {{ d.type_bigint() }}) as generation,
-  cast(0 as {{ d.type_bigint() }}) as checkpoint,
+  {{ d.wide(generation) }} as generation,
+  {{ d.wide(0) }} as checkpoint,
   cast(null as {{ d.type_text() }}) as holder,
   cast(null as {{ d.type_instant() }}) as lease_until,
-  cast(null as {{ d.type_bigint() }}) as delivering,
+  {{ d.wide(none) }} as delivering,
   cast(null as {{ d.type_text() }}) as delivering_table,
   cast(null as {{ d.type_text() }}) as delivering_store,
-  cast(null as {{ d.type_bigint() }}) as delivering_run,
+  {{ d.wide(none) }} as delivering_run,
   cast(null as {{ d.type_text() }}) as delivering_shape,
   cast(null as {{ d.type_text() }}) as delivering_sent,
   cast(null as {{ d.type_text() }}) as delivering_numbers,
-  cast(0 as {{ d.type_bigint() }}) as due_before,
+  {{ d.wide(0) }} as due_before,
   cast(null as {{ d.type_text() }}) as target,
   cast(null as {{ d.type_text() }}) as definition,
-  cast(null as {{ d.type_bigint() }}) as queried,
-  cast(0 as {{ d.type_bigint() }}) as doubts,
-  cast(0 as {{ d.type_bigint() }}) as rejections,
-  cast(0 as {{ d.type_bigint() }}) as refused,
+  {{ d.wide(none) }} as queried,
+  {{ d.wide(0) }} as doubts,
+  {{ d.wide(0) }} as rejections,
+  {{ d.wide(0) }} as refused,
   cast(null as {{ d.type_instant() }}) as ran_at,
-  cast(0 as {{ d.type_bigint() }}) as basis,
-  cast(0 as {{ d.type_bigint() }}) as parked,
+  {{ d.wide(0) }} as basis,
+  {{ d.wide(0) }} as parked,
   cast(null as {{ d.type_text() }}) as plans,
-  cast(null as {{ d.type_bigint() }}) as counted,
-  cast(null as {{ d.type_bigint() }}) as counted_basis
+  {{ d.wide(none) }} as counted,
+  {{ d.wide(none) }} as counted_basis
 {% endmacro %}
 
 {% macro read_state() %}
@@ -94,8 +94,11 @@ where generation = {{ generation }}
 {{ step("look at the relation", "rows") }}
 select count(*) as found, cast(coalesce(sum(case when table_type = 'BASE TABLE' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as tables
 from information_schema.tables
-where table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ table_schema }}{% endif +%}
+where table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ table_schema }}{% else %}{{ d.where_unqualified() }}{% endif +%}
 {% endmacro %}
+
+{# Where names without a schema are looked up, if that is in one place. #}
+{% macro where_unqualified() %}{% endmacro %}
 
 {# The snapshot takes its types from the model: no type name is ever written. #}
 {% macro create_tables() %}
@@ -103,33 +106,27 @@ where table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ t
 {{ d.drop(snapshot) }}
 {{ step("create the snapshot") }}
 create table {{ snapshot }} as
-select {% for c in all %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation
-from (
-{{ model }}
-) as m
+select {% for c in all %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation
+from {{ d.modelled() }} as m
 where 1 = 0
 {{ d.index_keys(snapshot, keys) }}
 {{ step("drop the old doubts") }}
 {{ d.drop(doubts) }}
 {{ step("create the doubts") }}
 create table {{ doubts }} as
-select {% for c in all %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation, cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_version
-from (
-{{ model }}
-) as m
+select {% for c in all %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation, cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_version
+from {{ d.modelled() }} as m
 where 1 = 0
 {{ step("drop the old rejections") }}
 {{ d.drop(rejections) }}
 {{ step("create the rejections") }}
 create table {{ rejections }} as
-select {% for c in keys %}{{ c.name }}, {% endfor %}cast(0 as {{ d.type_bigint() }}) as _levin_generation, cast(0 as {{ d.type_bigint() }}) as _levin_checkpoint,
+select {% for c in keys %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation, {{ d.wide(0) }} as _levin_checkpoint,
   cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_code, cast('' as {{ d.type_text() }}) as _levin_reason,
-  cast(0 as {{ d.type_bigint() }}) as _levin_attempts, cast(0 as {{ d.type_bigint() }}) as _levin_rows, cast(0 as {{ d.type_bigint() }}) as _levin_run,
-  cast(0 as {{ d.type_bigint() }}) as _levin_sequence, cast('' as {{ d.type_text() }}) as _levin_fingerprint, 1 = 0 as _levin_parked,
+  {{ d.wide(0) }} as _levin_attempts, {{ d.wide(0) }} as _levin_rows, {{ d.wide(0) }} as _levin_run,
+  {{ d.wide(0) }} as _levin_sequence, cast('' as {{ d.type_text() }}) as _levin_fingerprint, 1 = 0 as _levin_parked,
   {{ d.now() }} as _levin_first_at, {{ d.now() }} as _levin_last_at
-from (
-{{ model }}
-) as m
+from {{ d.modelled() }} as m
 where 1 = 0
 {% endmacro %}
 
@@ -140,9 +137,7 @@ where 1 = 0
 {{ step("write " ~ what ~ " in their new shape") }}
 create table {{ reshaped }} as
 select {% for c in all %}m.{{ c.name }}, {% endfor %}{% for extra in extras %}{{ col("s", extra) }}{% if not loop.last %}, {% endif %}{% endfor +%}
-from (
-{{ model }}
-) as m, {{ table }} as s
+from {{ d.modelled() }} as m, {{ table }} as s
 where 1 = 0
 union all
 select {% for c in all %}{% if c.cast %}cast(s.{{ c.name }} as {{ c.cast }}){% elif c.kept %}s.{{ c.name }}{% else %}null{% endif %}, {% endfor %}

@@ -10,6 +10,6 @@
 {{ step("list the managed tables", "rows") }}
 select table_name
 from information_schema.tables
-where table_schema = {{ schema_literal }} and table_name like {{ pattern }} escape {{ escape }}
+where table_schema = {{ schema_literal }} and {{ d.exact_name("table_name" | sql) }} like {{ pattern }} escape {{ escape }}
 order by table_name
 {% endmacro %}

@@ -12,6 +12,8 @@ use crate::column::LogicalType;
 pub enum Dialect {
     /// DuckDB 1.5.
     Duckdb,
+    /// MariaDB 10.6 and later.
+    Mariadb,
     /// PostgreSQL 14 and later.
     Postgres,
     /// Snowflake.
@@ -49,20 +51,52 @@ pub struct Facts {
     pub max_identifier_bytes: usize,
     /// The character around a quoted name; doubled inside one.
     pub identifier_quote: char,
-    /// A backslash in a text literal begins an escape, so one that is meant is doubled.
+    /// Where the engine's quotes and comments begin and end.
     #[serde(default)]
-    pub backslash_escapes: bool,
-    /// `//` begins a comment, as `--` does.
-    #[serde(default)]
-    pub slash_comments: bool,
-    /// A dollar before a name makes a variable, and no tag of a quoted text.
-    #[serde(default)]
-    pub dollar_names: bool,
+    pub lexing: Lexing,
     /// How the engine writes unquoted names, for messages.
     pub folds_to: Folding,
     /// Engine types and what they are on the wire. The first entry whose pattern matches wins;
     /// a pattern is the type's name without what stands in parentheses, or one of the forms below.
     pub types: Vec<TypeFact>,
+}
+
+/// Where quotes and comments begin and end; without further words, as in PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
+pub struct Lexing {
+    /// A backslash inside `'…'` and `"…"` takes the next character's meaning away.
+    pub backslashes: bool,
+    /// Names may stand between backticks.
+    pub backticks: bool,
+    /// `#` begins a comment.
+    pub hash_comments: bool,
+    /// `--` begins a comment only before white space.
+    pub spaced_dashes: bool,
+    /// What stands in `/*! … */` is no comment.
+    pub versioned_comments: bool,
+    /// `$tag$ … $tag$` is a text.
+    pub dollar_quotes: bool,
+    /// With `dollar_quotes`: a dollar before a name makes a variable, and only `$$` quotes.
+    pub dollar_names: bool,
+    /// `//` begins a comment, as `--` does.
+    pub slash_comments: bool,
+}
+
+impl Default for Lexing {
+    fn default() -> Self {
+        Self {
+            backslashes: false,
+            backticks: false,
+            hash_comments: false,
+            spaced_dashes: false,
+            versioned_comments: false,
+            dollar_quotes: true,
+            dollar_names: false,
+            slash_comments: false,
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -111,12 +145,13 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 3] = [Self::Duckdb, Self::Postgres, Self::Snowflake];
+    pub const ALL: [Self; 4] = [Self::Duckdb, Self::Mariadb, Self::Postgres, Self::Snowflake];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Duckdb => "duckdb",
+            Self::Mariadb => "mariadb",
             Self::Postgres => "postgres",
             Self::Snowflake => "snowflake",
         }
@@ -125,10 +160,12 @@ impl Dialect {
     /// The facts of the dialect's folder.
     pub fn facts(self) -> &'static Facts {
         static DUCKDB: OnceLock<Facts> = OnceLock::new();
+        static MARIADB: OnceLock<Facts> = OnceLock::new();
         static POSTGRES: OnceLock<Facts> = OnceLock::new();
         static SNOWFLAKE: OnceLock<Facts> = OnceLock::new();
         let (cell, text) = match self {
             Self::Duckdb => (&DUCKDB, include_str!("../duckdb/dialect.toml")),
+            Self::Mariadb => (&MARIADB, include_str!("../mariadb/dialect.toml")),
             Self::Postgres => (&POSTGRES, include_str!("../postgres/dialect.toml")),
             Self::Snowflake => (&SNOWFLAKE, include_str!("../snowflake/dialect.toml")),
         };

@@ -38,11 +38,11 @@ impl Printable {
             }
             Self::Literal(Literal::Null) => out.write_str("null"),
             Self::Literal(Literal::Integer(n)) => write!(out, "{n}"),
-            Self::Literal(Literal::Text(text)) => {
-                let text = text.replace('\'', "''");
-                let text = if dialect.facts().backslash_escapes { text.replace('\\', "\\\\") } else { text };
-                write!(out, "'{text}'")
+            Self::Literal(Literal::Text(text)) if dialect.facts().lexing.backslashes => {
+                let escaped = text.replace('\\', "\\\\").replace('\'', "\\'");
+                write!(out, "'{}'", escaped.replace('\n', "\\n").replace('\r', "\\r"))
             }
+            Self::Literal(Literal::Text(text)) => write!(out, "'{}'", text.replace('\'', "''")),
             Self::Type(engine_type) => out.write_str(&engine_type.0),
             Self::Model(model) => match &model.text {
                 ModelText::Query(text) => out.write_str(text),
@@ -172,6 +172,7 @@ macro_rules! folder {
 pub(crate) const FOLDERS: &[(&str, &[(&str, &str)])] = &[
     folder!("base": "exprs", "prepare", "diff", "matching", "plan", "deliver", "commit", "prune", "audit"),
     folder!("duckdb": "exprs", "prepare", "diff"),
+    folder!("mariadb": "exprs", "prepare", "diff"),
     folder!("postgres": "exprs", "prepare", "diff"),
     folder!("snowflake": "exprs", "prepare"),
 ];

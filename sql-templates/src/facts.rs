@@ -217,9 +217,9 @@ pub struct AuditFacts<'a> {
     pub error: Option<&'a str>,
     /// `succeeded`, `failed` or `cancelled`.
     pub status: &'a str,
-    /// When it began.
+    /// When it began: ISO 8601 in UTC, with a `Z`.
     pub started_at: &'a str,
-    /// When it ended.
+    /// When it ended, likewise.
     pub finished_at: &'a str,
     /// In the order of [`AUDIT_COUNTS`].
     pub numbers: [i64; 12],

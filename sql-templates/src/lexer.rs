@@ -1,14 +1,14 @@
-//! Where quotes and comments begin and end: by the rules of PostgreSQL's lexer, which DuckDB shares, or as the facts of
-//! a dialect say otherwise.
+//! Where quotes and comments begin and end, by the rules of PostgreSQL's lexer, which DuckDB shares, and by what a
+//! dialect's facts say where it differs.
 //!
 //! `sqlparser` differs from it in corners (`E'\''` in DuckDB, `+--`), and what one takes for text and
 //! the other for SQL is a way out of the parentheses around a model.
 
-use crate::dialect::Facts;
+use crate::dialect::Lexing;
 
 /// The first byte of everything that is neither white space nor comment, with its offset. A quoted
 /// text is one such thing. Fails on what is never closed.
-pub(crate) fn meaningful(text: &str, facts: &Facts) -> Result<Vec<(usize, u8)>, &'static str> {
+pub(crate) fn meaningful(text: &str, lexing: Lexing) -> Result<Vec<(usize, u8)>, &'static str> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;
@@ -16,11 +16,20 @@ pub(crate) fn meaningful(text: &str, facts: &Facts) -> Result<Vec<(usize, u8)>, 
         let rest = &bytes[at..];
         let start = at;
         at = match byte {
-            b'-' | b'/' if rest.starts_with(b"--") || facts.slash_comments && rest.starts_with(b"//") => {
+            b'#' if lexing.hash_comments => {
+                at += rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len());
+                continue;
+            }
+            b'-' | b'/' if begins_comment(rest, lexing) => {
                 at += rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len());
                 continue;
             }
             b'/' if rest.starts_with(b"/*") => {
+                if lexing.versioned_comments && matches!(&rest[2..], [b'!', ..] | [b'M', b'!', ..]) {
+                    return Err(
+                        "it holds a `/*! … */`, which the server executes; write it out or take it out",
+                    );
+                }
                 at += block_comment(rest)?;
                 continue;
             }
@@ -29,28 +38,45 @@ pub(crate) fn meaningful(text: &str, facts: &Facts) -> Result<Vec<(usize, u8)>, 
                 continue;
             }
             b'\'' => {
-                let escapes = facts.backslash_escapes || is_escape_prefix(&bytes[..at]);
+                let prefixed = is_escape_prefix(&bytes[..at]);
+                let escapes = lexing.backslashes || prefixed;
                 let end = at + quoted(rest, b'\'', escapes).ok_or("a `'` is never closed")?;
                 // A literal may go on after a line end, and then its backslashes are escapes too.
-                if escapes && !facts.backslash_escapes && text[end..].trim_start().starts_with('\'') {
+                if prefixed && text[end..].trim_start().starts_with('\'') {
                     return Err("an `E'…'` literal goes on in another one; write them as one");
                 }
                 end
             }
-            b'"' => at + quoted(rest, b'"', false).ok_or("a `\"` is never closed")?,
-            b'$' if !ends_in_name(&bytes[..at]) => match dollar_tag(rest, facts.dollar_names) {
-                Some(tag) => {
-                    let body = at + tag.len();
-                    let end = bytes[body..].windows(tag.len()).position(|w| w == tag);
-                    body + end.ok_or("a `$…$` is never closed")? + tag.len()
+            // Beside backticks they quote texts.
+            b'"' => {
+                at + quoted(rest, b'"', lexing.backslashes && lexing.backticks)
+                    .ok_or("a `\"` is never closed")?
+            }
+            b'`' if lexing.backticks => at + quoted(rest, b'`', false).ok_or("a backtick is never closed")?,
+            b'$' if lexing.dollar_quotes && !ends_in_name(&bytes[..at]) => {
+                match dollar_tag(rest, lexing.dollar_names) {
+                    Some(tag) => {
+                        let body = at + tag.len();
+                        let end = bytes[body..].windows(tag.len()).position(|w| w == tag);
+                        body + end.ok_or("a `$…$` is never closed")? + tag.len()
+                    }
+                    None => at + 1,
                 }
-                None => at + 1,
-            },
+            }
             _ => at + 1,
         };
         found.push((start, byte));
     }
     Ok(found)
+}
+
+fn begins_comment(text: &[u8], lexing: Lexing) -> bool {
+    match text {
+        [b'-', b'-', after, ..] if lexing.spaced_dashes => after.is_ascii_whitespace() || *after < b' ',
+        [b'-', b'-', ..] => true,
+        [b'/', b'/', ..] => lexing.slash_comments,
+        _ => false,
+    }
 }
 
 /// The length of a quoted text, both quotes included.

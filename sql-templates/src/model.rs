@@ -7,7 +7,7 @@ use sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement as Parsed,
     TableFactor, Visit, Visitor,
 };
-use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect, SnowflakeDialect};
+use sqlparser::dialect::{DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect};
 use sqlparser::parser::Parser;
 
 use crate::dialect::{Dialect, Folding};
@@ -73,6 +73,7 @@ impl ModelSql {
         }
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
+            Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
             Dialect::Snowflake => Box::new(SnowflakeDialect {}),
         };
@@ -120,8 +121,9 @@ fn contained(text: &str, dialect: Dialect) -> Result<String, NotOneSelect> {
     let mut depth = 0_u32;
     let mut closing = None;
     let mut empty = true;
-    let tokens = lexer::meaningful(text, dialect.facts());
-    for (at, token) in tokens.map_err(|m| NotOneSelect::Unreadable(m.to_owned()))? {
+    for (at, token) in
+        lexer::meaningful(text, dialect.facts().lexing).map_err(|m| NotOneSelect::Unreadable(m.to_owned()))?
+    {
         if token == b';' {
             closing.get_or_insert(at);
             continue;

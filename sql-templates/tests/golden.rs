@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cases::cases;
 use sql_templates::{Dialect, Expect, Step};
-use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect, SnowflakeDialect};
+use sqlparser::dialect::{DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect};
 use sqlparser::parser::Parser;
 
 fn print(steps: &[Step]) -> String {
@@ -78,6 +78,7 @@ fn every_statement_parses_in_its_dialect() {
     for dialect in Dialect::ALL {
         let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
+            Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
             Dialect::Snowflake => Box::new(SnowflakeDialect {}),
         };

@@ -9,7 +9,7 @@ use sql_templates::{
     LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
     SyncTables, TableRef, TestRowFacts,
 };
-use sqlparser::dialect::{DuckDbDialect, PostgreSqlDialect, SnowflakeDialect};
+use sqlparser::dialect::{DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 /// What stands where a harmless rendering has a mark.
@@ -226,6 +226,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
 fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
     let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
         Dialect::Duckdb => Box::new(DuckDbDialect {}),
+        Dialect::Mariadb => Box::new(MySqlDialect {}),
         Dialect::Postgres => Box::new(PostgreSqlDialect {}),
         Dialect::Snowflake => Box::new(SnowflakeDialect {}),
     };

@@ -1,5 +1,6 @@
 //! What several of the tests here start or read.
 
+pub mod mariadb;
 pub mod outcomes;
 pub mod postgres;
 pub mod process;

@@ -384,7 +384,7 @@ impl Default for Certificates {
 }
 
 /// Starts a server that ends with this process.
-fn watched(folder: &Path, words: &[OsString]) -> Child {
+pub(crate) fn watched(folder: &Path, words: &[OsString]) -> Child {
     Command::new("sh")
         .args(["-c", WATCHDOG, "sh"])
         .arg(folder)
@@ -419,22 +419,24 @@ fn binaries() -> PathBuf {
 
 /// The user and group that the server runs as, when we are root: it refuses to be.
 fn owner() -> Option<(u32, u32)> {
+    user("postgres")
+}
+
+/// The numbers of a user and its group, as whom a server runs that does not run as root.
+pub(crate) fn user(name: &str) -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
     let id = |flag: &str| {
-        let answer = Command::new("id").args([flag, "postgres"]).output().ok()?;
+        let answer = Command::new("id").args([flag, name]).output().ok()?;
         String::from_utf8(answer.stdout).ok()?.trim().parse().ok()
     };
     let ids = id("-u").zip(id("-g"));
-    assert!(
-        ids.is_some(),
-        "a PostgreSQL server does not run as root, and there is no user postgres to run it as"
-    );
+    assert!(ids.is_some(), "the server does not run as root, and there is no user {name} to run it as");
     ids
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }

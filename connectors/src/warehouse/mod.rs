@@ -5,6 +5,7 @@
 
 pub mod duckdb;
 mod duration;
+pub mod mariadb;
 pub mod postgres;
 pub mod sample;
 pub mod snowflake;

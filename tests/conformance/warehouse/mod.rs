@@ -19,6 +19,7 @@ use connectors::catalogue::{BuildContext, SOURCES};
 use connectors::warehouse::{Session, Tag, Warehouse};
 use serde_json::{Value, json};
 use sql_templates::{Atomicity, Expect, Folding, Script, Sql, Step};
+use tests::mariadb::MariadbServer;
 use tests::postgres::PostgresServer;
 use tests::snowflake::SnowflakeDouble;
 
@@ -27,6 +28,9 @@ use tests::snowflake::SnowflakeDouble;
 pub struct Bench {
     /// The driver under test.
     pub warehouse: Arc<dyn Warehouse>,
+    /// The managed schemas.
+    pub planner_schema: String,
+    pub audit_schema: String,
     /// Holds the database's file, where there is one.
     _folder: Option<Arc<tempfile::TempDir>>,
 }
@@ -37,23 +41,37 @@ impl Bench {
         let file = folder.path().join("wh.duckdb");
         duckdb::Connection::open(file).expect("a new database").close().expect("closed again");
         let warehouse = source("duckdb", json!({"path": "wh.duckdb"}), folder.path());
-        Self { warehouse, _folder: Some(Arc::new(folder)) }
+        Self::of(warehouse, Some(Arc::new(folder)))
     }
 
     /// For tests of very many statements: a file would be opened for each of them.
     fn duckdb_in_memory() -> Self {
-        Self { warehouse: source("duckdb", json!({"path": ":memory:"}), Path::new("/")), _folder: None }
+        Self::of(source("duckdb", json!({"path": ":memory:"}), Path::new("/")), None)
     }
 
     fn postgres() -> Self {
         let url = PostgresServer::start().fresh_database();
-        Self { warehouse: source("postgres", json!({"url": url}), Path::new("/")), _folder: None }
+        Self::of(source("postgres", json!({"url": url}), Path::new("/")), None)
+    }
+
+    fn mariadb() -> Self {
+        let server = MariadbServer::start();
+        let database = server.fresh_database();
+        let warehouse = source("mariadb", json!({"url": server.url(&database)}), Path::new("/"));
+        // Schemas are databases of the whole server.
+        let (planner_schema, audit_schema) = (format!("{database}_planner"), format!("{database}_audit"));
+        Self { planner_schema, audit_schema, ..Self::of(warehouse, None) }
+    }
+
+    fn of(warehouse: Arc<dyn Warehouse>, folder: Option<Arc<tempfile::TempDir>>) -> Self {
+        let (planner_schema, audit_schema) = ("levin_planner".to_owned(), "levin_audit".to_owned());
+        Self { warehouse, planner_schema, audit_schema, _folder: folder }
     }
 
     fn snowflake() -> Self {
         let mut config = SnowflakeDouble::start().fresh_user().source();
         config.as_object_mut().expect("keys").remove("type");
-        Self { warehouse: source("snowflake", config, Path::new("/")), _folder: None }
+        Self::of(source("snowflake", config, Path::new("/")), None)
     }
 
     /// How the engine has a name that was written in lower case and without quotes.
@@ -69,6 +87,35 @@ impl Bench {
         self.warehouse.dialect().name()
     }
 
+    /// A name in the engine's quotes.
+    pub fn quoted(&self, name: &str) -> String {
+        let quote = self.warehouse.dialect().facts().identifier_quote;
+        format!("{quote}{name}{quote}")
+    }
+
+    /// Statements of the suite in the engine's spelling: they quote names and cast as most engines do.
+    pub fn spelled(&self, statement: &str) -> String {
+        if self.engine() != "mariadb" {
+            return statement.to_owned();
+        }
+        let casts = [
+            (" as text)", " as char)"),
+            (" as bigint)", " as signed)"),
+            (" as int)", " as signed)"),
+            (" as varchar(", " as char("),
+        ];
+        casts.iter().fold(backticked(statement), |text, (from, to)| text.replace(from, to))
+    }
+
+    /// A value of one of the engine's types.
+    pub fn of_type(&self, value: &str, engine_type: &str) -> String {
+        match self.engine() {
+            // Only some types can be cast to; columns take a value as their own.
+            "mariadb" => value.to_owned(),
+            _ => format!("cast({value} as {engine_type})"),
+        }
+    }
+
     /// A session of its own.
     pub async fn session(&self) -> Box<dyn Session> {
         let tag = Tag { sync: "conformance".into(), run: Some(1), stage: "diff" };
@@ -77,12 +124,48 @@ impl Bench {
 
     /// Runs statements that prepare what a model reads, all or none.
     pub async fn setup(&self, statements: &[&str]) {
-        let step =
-            |text: &&str| Step { name: "setup".into(), sql: Sql::for_tests(text), expect: Expect::Any };
-        let script =
-            Script { steps: statements.iter().map(step).collect(), atomicity: Atomicity::Transaction };
+        let step = |text: &&str| Step {
+            name: "setup".into(),
+            sql: Sql::for_tests(&self.spelled(text)),
+            expect: Expect::Any,
+        };
+        let atomicity = match self.warehouse.dialect().facts().undoes_ddl {
+            true => Atomicity::Transaction,
+            false => Atomicity::Separate,
+        };
+        let script = Script { steps: statements.iter().map(step).collect(), atomicity };
         self.session().await.execute(&script).await.unwrap_or_else(|e| panic!("{e}\n{statements:#?}"));
     }
+}
+
+/// The same statement with its names between backticks.
+fn backticked(statement: &str) -> String {
+    let mut text = String::new();
+    let mut chars = statement.chars().peekable();
+    let mut quote = None;
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, '"') => {
+                quote = Some('"');
+                text.push('`');
+            }
+            (Some('"'), '"') if chars.next_if_eq(&'"').is_some() => text.push('"'),
+            (Some('"'), '"') => {
+                quote = None;
+                text.push('`');
+            }
+            (None, '\'') => {
+                quote = Some('\'');
+                text.push(c);
+            }
+            (Some('\''), '\'') => {
+                quote = None;
+                text.push(c);
+            }
+            _ => text.push(c),
+        }
+    }
+    text
 }
 
 fn source(kind: &str, config: Value, project: &Path) -> Arc<dyn Warehouse> {
@@ -101,6 +184,12 @@ macro_rules! on_every_warehouse {
             $(#[tokio::test]
             async fn $test() {
                 super::$test(crate::warehouse::Bench::$duckdb()).await;
+            })*
+        }
+        mod mariadb {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::warehouse::Bench::mariadb()).await;
             })*
         }
         mod postgres {

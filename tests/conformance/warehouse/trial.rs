@@ -175,13 +175,15 @@ impl Trial {
     pub async fn begin(bench: Bench, sync_id: i64, model: &str, keys: &[&str]) -> Self {
         let session = bench.session().await;
         let dialect = bench.warehouse.dialect();
-        let tables = SyncTables::new("levin_planner", "levin_audit", PROJECT, sync_id).expect("names");
+        let spelled = bench.spelled(model);
+        let tables =
+            SyncTables::new(&bench.planner_schema, &bench.audit_schema, PROJECT, sync_id).expect("names");
         let mut trial = Self {
             bench,
             session,
             dialect,
             tables,
-            model: ModelSql::query(model, dialect).expect("a model"),
+            model: ModelSql::query(&spelled, dialect).expect("a model"),
             keys: keys.iter().map(|k| (*k).to_owned()).collect(),
             shape: Shape { keys: Vec::new(), columns: Vec::new(), matching: Vec::new() },
             generation: 0,
@@ -226,7 +228,7 @@ impl Trial {
 
     /// The same sync with another model. Its tables stay as they are.
     pub async fn remodel(&mut self, model: &str) {
-        self.model = ModelSql::query(model, self.dialect).expect("a model");
+        self.model = ModelSql::query(&self.bench.spelled(model), self.dialect).expect("a model");
         self.describe().await;
     }
 
@@ -445,7 +447,8 @@ impl Trial {
     pub async fn table(&mut self, table: &TableRef, columns: &[&str]) -> Vec<Vec<Text>> {
         let list: Vec<String> =
             columns.iter().map(|c| format!("cast(\"{}\" as text)", c.replace('"', "\"\""))).collect();
-        let batches = self.rows(&Sql::for_tests(&format!("select {} from {table}", list.join(", ")))).await;
+        let select = self.bench.spelled(&format!("select {} from {table}", list.join(", ")));
+        let batches = self.rows(&Sql::for_tests(&select)).await;
         let by_column: Vec<Vec<Text>> = (0..columns.len()).map(|i| texts(&batches, i)).collect();
         let mut rows: Vec<Vec<Text>> = (0..by_column.first().map_or(0, Vec::len))
             .map(|r| by_column.iter().map(|c| c[r].clone()).collect())

@@ -1,6 +1,7 @@
 //! Truth tables: for every type when two values differ, and in what form a value leaves.
 
 mod duckdb_types;
+mod mariadb_types;
 mod postgres_types;
 mod snowflake_types;
 
@@ -40,9 +41,16 @@ const fn truth(
 fn truths(bench: &Bench) -> Vec<&'static Truth> {
     match bench.engine() {
         "duckdb" => duckdb_types::TRUTHS.iter().collect(),
+        "mariadb" => mariadb_types::TRUTHS.iter().collect(),
         "snowflake" => snowflake_types::TRUTHS.iter().collect(),
         _ => postgres_types::TRUTHS.iter().collect(),
     }
+}
+
+/// What a column that is declared so is called when it is described.
+fn described(bench: &Bench, declared: &'static str) -> &'static str {
+    let names = if bench.engine() == "mariadb" { mariadb_types::DESCRIBED } else { &[] };
+    names.iter().find(|(name, _)| *name == declared).map_or(declared, |(_, described)| described)
 }
 
 async fn prepared(bench: &Bench) {
@@ -57,7 +65,7 @@ async fn values_differ_as_the_truth_table_says(bench: Bench) {
     for (sync, truth) in (1..).zip(truths(&bench)) {
         let Truth { engine_type, logical, pairs } = truth;
         let insert = |number: usize, value: &str| {
-            format!("insert into t{sync} values ({number}, cast({value} as {engine_type}))")
+            format!("insert into t{sync} values ({number}, {})", bench.of_type(value, engine_type))
         };
         // Each pair in both directions.
         let both = || pairs.iter().flat_map(|p| [(p.0, p.1), (p.1, p.0)]).enumerate();
@@ -116,7 +124,7 @@ async fn values_of_key_types_are_keys(bench: Bench) {
     let mut wrong = Vec::new();
     for (sync, truth) in (1..).zip(truths(&bench)) {
         let Truth { engine_type, pairs, .. } = truth;
-        if !bench.warehouse.dialect().type_fact(engine_type).is_some_and(|f| f.key) {
+        if !bench.warehouse.dialect().type_fact(described(&bench, engine_type)).is_some_and(|f| f.key) {
             continue;
         }
         let (one, other, ..) = pairs
@@ -125,7 +133,7 @@ async fn values_of_key_types_are_keys(bench: Bench) {
             .unwrap_or_else(|| panic!("{engine_type} has no two values that differ"));
         let equal: Vec<_> = pairs.iter().filter(|p| !p.2 && p.0 != "null").collect();
         let insert = |value: &str, part: i32| {
-            format!("insert into t{sync} values (cast({value} as {engine_type}), {part}, 'x')")
+            format!("insert into t{sync} values ({}, {part}, 'x')", bench.of_type(value, engine_type))
         };
         let mut setup = vec![
             format!("create table t{sync} (k {engine_type}, part int, v text)"),
@@ -176,14 +184,16 @@ async fn keys_that_are_equal_have_one_text(bench: Bench) {
     for (sync, truth) in (1..).zip(truths(&bench)) {
         let Truth { engine_type, pairs, .. } = truth;
         let equal: Vec<_> = pairs.iter().filter(|p| !p.2 && p.0 != "null").collect();
-        if equal.is_empty() || !bench.warehouse.dialect().type_fact(engine_type).is_some_and(|f| f.key) {
+        if equal.is_empty()
+            || !bench.warehouse.dialect().type_fact(described(&bench, engine_type)).is_some_and(|f| f.key)
+        {
             continue;
         }
         let write = async |second: bool, v: &str| {
             let mut statements = vec![format!("delete from t{sync}")];
             statements.extend((0..).zip(&equal).map(|(i, p)| {
                 let key = if second { p.1 } else { p.0 };
-                format!("insert into t{sync} values (cast({key} as {engine_type}), {i}, '{v}')")
+                format!("insert into t{sync} values ({}, {i}, '{v}')", bench.of_type(key, engine_type))
             }));
             bench.setup(&statements.iter().map(String::as_str).collect::<Vec<_>>()).await;
         };
@@ -215,7 +225,8 @@ async fn keys_that_are_equal_have_one_text(bench: Bench) {
 
 async fn every_type_of_the_dialect_has_a_truth_table(bench: Bench) {
     let dialect: Dialect = bench.warehouse.dialect();
-    let facts: Vec<_> = truths(&bench).iter().map(|t| dialect.type_fact(t.engine_type).unwrap()).collect();
+    let facts: Vec<_> =
+        truths(&bench).iter().map(|t| dialect.type_fact(described(&bench, t.engine_type)).unwrap()).collect();
     let waived = if bench.engine() == "snowflake" { snowflake_types::WAIVED } else { &[] };
     for fact in &dialect.facts().types {
         let waiver = waived.iter().find(|(engine_type, _)| dialect.type_fact(engine_type) == Some(fact));

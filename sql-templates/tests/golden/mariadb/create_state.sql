@@ -1,0 +1,31 @@
+-- create the state
+create table if not exists `levin_planner`.`p6f0c2a9e_s1_state` as
+select
+  cast('6f0c2a9e' as char(16777216)) as project,
+  case when 1 = 0 then 9223372036854775807 else 1 end as sync_id,
+  cast('customers-to-crm' as char(16777216)) as sync_slug,
+  case when 1 = 0 then 9223372036854775807 else 0 end as generation,
+  case when 1 = 0 then 9223372036854775807 else 0 end as checkpoint,
+  cast(null as char(16777216)) as holder,
+  cast(null as datetime(6)) as lease_until,
+  case when 1 = 0 then 9223372036854775807 else null end as delivering,
+  cast(null as char(16777216)) as delivering_table,
+  cast(null as char(16777216)) as delivering_store,
+  case when 1 = 0 then 9223372036854775807 else null end as delivering_run,
+  cast(null as char(16777216)) as delivering_shape,
+  cast(null as char(16777216)) as delivering_sent,
+  cast(null as char(16777216)) as delivering_numbers,
+  case when 1 = 0 then 9223372036854775807 else 0 end as due_before,
+  cast(null as char(16777216)) as target,
+  cast(null as char(16777216)) as definition,
+  case when 1 = 0 then 9223372036854775807 else null end as queried,
+  case when 1 = 0 then 9223372036854775807 else 0 end as doubts,
+  case when 1 = 0 then 9223372036854775807 else 0 end as rejections,
+  case when 1 = 0 then 9223372036854775807 else 0 end as refused,
+  cast(null as datetime(6)) as ran_at,
+  case when 1 = 0 then 9223372036854775807 else 0 end as basis,
+  case when 1 = 0 then 9223372036854775807 else 0 end as parked,
+  cast(null as char(16777216)) as plans,
+  case when 1 = 0 then 9223372036854775807 else null end as counted,
+  case when 1 = 0 then 9223372036854775807 else null end as counted_basis;
+

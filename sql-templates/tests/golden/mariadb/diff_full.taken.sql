@@ -1,0 +1,132 @@
+-- stage the model
+create table `levin_planner`.`p6f0c2a9e_s1_model_7` as
+select `id`, `email`, `O"Brien's ltv`, `profile`
+from (
+  select r.`id`, r.`email`, r.`O"Brien's ltv`, r.`profile`
+  from (
+select * from customers -- all of them;
+  ) as r
+) as m;
+
+-- set keys aside
+create table `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as
+select `id`, count(*) as _levin_rows,
+  case when m.`id` is null then 'NULL_PRIMARY_KEY' else 'DUPLICATE_PRIMARY_KEY' end as _levin_code
+from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
+group by `id`
+having count(*) > 1 or m.`id` is null;
+
+-- take new columns as accepted
+update `levin_planner`.`p6f0c2a9e_s1_snapshot` as t
+join `levin_planner`.`p6f0c2a9e_s1_model_7` as m on m.`id` = t.`id`
+set t.`email` = m.`email`, t.`O"Brien's ltv` = m.`O"Brien's ltv`
+where (m.`email` is not null or m.`O"Brien's ltv` is not null)
+  and not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as a where a.`id` = t.`id`);
+
+-- write the differences
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` as
+select w.*, row_number() over () as _levin_sequence
+from (
+select
+  case
+    when m.`id` is null then 'removed'
+    when k.`id` is null then 'added'
+    else 'changed'
+  end as _levin_operation,
+  case
+    when m.`id` is null or k.`id` is null then null
+    else concat(case when not (m.`email` <=> k.`email`) then '1' else '0' end
+      , case when not (m.`O"Brien's ltv` <=> k.`O"Brien's ltv`) then '1' else '0' end
+      , case when not (m.`profile` <=> k.`profile`) then '1' else '0' end)
+  end as _levin_changed,
+  cast(null as char(16777216)) as _levin_version,
+  coalesce(m.`id`, k.`id`) as `id`,
+  m.`email`,
+  m.`O"Brien's ltv`,
+  m.`profile`,
+  k.`id` as _levin_previous0, k.`email` as _levin_previous1, k.`O"Brien's ltv` as _levin_previous2, k.`profile` as _levin_previous3
+from (
+  select * from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
+  where m.`id` is not null
+    and not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as a where a.`id` = m.`id`)
+) as m
+left join (
+  select s.*
+  from `levin_planner`.`p6f0c2a9e_s1_snapshot` as s
+  where not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as a where a.`id` = s.`id`)
+) as k on m.`id` = k.`id`
+where (m.`id` is null
+  or k.`id` is null
+  or not (m.`email` <=> k.`email`)
+  or not (m.`O"Brien's ltv` <=> k.`O"Brien's ltv`)
+  or not (m.`profile` <=> k.`profile`)
+)
+union all
+select
+  case
+    when m.`id` is null then 'removed'
+    when k.`id` is null then 'added'
+    else 'changed'
+  end as _levin_operation,
+  case
+    when m.`id` is null or k.`id` is null then null
+    else concat(case when not (m.`email` <=> k.`email`) then '1' else '0' end
+      , case when not (m.`O"Brien's ltv` <=> k.`O"Brien's ltv`) then '1' else '0' end
+      , case when not (m.`profile` <=> k.`profile`) then '1' else '0' end)
+  end as _levin_changed,
+  cast(null as char(16777216)) as _levin_version,
+  coalesce(m.`id`, k.`id`) as `id`,
+  m.`email`,
+  m.`O"Brien's ltv`,
+  m.`profile`,
+  k.`id` as _levin_previous0, k.`email` as _levin_previous1, k.`O"Brien's ltv` as _levin_previous2, k.`profile` as _levin_previous3
+from (
+  select s.*
+  from `levin_planner`.`p6f0c2a9e_s1_snapshot` as s
+  where not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as a where a.`id` = s.`id`)
+) as k
+left join (
+  select * from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
+  where m.`id` is not null
+    and not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as a where a.`id` = m.`id`)
+) as m on m.`id` = k.`id`
+where m.`id` is null and(m.`id` is null
+  or k.`id` is null
+  or not (m.`email` <=> k.`email`)
+  or not (m.`O"Brien's ltv` <=> k.`O"Brien's ltv`)
+  or not (m.`profile` <=> k.`profile`)
+)
+) as w;
+
+-- count (returns rows)
+select q.queried, q.null_keys, a.duplicate_key_rows, r.added, r.changed, r.removed, s.known,
+  s.known - r.gone + r.new_keys as expected,
+  (select count(*) from (select 1 as one from `levin_planner`.`p6f0c2a9e_s1_diff_7` group by `id` having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
+from (
+  select count(*) as queried, cast(coalesce(sum(case when m.`id` is null then 1 else 0 end), 0) as signed) as null_keys
+  from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
+) as q
+cross join (
+  select
+    cast(coalesce(sum(case when _levin_code = 'DUPLICATE_PRIMARY_KEY' then _levin_rows else 0 end), 0) as signed) as duplicate_key_rows
+  from `levin_planner`.`p6f0c2a9e_s1_set_aside_7`
+) as a
+cross join (
+  select
+    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as signed) as added,
+    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as signed) as new_keys,
+    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as signed) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as signed) as gone,
+    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as signed) as removed
+  from `levin_planner`.`p6f0c2a9e_s1_diff_7`
+) as r
+cross join (select count(*) as known from (
+  select s.*
+  from `levin_planner`.`p6f0c2a9e_s1_snapshot` as s
+  where not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as a where a.`id` = s.`id`)
+) as k) as s;
+
+-- drop the staged model
+drop table `levin_planner`.`p6f0c2a9e_s1_model_7`;
+

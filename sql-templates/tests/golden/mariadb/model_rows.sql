@@ -1,0 +1,3 @@
+-- the model (returns rows)
+select * from customers -- all of them;;
+
