@@ -28,6 +28,14 @@ async fn a_running_statement_can_be_cancelled() {
     let canceller = session.canceller();
     let mut stream = session.query(&sql(MILLION)).await.unwrap();
     stream.try_next().await.unwrap().unwrap();
+    canceller.cancel().await.unwrap();
+    let cancelled = loop {
+        match stream.try_next().await {
+            Ok(rows) => assert!(rows.is_some(), "the stream ended as if it was whole"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(cancelled.kind, ErrorKind::Cancelled);
     drop(stream);
     let script = script(Atomicity::Transaction, &[("select 1", Expect::Any), (WAIT, Expect::Any)]);
     let running = tokio::spawn(async move { session.execute(&script).await });

@@ -190,8 +190,7 @@ impl Client {
         }
         let failed = |kind, what: String| Err(WarehouseError::new(kind, format!("the token server {what}")));
         let mut held = self.held.lock().await;
-        if let Some((token, until)) = held.as_ref().filter(|(_, until)| Instant::now() < *until) {
-            let _ = until;
+        if let Some((token, _)) = held.as_ref().filter(|(_, until)| Instant::now() < *until) {
             return Ok(token.clone());
         }
         let asked_at = Instant::now();

@@ -95,7 +95,7 @@ impl ResultColumn {
             }
             Form::Timestamp { scale, zoned } => {
                 let instants = match array.data_type() {
-                    DataType::Struct(_) => self.from_struct(array.as_struct(), scale)?,
+                    DataType::Struct(_) => self.of_struct(array.as_struct(), scale)?,
                     _ => {
                         let values = to(&DataType::Int64)?;
                         let values = values.as_primitive::<Int64Type>();
@@ -136,11 +136,7 @@ impl ResultColumn {
 
     /// Seconds and nanoseconds of a struct of an epoch, then a fraction or an offset or both. Offsets only say how
     /// an instant was written.
-    fn from_struct(
-        &self,
-        values: &StructArray,
-        scale: u32,
-    ) -> Result<Vec<Option<(i64, i64)>>, WarehouseError> {
+    fn of_struct(&self, values: &StructArray, scale: u32) -> Result<Vec<Option<(i64, i64)>>, WarehouseError> {
         let missing = || self.broken("a timestamp without an epoch");
         let epoch =
             values.column_by_name("epoch").or_else(|| values.columns().first()).ok_or_else(missing)?;

@@ -65,6 +65,8 @@ pub(super) struct Running {
     request: Uuid,
     cancelled: AtomicBool,
     finished: AtomicBool,
+    /// Its rows are being read.
+    read: AtomicBool,
     told: Notify,
 }
 
@@ -82,6 +84,10 @@ impl Running {
             }
             told.await;
         }
+    }
+
+    pub(super) fn set_read(&self, is: bool) {
+        self.read.store(is, Ordering::Release);
     }
 
     pub(super) fn finish(&self) {
@@ -415,12 +421,15 @@ impl Link {
 #[async_trait]
 impl Canceller for Link {
     async fn cancel(&self) -> Result<(), WarehouseError> {
-        let Some(running) = self.running().filter(|r| !r.finished.load(Ordering::Acquire)) else {
+        let Some(running) = self.running() else { return Ok(()) };
+        let finished = running.finished.load(Ordering::Acquire);
+        if finished && !running.read.load(Ordering::Acquire) {
             return Ok(());
-        };
+        }
         running.cancelled.store(true, Ordering::Release);
         running.told.notify_waiters();
-        self.abort(&running).await
+        // Rows that are still to be read are done at the service.
+        if finished { Ok(()) } else { self.abort(&running).await }
     }
 }
 

@@ -89,8 +89,12 @@ impl Rows {
             }
             _ => None,
         };
+        let running = link.running();
+        if let Some(running) = &running {
+            running.set_read(true);
+        }
         let mut rows = Self {
-            running: link.running(),
+            running,
             link: link.clone(),
             query: data.query_id,
             columns,
@@ -132,7 +136,17 @@ impl Rows {
                     _ => Ok(None),
                 };
             };
-            let (bytes, rows) = self.arrived(coming).await?;
+            let running = self.running.clone();
+            let cancelled = async {
+                match &running {
+                    Some(running) => running.until_cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (bytes, rows) = tokio::select! {
+                arrived = self.arrived(coming) => arrived?,
+                () = cancelled => continue,
+            };
             self.send_for_next();
             self.current =
                 Some(if self.json { Part::json(&bytes)? } else { Part::arrow(bytes, Some(rows))? });
@@ -181,6 +195,14 @@ impl Rows {
         match joined(&mut coming).await {
             Ok(bytes) => Ok((bytes, rows)),
             Err(Lost::Failed(said) | Lost::Refused(said)) => Err(lost(&said)),
+        }
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.set_read(false);
         }
     }
 }
