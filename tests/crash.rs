@@ -3,6 +3,8 @@
 //!
 //! `LEVIN_LONG=1` runs the whole product of cases and many seeds; `LEVIN_SEED=N` replays one walk.
 
+#[path = "crash/apart.rs"]
+mod apart;
 #[path = "crash/cases.rs"]
 mod cases;
 #[path = "crash/clearing.rs"]

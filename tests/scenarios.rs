@@ -111,6 +111,7 @@ impl Crm {
 
     /// Writes the model's file.
     fn model(&self, key: &str, sql: &str) {
+        let sql = self.project.spelled(sql);
         self.project
             .write("models/customers.yml", &format!("source: wh\nprimary_key: {key}\nsql: |\n  {sql}\n"));
     }
@@ -161,7 +162,7 @@ impl Crm {
     /// The destination holds what the model returns.
     fn assert_same(&self) {
         let model = self.project.texts(
-            "select cast(id as text) || ' ' || coalesce(name, '-') || ' ' || coalesce(email, '-') from customers order by 1",
+            "select concat(cast(id as text), ' ', coalesce(name, '-'), ' ', coalesce(email, '-')) from customers order by 1",
         );
         let mut there: Vec<Option<String>> = self
             .receiver

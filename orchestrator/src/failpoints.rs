@@ -13,6 +13,7 @@ pub const NAMES: &[&str] = &[
     "prepare.after_lease",
     "prepare.after_settling",
     "diff.before",
+    "diff.before_put",
     "diff.after",
     "deliver.before_establish",
     "deliver.after_establish",

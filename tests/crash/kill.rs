@@ -3,8 +3,8 @@
 use orchestrator::failpoints::NAMES;
 
 use crate::cases::{Case, Killed, all_hold};
-use crate::clearing;
 use crate::scene::{Engine, Target, is_long};
+use crate::{apart, clearing};
 
 /// Points that only a first run passes.
 const FIRST: &[&str] = &["deliver.before_establish", "deliver.after_establish"];
@@ -36,7 +36,11 @@ fn who_pass(name: &str) -> &'static [Killed] {
 /// Every name, each in the run that passes it; the model moves on after every other crash.
 fn every_point(engine: Engine, target: Target) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (i, name) in NAMES.iter().filter(|name| !clearing::POINTS.contains(name)).enumerate() {
+    for (i, name) in NAMES
+        .iter()
+        .filter(|name| !clearing::POINTS.contains(name) && !apart::POINTS.contains(name))
+        .enumerate()
+    {
         // A file tells of its rows once, on closing, and refuses none.
         let never = ["deliver.before_end_note", "deliver.after_end_note"];
         if target == Target::Files && (never.contains(name) || REFUSED.contains(name)) {

@@ -13,6 +13,14 @@ on_both_warehouses!(
     nulls_and_empty_texts_are_taken_for_the_same,
     a_row_that_comes_back_is_taken_for_known,
 );
+tests::on_mariadb_too!(
+    unchanged_rows_are_sent_again,
+    an_edit_sends_more_than_its_row,
+    a_removal_is_not_sent_or_sent_twice,
+    a_removal_that_is_not_wanted_is_sent_or_counted_for_ever,
+    nulls_and_empty_texts_are_taken_for_the_same,
+    a_row_that_comes_back_is_taken_for_known,
+);
 
 fn unchanged_rows_are_sent_again(engine: Engine) {
     let crm = Crm::new(engine, 25, "mode: upsert");

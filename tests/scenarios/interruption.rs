@@ -23,6 +23,12 @@ on_both_warehouses!(
     another_machine_loses_or_repeats_rows,
     a_table_that_came_too_late_stays_for_ever,
 );
+tests::on_mariadb_too!(
+    a_store_from_a_backup_is_trusted,
+    another_mode_settles_by_its_own_rules,
+    a_crash_makes_keys_set_aside_look_new,
+    a_crash_in_the_first_run_forgets_what_was_accepted,
+);
 
 /// Lets a run get so far that `answered` requests were answered and the next was applied, then
 /// kills it.

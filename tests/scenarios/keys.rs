@@ -14,6 +14,7 @@ on_both_warehouses!(
     a_duplicate_key_passes_although_it_must_not,
     a_broken_model_sets_nearly_everything_aside,
 );
+tests::on_mariadb_too!(a_duplicate_key_overwrites_or_removes_a_row, a_null_key_stops_the_others,);
 
 const GENEROUS: &str = "mode: mirror\nguards: {max_set_aside: {percent: 90}}";
 

@@ -26,6 +26,11 @@ on_both_warehouses!(
     an_address_that_may_have_been_handed_on_is_taken_away,
     addresses_that_wander_end_where_the_model_has_them,
 );
+tests::on_mariadb_too!(
+    two_rows_that_swap_their_addresses_lose_them,
+    an_address_that_is_handed_on_and_refused_is_forgotten,
+    addresses_that_wander_end_where_the_model_has_them,
+);
 
 const SYNC: &str = "people";
 

@@ -20,6 +20,7 @@ on_both_warehouses!(
     a_parked_row_takes_an_address_from_another,
     a_doubt_ends_because_its_row_is_parked,
 );
+tests::on_mariadb_too!(a_bad_row_is_tried_for_ever, a_crash_counts_an_attempt_twice,);
 
 const BAD: &str = "mode: mirror\nmax_attempts: 3\nguards: {allow_empty: true}";
 

@@ -17,6 +17,13 @@ on_both_warehouses!(
     kept_plans_pile_up_or_are_swept_away,
     a_plan_hides_what_claims_will_come_to,
 );
+tests::on_mariadb_too!(
+    what_a_guard_stopped_cannot_be_sent,
+    a_saved_plan_sends_other_rows_than_it_showed,
+    a_plan_forgets_keys_that_it_set_aside,
+    a_crash_while_a_plan_is_sent_loses_rows,
+    kept_plans_pile_up_or_are_swept_away,
+);
 
 /// Saves the plan of the sync into `plan.json`.
 fn save(crm: &Crm, arguments: &[&str]) -> Value {

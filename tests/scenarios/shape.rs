@@ -22,6 +22,17 @@ on_both_warehouses!(
     a_renamed_sync_sends_everything_again,
     another_mode_is_taken_for_the_same_snapshot,
 );
+tests::on_mariadb_too!(
+    another_key_is_compared_with_the_old_one,
+    the_type_of_a_key_sends_everything_again,
+    keys_that_fall_together_overwrite_each_other,
+    a_wider_column_sends_everything_again,
+    a_value_with_another_form_on_the_wire_is_not_sent,
+    a_new_column_sends_everything_again,
+    a_dropped_column_sends_everything_again,
+    a_failing_model_costs_what_was_known,
+    another_mode_is_taken_for_the_same_snapshot,
+);
 
 fn another_key_is_compared_with_the_old_one(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: mirror");

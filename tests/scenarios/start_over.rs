@@ -19,6 +19,11 @@ on_both_warehouses!(
     dropped_tables_stop_the_sync_for_ever,
     a_lost_lock_file_sends_everything_again,
 );
+tests::on_mariadb_too!(
+    another_mode_forgets_what_is_still_to_be_removed,
+    a_killed_full_resync_is_forgotten,
+    a_reset_takes_away_what_is_set_aside,
+);
 
 fn another_address_is_taken_for_the_same_destination(engine: Engine) {
     let mut crm = Crm::new(engine, 12, "mode: mirror");

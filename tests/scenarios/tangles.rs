@@ -24,6 +24,13 @@ on_both_warehouses!(
     several_requests_at_once_mix_up_their_rows,
     one_sync_disturbs_another,
 );
+tests::on_mariadb_too!(
+    a_crash_before_a_change_of_shape_loses_rows,
+    a_crash_before_a_change_of_key_type_loses_rows,
+    a_crash_before_another_target_loses_rows,
+    a_crash_before_starting_over_loses_rows,
+    a_plan_after_a_crash_says_something_else_than_the_run,
+);
 
 /// Lets `answered` requests through and kills the run while the next one, applied, waits.
 fn kill_after(crm: &Crm, answered: usize, arguments: &[&str]) {

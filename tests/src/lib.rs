@@ -28,3 +28,16 @@ macro_rules! on_both_warehouses {
         })*
     };
 }
+
+/// Runs each of these functions of an [`project::Engine`] on a warehouse that undoes no change of its tables.
+#[macro_export]
+macro_rules! on_mariadb_too {
+    ($($test:ident),* $(,)?) => {
+        mod on_mariadb {
+            $(#[test]
+            fn $test() {
+                super::$test($crate::project::Engine::MariaDb);
+            })*
+        }
+    };
+}

@@ -102,32 +102,9 @@ impl MariadbServer {
     pub fn fresh_database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("levin_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        run(&self.url("mysql"), &[&format!("create database {name} character set utf8mb4")]);
+        run(&self.url("mysql"), &format!("create database {name} character set utf8mb4"));
         name
     }
-}
-
-/// Runs statements at an address.
-///
-/// # Panics
-/// When one of them fails.
-pub fn run(url: &str, statements: &[&str]) {
-    // A thread of its own, so that it works inside and outside of an asynchronous test.
-    std::thread::scope(|scope| {
-        let ran = scope.spawn(|| {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let opts = mysql_async::Opts::from_url(url).expect("an address");
-                let mut connection = mysql_async::Conn::new(opts).await.expect("a connection");
-                for statement in statements {
-                    connection.query_drop(*statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
-                }
-                let _ = connection.disconnect().await;
-            });
-        });
-        ran.join().expect("no panic");
-    });
 }
 
 fn answers(port: u16) -> bool {
@@ -139,6 +116,103 @@ fn answers(port: u16) -> bool {
         std::thread::sleep(Duration::from_millis(50));
     }
     false
+}
+
+/// A statement that quotes names and casts as most engines do, in MariaDB's spelling.
+pub fn spelled(statement: &str) -> String {
+    let casts = [
+        (" as text)", " as char)"),
+        (" as varchar)", " as char)"),
+        (" as bigint)", " as signed)"),
+        (" as int)", " as signed)"),
+        (" as integer)", " as signed)"),
+        (" as varchar(", " as char("),
+    ];
+    let mut text = casts.iter().fold(backticked(statement), |text, (from, to)| text.replace(from, to));
+    // Numbers in a row stand in tables that are there for the asking.
+    while let Some((before, rest)) = text.clone().split_once("generate_series(1, ") {
+        let Some((to, after)) = rest.split_once(") as t(i)") else { break };
+        text = format!("{before}(select seq as i from seq_1_to_{to}) as t{after}");
+    }
+    text
+}
+
+/// The same statement with its names between backticks.
+fn backticked(statement: &str) -> String {
+    let mut text = String::new();
+    let mut chars = statement.chars().peekable();
+    let mut quote = None;
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, '"') => {
+                quote = Some('"');
+                text.push('`');
+            }
+            (Some('"'), '"') if chars.next_if_eq(&'"').is_some() => text.push('"'),
+            (Some('"'), '"') => {
+                quote = None;
+                text.push('`');
+            }
+            (None, '\'') => {
+                quote = Some('\'');
+                text.push(c);
+            }
+            (Some('\''), '\'') => {
+                quote = None;
+                text.push(c);
+            }
+            _ => text.push(c),
+        }
+    }
+    text
+}
+
+/// The first column of a SELECT, as text.
+///
+/// # Panics
+/// When the statement fails.
+pub fn texts(url: &str, select: &str) -> Vec<Option<String>> {
+    connected(url, select, async |connection| {
+        connection
+            .query_map(select, |value: mysql_async::Row| value.get::<Option<String>, _>(0).flatten())
+            .await
+    })
+}
+
+/// Runs statements at an address; several may stand in one text.
+///
+/// # Panics
+/// When one of them fails.
+pub fn run(url: &str, statements: &str) {
+    connected(url, statements, async |connection| {
+        connection.query_iter(statements).await?.drop_result().await
+    });
+}
+
+/// Does something with a connection of its own.
+fn connected<T: Send>(
+    url: &str,
+    what: &str,
+    act: impl AsyncFnOnce(&mut mysql_async::Conn) -> Result<T, mysql_async::Error> + Send,
+) -> T {
+    // A thread of its own, so that it works inside and outside of an asynchronous test.
+    std::thread::scope(|scope| {
+        let ran = scope.spawn(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let opts = mysql_async::Opts::from_url(url)?;
+                let mut connection = mysql_async::Conn::new(opts).await?;
+                connection
+                    .query_drop("set sql_mode = 'STRICT_ALL_TABLES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES'")
+                    .await?;
+                let done = act(&mut connection).await?;
+                let _ = connection.disconnect().await;
+                Ok::<_, mysql_async::Error>(done)
+            })
+        });
+        ran.join().expect("no panic").unwrap_or_else(|e| panic!("{what}: {e}"))
+    })
 }
 
 /// Where a program of the server is installed.

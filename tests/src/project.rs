@@ -8,18 +8,22 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::mariadb::{self, MariadbServer};
 use crate::postgres::{self, PostgresServer};
 pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
 use crate::receiver::Receiver;
 use crate::terminal;
 
-/// The kinds of warehouse that every scenario runs on.
+/// The kinds of warehouse that scenarios run on: all of them on the first two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// A DuckDB file.
     DuckDb,
     /// A database of a PostgreSQL server.
     Postgres,
+    /// A database of a MariaDB server, which undoes nothing that makes or drops tables. Statements and models are
+    /// written as for PostgreSQL and spelled anew.
+    MariaDb,
 }
 
 /// A project in a folder of its own, with a warehouse of its own.
@@ -29,6 +33,8 @@ pub struct Project {
     engine: Engine,
     /// The address of the warehouse's database, or the path of its file.
     warehouse: String,
+    /// The managed schemas.
+    schemas: [String; 2],
     environment: Vec<(String, String)>,
 }
 
@@ -54,8 +60,34 @@ impl Project {
     pub fn new(engine: Engine) -> Self {
         match engine {
             Engine::DuckDb => Self::with_warehouse(engine, None),
+            Engine::MariaDb => Self::on_mariadb(),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
         }
+    }
+
+    fn on_mariadb() -> Self {
+        let server = MariadbServer::start();
+        let database = server.fresh_database();
+        let mut project = Self::with_warehouse(Engine::MariaDb, Some(server.url(&database)));
+        // Schemas are databases of the whole server.
+        project.schemas = [format!("{database}_planner"), format!("{database}_audit")];
+        let [planner, audit] = &project.schemas;
+        project.write(
+            "sources/wh.yml",
+            &format!(
+                "type: mariadb\nurl: ${{WAREHOUSE_URL}}\nplanner_schema: {planner}\naudit_schema: {audit}\n"
+            ),
+        );
+        project
+    }
+
+    /// A statement as the warehouse spells it.
+    pub fn spelled(&self, statement: &str) -> String {
+        if self.engine != Engine::MariaDb {
+            return statement.to_owned();
+        }
+        let [planner, audit] = &self.schemas;
+        mariadb::spelled(statement).replace("levin_planner", planner).replace("levin_audit", audit)
     }
 
     /// A project whose warehouse is the database at this address.
@@ -70,18 +102,20 @@ impl Project {
         let folder = tempfile::Builder::new().prefix("levin-scenario-").tempdir().expect("a folder");
         let file = folder.path().join("warehouse.duckdb");
         let warehouse = url.unwrap_or_else(|| file.to_string_lossy().into_owned());
-        let project = Self { folder, engine, warehouse, environment: Vec::new() };
+        let schemas = ["levin_planner", "levin_audit"].map(str::to_owned);
+        let project = Self { folder, engine, warehouse, schemas, environment: Vec::new() };
         project.write("levin.yml", "name: scenario\n");
         project.write(
             "sources/wh.yml",
             match engine {
                 Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n",
                 Engine::Postgres => "type: postgres\nurl: ${WAREHOUSE_URL}\n",
+                Engine::MariaDb => "type: mariadb\nurl: ${WAREHOUSE_URL}\n",
             },
         );
         match engine {
             Engine::DuckDb => project,
-            Engine::Postgres => {
+            Engine::Postgres | Engine::MariaDb => {
                 let url = project.warehouse.clone();
                 project.with_variable("WAREHOUSE_URL", &url)
             }
@@ -98,6 +132,7 @@ impl Project {
             folder,
             engine: self.engine,
             warehouse: self.warehouse.clone(),
+            schemas: self.schemas.clone(),
             environment: self.environment.clone(),
         };
         let kinds = ["", "sources", "models", "destinations", "syncs"];
@@ -189,6 +224,7 @@ impl Project {
             Engine::DuckDb => {
                 self.open().execute_batch(statements).unwrap_or_else(|e| panic!("{statements}: {e}"))
             }
+            Engine::MariaDb => mariadb::run(&self.warehouse, &self.spelled(statements)),
             Engine::Postgres => postgres::run(&self.warehouse, statements),
         }
     }
@@ -205,6 +241,7 @@ impl Project {
                 let rows = statement.query_map([], |row| row.get(0)).expect("rows");
                 rows.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{select}: {e}"))
             }
+            Engine::MariaDb => mariadb::texts(&self.warehouse, &self.spelled(select)),
             Engine::Postgres => postgres::texts(&self.warehouse, select),
         }
     }
@@ -225,16 +262,31 @@ impl Project {
     pub fn managed(&self, like: &str) -> Vec<String> {
         let mut rows = Vec::new();
         for table in self.managed_tables(like) {
-            let of_table = self.texts(&format!("select cast(t as text) from {table} t order by 1"));
+            let of_table =
+                self.texts(&format!("select {} from {table} t order by 1", self.whole_row(&table)));
             rows.extend(of_table.into_iter().flatten().map(|row| format!("{table} {row}")));
         }
         rows
     }
 
+    /// All of a row of the table `t` as one text.
+    fn whole_row(&self, table: &str) -> String {
+        if self.engine != Engine::MariaDb {
+            return "cast(t as text)".to_owned();
+        }
+        let (schema, name) = table.split_once('.').expect("a schema");
+        let columns = self.texts(&format!(
+            "select concat('coalesce(t.`', column_name, '`, ''-'')') from information_schema.columns \
+             where table_schema = '{schema}' and table_name = '{name}' order by ordinal_position"
+        ));
+        format!("concat_ws(',', {})", columns.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+
     fn managed_tables(&self, like: &str) -> Vec<String> {
+        let [planner, audit] = &self.schemas;
         let tables = self.texts(&format!(
-            "select cast(table_schema || '.' || table_name as text) from information_schema.tables \
-             where table_schema in ('levin_planner', 'levin_audit') and table_name like '{like}' escape '\\' order by 1"
+            "select cast(concat(table_schema, '.', table_name) as text) from information_schema.tables \
+             where table_schema in ('{planner}', '{audit}') and table_name like '{like}' escape '\\' order by 1"
         ));
         tables.into_iter().flatten().collect()
     }

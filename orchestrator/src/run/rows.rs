@@ -74,9 +74,14 @@ impl ResultRow<'_> {
     /// Whether something is so; the statement never leaves it null.
     pub fn truth(&self, name: &str) -> Result<bool, Error> {
         let column = self.column(name)?;
-        match column.as_boolean_opt() {
-            Some(truths) if truths.is_valid(self.row) => Ok(truths.value(self.row)),
-            _ => Err(internal(&format!("{name} arrived as {}, or as null", column.data_type()))),
+        if column.is_null(self.row) {
+            return Err(internal(&format!("{name} is null")));
+        }
+        match (column.as_boolean_opt(), column.as_primitive_opt::<Int64Type>()) {
+            (Some(truths), _) => Ok(truths.value(self.row)),
+            // Some engines have no truth values, but the numbers 1 and 0.
+            (_, Some(numbers)) => Ok(numbers.value(self.row) != 0),
+            _ => Err(internal(&format!("{name} arrived as {}, not as a truth value", column.data_type()))),
         }
     }
 

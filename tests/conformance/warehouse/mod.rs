@@ -19,7 +19,7 @@ use connectors::catalogue::{BuildContext, SOURCES};
 use connectors::warehouse::{Session, Tag, Warehouse};
 use serde_json::{Value, json};
 use sql_templates::{Atomicity, Expect, Folding, Script, Sql, Step};
-use tests::mariadb::MariadbServer;
+use tests::mariadb::{self, MariadbServer};
 use tests::postgres::PostgresServer;
 use tests::snowflake::SnowflakeDouble;
 
@@ -95,16 +95,7 @@ impl Bench {
 
     /// Statements of the suite in the engine's spelling: they quote names and cast as most engines do.
     pub fn spelled(&self, statement: &str) -> String {
-        if self.engine() != "mariadb" {
-            return statement.to_owned();
-        }
-        let casts = [
-            (" as text)", " as char)"),
-            (" as bigint)", " as signed)"),
-            (" as int)", " as signed)"),
-            (" as varchar(", " as char("),
-        ];
-        casts.iter().fold(backticked(statement), |text, (from, to)| text.replace(from, to))
+        if self.engine() == "mariadb" { mariadb::spelled(statement) } else { statement.to_owned() }
     }
 
     /// A value of one of the engine's types.
@@ -136,36 +127,6 @@ impl Bench {
         let script = Script { steps: statements.iter().map(step).collect(), atomicity };
         self.session().await.execute(&script).await.unwrap_or_else(|e| panic!("{e}\n{statements:#?}"));
     }
-}
-
-/// The same statement with its names between backticks.
-fn backticked(statement: &str) -> String {
-    let mut text = String::new();
-    let mut chars = statement.chars().peekable();
-    let mut quote = None;
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (None, '"') => {
-                quote = Some('"');
-                text.push('`');
-            }
-            (Some('"'), '"') if chars.next_if_eq(&'"').is_some() => text.push('"'),
-            (Some('"'), '"') => {
-                quote = None;
-                text.push('`');
-            }
-            (None, '\'') => {
-                quote = Some('\'');
-                text.push(c);
-            }
-            (Some('\''), '\'') => {
-                quote = None;
-                text.push(c);
-            }
-            _ => text.push(c),
-        }
-    }
-    text
 }
 
 fn source(kind: &str, config: Value, project: &Path) -> Arc<dyn Warehouse> {

@@ -1,0 +1,127 @@
+//! Killed where the warehouse undoes nothing that makes, changes or drops tables: what a run did of that stays, and
+//! the next one goes on from there. MariaDB stands for all of them.
+
+use orchestrator::failpoints::NAMES;
+use tests::project::{Engine, Project, Run, Running, levin_with_failpoints};
+use tests::receiver::Receiver;
+
+use crate::clearing;
+
+/// The points between the steps by which a changed shape is put in place.
+pub const POINTS: &[&str] = &["diff.before_put"];
+/// How often each of them is passed.
+const TIMES: u32 = 3;
+
+const SYNC: &str = "people";
+
+struct People {
+    project: Project,
+    receiver: Receiver,
+}
+
+impl People {
+    fn new() -> Self {
+        let receiver = Receiver::start();
+        let project = Project::new(Engine::MariaDb).with_variable("TO", &receiver.url());
+        project.sql("create table people (id integer, name varchar(20), city varchar(20))");
+        project.sql(
+            "insert into people values (1, 'ann', 'x'), (2, 'bob', null), (3, 'cid', 'y'), (4, 'dan', 'z')",
+        );
+        project.write(
+            "destinations/out.yml",
+            "type: http_request\nbase_url: ${TO}\nallow_private_networks: true\nconcurrency: 1\nretries: 0\n",
+        );
+        let people = Self { project, receiver };
+        people.model("select id, name from people");
+        people.project.write(
+            "syncs/people.yml",
+            "model: people\ndestination: out\nmode: mirror\nguards: {max_removed: {percent: 90}}\n\
+             each: {method: POST, path: /rows, batch_size: 1}\n",
+        );
+        people
+    }
+
+    fn model(&self, sql: &str) {
+        self.project.write("models/people.yml", &format!("source: wh\nprimary_key: id\nsql: {sql}\n"));
+    }
+
+    /// Three rows that differ, and columns that came and went.
+    fn change(&self) {
+        self.project.sql("update people set name = 'eve' where id = 1");
+        self.project.sql("delete from people where id = 4");
+        self.project.sql("insert into people values (5, 'fay', 'x')");
+        self.model("select id, city, name from people");
+    }
+
+    fn killed_at(&self, point: &str) {
+        let mut command = self.project.command_of(levin_with_failpoints(), &[], &["run", SYNC, "--json"]);
+        command.env("LEVIN_KILL_AT", point);
+        let killed = Running::start(command).ended();
+        assert_eq!(killed.code, -9, "{point}: {killed:?}");
+    }
+
+    fn run(&self) -> Run {
+        let run = self.project.run(SYNC);
+        assert_eq!((run.code, run.status()), (0, "success"), "{run:#?}");
+        run
+    }
+
+    /// The destination holds what the model returns, and nothing is left over.
+    fn assert_all_is_well(&self, point: &str) {
+        let there: Vec<String> = self
+            .receiver
+            .rows()
+            .iter()
+            .map(|(key, fields)| format!("{key} {} {}", fields["name"], fields["city"]))
+            .collect();
+        assert_eq!(
+            there,
+            ["1 \"eve\" \"x\"", "2 \"bob\" null", "3 \"cid\" \"y\"", "5 \"fay\" \"x\""],
+            "{point}"
+        );
+        self.project.assert_quiet(SYNC, &self.receiver);
+        for word in ["diff", "model", "set\\_aside", "outcomes", "snapshot", "doubts", "rejections"] {
+            let left = self.project.managed(&format!("%\\_{word}\\_%"));
+            assert!(left.is_empty(), "{point}: {left:?}");
+        }
+    }
+}
+
+#[test]
+fn at_every_point_of_a_changed_shape() {
+    let first = ["deliver.before_establish", "deliver.after_establish"];
+    let refused = ["commit.before_outcomes", "commit.after_outcomes"];
+    let mut points: Vec<String> = NAMES
+        .iter()
+        .filter(|n| {
+            !clearing::POINTS.contains(n) && !first.contains(n) && !refused.contains(n) && !POINTS.contains(n)
+        })
+        .map(|name| format!("{name}:1"))
+        .collect();
+    points.extend(POINTS.iter().flat_map(|name| (1..=TIMES).map(move |time| format!("{name}:{time}"))));
+    for point in points {
+        let people = People::new();
+        people.run();
+        people.change();
+        people.killed_at(&point);
+        let before = people.receiver.count();
+        let plan = people.project.levin(&["plan", SYNC, "--json"]);
+        let goes_on = plan.code == 0 || plan.stderr.contains("INTERRUPTED");
+        assert!(goes_on && people.receiver.count() == before, "{point}: {plan:?}");
+        people.run();
+        people.assert_all_is_well(&point);
+    }
+}
+
+#[test]
+fn between_the_tables_of_a_first_run() {
+    for point in
+        ["deliver.before_establish", "deliver.after_establish", "deliver.after_begin", "commit.after"]
+    {
+        let people = People::new();
+        people.change();
+        people.killed_at(point);
+        people.run();
+        people.assert_all_is_well(point);
+    }
+}
