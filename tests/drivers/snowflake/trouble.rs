@@ -108,9 +108,8 @@ async fn a_statement_runs_once_however_often_it_is_sent() {
 #[tokio::test]
 async fn who_does_not_answer_at_all_is_given_up() {
     let user = user();
-    let warehouse = with(&user, &json!({"network_timeout": "500ms"}));
+    let warehouse = with(&user, &json!({"network_timeout": "3s"}));
     let mut session = open(&*warehouse).await;
-    run(&mut *session, &["create table t (n bigint)"]).await;
     user.set(&json!({"troubles": [{"at": "query", "times": 1000, "status": 503}]}));
     let failed = failed(&mut *session, "select 1").await;
     assert_eq!(failed.kind, ErrorKind::ConnectionLost);
@@ -118,7 +117,7 @@ async fn who_does_not_answer_at_all_is_given_up() {
     user.set(&json!({"troubles": []}));
     // And so it stays: nobody knows what ran.
     assert_eq!(error(&mut *session, "select 1").await.kind, ErrorKind::ConnectionLost);
-    assert_eq!(number(&mut *open(&*warehouse).await, "select 7").await, 7);
+    assert_eq!(number(&mut *open(&*at(&user)).await, "select 7").await, 7);
 }
 
 #[tokio::test]
@@ -128,7 +127,7 @@ async fn logging_in_waits_for_a_service_that_is_busy() {
         {"at": "connect", "times": 1, "status": 429, "retry_after": "0"}]}));
     assert_eq!(number(&mut *open(&*at(&user)).await, "select 7").await, 7);
     user.set(&json!({"troubles": [{"at": "connect", "times": 1000, "status": 503}]}));
-    let warehouse = with(&user, &json!({"connect_timeout": "500ms"}));
+    let warehouse = with(&user, &json!({"connect_timeout": "3s"}));
     let tag = connectors::warehouse::Tag { sync: "s".into(), run: None, stage: "check" };
     let failed = warehouse.session(&tag).await.err().unwrap();
     assert_eq!(failed.kind, ErrorKind::Unreachable);
@@ -264,7 +263,7 @@ async fn what_the_service_stops_is_told_apart() {
 async fn chunks_that_do_not_come_are_asked_for_again() {
     let user = user();
     user.set(&json!({"inline_rows": 100, "chunk_rows": 1000}));
-    let warehouse = with(&user, &json!({"network_timeout": "2s"}));
+    let warehouse = at(&user);
     let select = "select seq4() as n from table(generator(rowcount => 5000))";
     for troubles in [
         json!([{"at": "chunk", "times": 1, "skip": 1, "status": 503}]),
@@ -284,7 +283,7 @@ async fn chunks_that_do_not_come_are_asked_for_again() {
         (json!([{"at": "chunk", "times": 1000, "skip": 1, "status": 503}]), "503"),
         (json!([{"at": "chunk", "times": 1000, "skip": 1, "status": 403}]), "403"),
     ] {
-        let mut session = open(&*warehouse).await;
+        let mut session = open(&*with(&user, &json!({"network_timeout": "5s"}))).await;
         user.set(&json!({"troubles": troubles}));
         let failed = failed(&mut *session, select).await;
         assert_eq!(failed.kind, ErrorKind::ConnectionLost, "{failed}");

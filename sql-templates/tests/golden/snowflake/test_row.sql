@@ -8,7 +8,7 @@ select cast(1 as bigint) as _levin_sequence, case when k."id" is null then '111'
   , to_json(m."profile") as c2
   , k."email" as p0
 from (
-  select r."id" as "id", cast('it''s@example.com' as text) as "email", r."O""Brien's ltv" as "O""Brien's ltv", r."profile" as "profile"
+  select r."id" as "id", cast('it\'s@example.com' as text) as "email", r."O""Brien's ltv" as "O""Brien's ltv", r."profile" as "profile"
   from (
 select * from customers -- all of them;
   ) as r
