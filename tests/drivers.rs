@@ -1,4 +1,4 @@
-//! What the warehouse drivers promise, on the real engines; BigQuery's on its double.
+//! What every warehouse driver promises, on the real engines, and on a double where there is none to be had.
 
 #[path = "drivers/bigquery.rs"]
 mod bigquery;
@@ -6,6 +6,8 @@ mod bigquery;
 mod duckdb;
 #[path = "drivers/postgres.rs"]
 mod postgres;
+#[path = "drivers/snowflake.rs"]
+mod snowflake;
 #[path = "drivers/tls.rs"]
 mod tls;
 

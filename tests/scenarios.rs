@@ -47,6 +47,8 @@ mod requests;
 mod secrets;
 #[path = "scenarios/shape.rs"]
 mod shape;
+#[path = "scenarios/snowflake.rs"]
+mod snowflake;
 #[path = "scenarios/start_over.rs"]
 mod start_over;
 #[path = "scenarios/tangles.rs"]

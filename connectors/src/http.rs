@@ -371,7 +371,7 @@ pub(crate) fn describe(answer: &Answer, redactor: &Redactor) -> String {
 }
 
 /// How long the answer asks to wait, in seconds or until a date; at most [`MAX_RETRY_AFTER`].
-fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // More digits than fit are more seconds than are believed.

@@ -13,7 +13,7 @@ select
   cast(null as {{ d.type_instant() }}) as started_at,
   cast(null as {{ d.type_instant() }}) as finished_at,
 {% for count in counts %}
-  {{ d.wide(none) }} as {{ count }}{% if not loop.last %},{% endif +%}
+  {{ d.wide(none) }} as {{ count | sql }}{% if not loop.last %},{% endif +%}
 {% endfor %}
 {{ d.no_rows() }}
 {% endmacro %}

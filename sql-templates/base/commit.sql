@@ -1,7 +1,7 @@
 {# How rows ended that were not accepted, loaded before the commit and read by nobody else. #}
 {% macro create_outcomes() %}
 {{ step("create the outcomes") }}
-create table {{ outcomes }} as
+{{ d.create_of_run() }} {{ outcomes }} as
 select {{ d.wide(0) }} as sequence, cast(null as {{ d.type_text() }}) as outcome, 1 = 0 as in_doubt,
   cast(null as {{ d.type_text() }}) as code, cast(null as {{ d.type_text() }}) as reason
 {{ d.no_rows() }}

@@ -18,7 +18,7 @@ from {{ d.modelled() }} as m
 {% endif %}
 {% if set_aside %}
 {{ step("set keys aside") }}
-create table {{ set_aside }} as
+{{ d.create_of_run() }} {{ set_aside }} as
 select {% for key in keys %}{{ key.name }}, {% endfor %}count(*) as _levin_rows,
   case when {{ d.key_is_null(keys, "m") }} then 'NULL_PRIMARY_KEY' else 'DUPLICATE_PRIMARY_KEY' end as _levin_code
 from {{ d.source() }} as m
@@ -69,7 +69,7 @@ cross join (
 {% macro diff_first() %}
 {{ d.stage_model() }}
 {{ step("write the rows") }}
-create table {{ diff }} as
+{{ d.create_of_run() }} {{ diff }} as
 select {% for c in all %}m.{{ c.name }}{% if not loop.last %}, {% endif %}{% endfor %}{{ d.generation_here() }}{{ d.number_here() }}
 {% if matching %}
   {{ d.first_claim() }}
@@ -143,7 +143,7 @@ cross join (select count(*) as added from {{ diff }}) as r
 {{ d.prepare_halves() }}
 {% endif %}
 {{ step("write the differences") }}
-create table {{ diff }} as
+{{ d.create_of_run() }} {{ diff }} as
 {% if matching %}
 {{ d.claimed_differences() }}
 {% else %}
@@ -302,8 +302,8 @@ union all
 {% endif %}
 {% endmacro %}
 {% macro differences_in(half) %}
-select
-  case
+{% set operation %}
+case
 {% if matching %}
     when p.part > 1 then 'removed'
 {% else %}
@@ -311,7 +311,10 @@ select
 {% endif %}
     when k.{{ keys[0].name }} is null{% if in_doubt %} or not k._levin_accepted or k._levin_sent <> 'changed'{% endif %}{% if resync %} or k._levin_generation < {{ due_before }}{% endif %}{% if matching %} or {{ d.moved() }}{% endif %} then 'added'
     else 'changed'
-  end as _levin_operation,
+  end
+{% endset %}
+select
+  {{ d.roomy(operation) }} as _levin_operation,
   case
 {% if matching %}
     when p.part = 3 then {{ no_mark }}

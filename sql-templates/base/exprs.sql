@@ -70,6 +70,9 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro value_of(column, literal) %}{% if column.binary %}{{ d.bytes_of(literal) }}{% else %}cast({{ literal }} as {{ column.type }}){% endif %}{% endmacro %}
 {% macro bytes_of(literal) %}from_base64({{ literal }}){% endmacro %}
 
+{# ---- a text in a new table's column that will hold longer ones ---- #}
+{% macro roomy(value) %}{{ value }}{% endmacro %}
+
 {# ---- two texts as one; null when one of them is ---- #}
 {% macro joined(left, right) %}{{ left }} || {{ right }}{% endmacro %}
 
@@ -82,6 +85,8 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro no_rows() %}where 1 = 0{% endmacro %}
 {# How a copy begins that only the current script reads. #}
 {% macro create_scratch() %}create table{% endmacro %}
+{# How one begins that is kept until its run was committed, or settled. #}
+{% macro create_of_run() %}create table{% endmacro %}
 {# A step that makes a table's keys unique and quick to find; nothing where the engine needs none. #}
 {% macro index_keys(table, keys) %}{% endmacro %}
 {# A step with which the planner is told how to join model and snapshot; nothing where it knows. #}

@@ -136,13 +136,13 @@ where 1 = 0
 {% macro reshape() %}
 {{ step("write " ~ what ~ " in their new shape") }}
 create table {{ reshaped }} as
-select {% for c in all %}m.{{ c.name }}, {% endfor %}{% for extra in extras %}s.{{ extra }}{% if not loop.last %}, {% endif %}{% endfor +%}
+select {% for c in all %}m.{{ c.name }}, {% endfor %}{% for extra in extras %}{{ col("s", extra) }}{% if not loop.last %}, {% endif %}{% endfor +%}
 from {{ d.modelled() }} as m, {{ table }} as s
 where 1 = 0
 union all
 select {% for c in all %}{% if c.cast %}cast(s.{{ c.name }} as {{ c.cast }}){% elif c.kept %}s.{{ c.name }}{% else %}null{% endif %}, {% endfor %}
 {% for extra in extras %}
-{% if loop.first and due %}case when {% for c in due %}s.{{ c.name }} is not null{% if not loop.last %} or {% endif %}{% endfor %} then 0 else s.{{ extra }} end{% else %}s.{{ extra }}{% endif %}{% if not loop.last %}, {% endif %}
+{% if loop.first and due %}case when {% for c in due %}s.{{ c.name }} is not null{% if not loop.last %} or {% endif %}{% endfor %} then 0 else {{ col("s", extra) }} end{% else %}{{ col("s", extra) }}{% endif %}{% if not loop.last %}, {% endif %}
 {% endfor %}
 
 from {{ table }} as s

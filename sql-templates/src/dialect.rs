@@ -18,6 +18,8 @@ pub enum Dialect {
     Mariadb,
     /// PostgreSQL 14 and later.
     Postgres,
+    /// Snowflake.
+    Snowflake,
 }
 
 /// What `dialect.toml` says.
@@ -80,6 +82,10 @@ pub struct Lexing {
     pub dollar_quotes: bool,
     /// All of it, and escapes in names too, is as GoogleSQL has it (googlesql.rs).
     pub googlesql: bool,
+    /// With `dollar_quotes`: a dollar before a name makes a variable, and only `$$` quotes.
+    pub dollar_names: bool,
+    /// `//` begins a comment, as `--` does.
+    pub slash_comments: bool,
 }
 
 impl Default for Lexing {
@@ -92,6 +98,8 @@ impl Default for Lexing {
             versioned_comments: false,
             dollar_quotes: true,
             googlesql: false,
+            dollar_names: false,
+            slash_comments: false,
         }
     }
 }
@@ -116,7 +124,8 @@ pub enum Folding {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TypeFact {
-    /// The engine's names of the type, lower case; `*[]` matches every list, `x*` what begins with `x`.
+    /// The engine's names of the type, lower case; `*[]` matches every list, `x*` what begins with `x`,
+    /// `x(*,0)` an `x` without digits after its point.
     pub engine: Vec<String>,
     /// What its values are on the wire.
     pub logical: LogicalType,
@@ -141,7 +150,7 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 4] = [Self::Bigquery, Self::Duckdb, Self::Mariadb, Self::Postgres];
+    pub const ALL: [Self; 5] = [Self::Bigquery, Self::Duckdb, Self::Mariadb, Self::Postgres, Self::Snowflake];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {
@@ -150,6 +159,7 @@ impl Dialect {
             Self::Duckdb => "duckdb",
             Self::Mariadb => "mariadb",
             Self::Postgres => "postgres",
+            Self::Snowflake => "snowflake",
         }
     }
 
@@ -159,11 +169,13 @@ impl Dialect {
         static DUCKDB: OnceLock<Facts> = OnceLock::new();
         static MARIADB: OnceLock<Facts> = OnceLock::new();
         static POSTGRES: OnceLock<Facts> = OnceLock::new();
+        static SNOWFLAKE: OnceLock<Facts> = OnceLock::new();
         let (cell, text) = match self {
             Self::Bigquery => (&BIGQUERY, include_str!("../bigquery/dialect.toml")),
             Self::Duckdb => (&DUCKDB, include_str!("../duckdb/dialect.toml")),
             Self::Mariadb => (&MARIADB, include_str!("../mariadb/dialect.toml")),
             Self::Postgres => (&POSTGRES, include_str!("../postgres/dialect.toml")),
+            Self::Snowflake => (&SNOWFLAKE, include_str!("../snowflake/dialect.toml")),
         };
         cell.get_or_init(|| {
             toml::from_str(text).unwrap_or_else(|e| panic!("{}/dialect.toml: {e}", self.name()))
@@ -173,11 +185,15 @@ impl Dialect {
     /// What the engine's type is on the wire; `None` when the dialect does not know the type.
     pub fn type_fact(self, engine_type: &str) -> Option<&'static TypeFact> {
         let name = without_modifiers(engine_type);
+        let is_whole = engine_type.trim_end().ends_with(",0)");
         self.facts().types.iter().find(|fact| {
             fact.engine.iter().any(|pattern| match (pattern.as_str(), pattern.strip_suffix('*')) {
                 ("*[]", _) => name.ends_with(']'),
                 (_, Some(beginning)) => name.starts_with(beginning),
-                (exact, None) => exact == name,
+                (exact, None) => match exact.strip_suffix("(*,0)") {
+                    Some(numbers) => is_whole && numbers == name,
+                    None => exact == name,
+                },
             })
         })
     }
@@ -253,6 +269,21 @@ mod tests {
         ] {
             assert_eq!(logical(Dialect::Duckdb, name), Some(expected), "{name}");
         }
+        for (name, expected) in [
+            ("NUMBER(38,0)", LogicalType::Integer),
+            ("NUMBER(10,2)", LogicalType::Decimal),
+            ("NUMBER(38,10)", LogicalType::Decimal),
+            ("VARCHAR(16777216)", LogicalType::Text),
+            ("VARCHAR(20) COLLATE 'en-ci'", LogicalType::Text),
+            ("TIMESTAMP_NTZ(9)", LogicalType::Timestamp),
+            ("TIMESTAMP_LTZ(3)", LogicalType::TimestampTz),
+            ("TIME(9)", LogicalType::Time),
+            ("VARIANT", LogicalType::Json),
+            ("GEOGRAPHY", LogicalType::Json),
+        ] {
+            assert_eq!(logical(Dialect::Snowflake, name), Some(expected), "{name}");
+        }
+        assert!(!Dialect::Snowflake.type_fact("VARCHAR(20) COLLATE 'en-ci'").unwrap().key);
         assert_eq!(logical(Dialect::Duckdb, "GEOMETRY"), None);
         // Whether a value leaves as it is must not depend on the modifier either.
         let fact = Dialect::Postgres.type_fact("timestamp(3) with time zone").unwrap();

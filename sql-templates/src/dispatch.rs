@@ -183,6 +183,7 @@ pub(crate) const FOLDERS: &[(&str, &[(&str, &str)])] = &[
     folder!("duckdb": "exprs", "prepare", "diff"),
     folder!("mariadb": "exprs", "prepare", "diff"),
     folder!("postgres": "exprs", "prepare", "diff"),
+    folder!("snowflake": "exprs", "prepare"),
 ];
 
 fn files(folder: &str) -> &'static [(&'static str, &'static str)] {

@@ -20,7 +20,7 @@ pub(crate) fn meaningful(text: &str, lexing: Lexing) -> Result<Vec<(usize, u8)>,
                 at += rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len());
                 continue;
             }
-            b'-' if begins_comment(rest, lexing) => {
+            b'-' | b'/' if begins_comment(rest, lexing) => {
                 at += rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len());
                 continue;
             }
@@ -47,16 +47,22 @@ pub(crate) fn meaningful(text: &str, lexing: Lexing) -> Result<Vec<(usize, u8)>,
                 }
                 end
             }
-            b'"' => at + quoted(rest, b'"', lexing.backslashes).ok_or("a `\"` is never closed")?,
+            // Beside backticks they quote texts.
+            b'"' => {
+                at + quoted(rest, b'"', lexing.backslashes && lexing.backticks)
+                    .ok_or("a `\"` is never closed")?
+            }
             b'`' if lexing.backticks => at + quoted(rest, b'`', false).ok_or("a backtick is never closed")?,
-            b'$' if lexing.dollar_quotes && !ends_in_name(&bytes[..at]) => match dollar_tag(rest) {
-                Some(tag) => {
-                    let body = at + tag.len();
-                    let end = bytes[body..].windows(tag.len()).position(|w| w == tag);
-                    body + end.ok_or("a `$…$` is never closed")? + tag.len()
+            b'$' if lexing.dollar_quotes && !ends_in_name(&bytes[..at]) => {
+                match dollar_tag(rest, lexing.dollar_names) {
+                    Some(tag) => {
+                        let body = at + tag.len();
+                        let end = bytes[body..].windows(tag.len()).position(|w| w == tag);
+                        body + end.ok_or("a `$…$` is never closed")? + tag.len()
+                    }
+                    None => at + 1,
                 }
-                None => at + 1,
-            },
+            }
             _ => at + 1,
         };
         found.push((start, byte));
@@ -68,6 +74,7 @@ fn begins_comment(text: &[u8], lexing: Lexing) -> bool {
     match text {
         [b'-', b'-', after, ..] if lexing.spaced_dashes => after.is_ascii_whitespace() || *after < b' ',
         [b'-', b'-', ..] => true,
+        [b'/', b'/', ..] => lexing.slash_comments,
         _ => false,
     }
 }
@@ -95,9 +102,12 @@ fn block_comment(text: &[u8]) -> Result<usize, &'static str> {
     Ok(end + 4)
 }
 
-/// `$$` or `$tag$`.
-fn dollar_tag(text: &[u8]) -> Option<&[u8]> {
+/// `$$` or `$tag$`; `$$` alone where a name behind a dollar is a variable.
+fn dollar_tag(text: &[u8], names: bool) -> Option<&[u8]> {
     let end = 1 + text[1..].iter().position(|b| *b == b'$')?;
+    if names && end > 1 {
+        return None;
+    }
     let tag = &text[1..end];
     let is_tag =
         tag.iter().all(|b| is_name(*b) && *b != b'$') && !tag.first().is_some_and(u8::is_ascii_digit);

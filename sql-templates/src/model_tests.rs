@@ -67,6 +67,35 @@ fn a_model_is_one_select_that_only_reads() {
 }
 
 #[test]
+fn a_dialect_may_have_other_quotes_and_comments() {
+    for text in [
+        r"select '\'' ) as m; drop table t; --'",
+        r"select '\\' ) as m; drop table t; --'",
+        "select 1 // '\n ) as m; drop table t; --'",
+        "select $a$ ) as m; drop table t; -- $a$",
+        "select $$ $a$ $$ ) as m; drop table t; --$a$",
+        "select /* // */ 1 ) as m; drop table t; --",
+    ] {
+        let refused = ModelSql::query(text, Dialect::Snowflake);
+        assert!(refused.is_err(), "{text:?} became {refused:?}");
+    }
+    for text in [
+        r"select 'it\'s ) ;' as x",
+        r"select 'a\\' as x, 'b' as y",
+        "select $$ ; ) ' $$ as x",
+        "select $variable, t.$1 as first from t",
+        "select 1 as x // all of them )",
+        "select object:name::varchar as name from t, lateral flatten(input => t.items)",
+    ] {
+        let model = ModelSql::query(text, Dialect::Snowflake).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(model.text, ModelText::Query(text.to_owned()));
+    }
+    let table = ModelSql::query("select id from sales.Customers", Dialect::Snowflake).unwrap();
+    let plain = PlainTable { schema: Some("SALES".to_owned()), name: "CUSTOMERS".to_owned() };
+    assert_eq!(table.plain_table(), Some(&plain));
+}
+
+#[test]
 fn the_refusal_says_why() {
     let why = |text| ModelSql::query(text, Dialect::Postgres).unwrap_err();
     assert_eq!(why(" -- x"), NotOneSelect::Empty);

@@ -313,7 +313,7 @@ impl Statement<'_> {
                     ("all", Value::from(all)),
                     ("keys", columns_value(&scope.shape.keys, dialect)),
                     ("due", columns_value(due, dialect)),
-                    ("extras", extras.iter().map(|e| ident(&Ident((*e).to_owned()))).collect()),
+                    ("extras", extras.iter().copied().map(Value::from).collect()),
                     (
                         "key_cast",
                         Value::from(columns.iter().take(scope.shape.keys.len()).any(|c| c.cast.is_some())),
@@ -423,7 +423,7 @@ impl Statement<'_> {
             ],
             Self::CreateAudit { tables } => vec![
                 ("sync_runs", table(&tables.sync_runs())),
-                ("counts", AUDIT_COUNTS.iter().map(|c| ident(&Ident((*c).to_owned()))).collect()),
+                ("counts", AUDIT_COUNTS.iter().copied().map(Value::from).collect()),
             ],
             Self::AuditRun { tables, facts } => vec![
                 ("sync_runs", table(&tables.sync_runs())),

@@ -54,7 +54,9 @@ fn names(engine: Engine) -> Vec<String> {
     names.push("ü".repeat(31));
     match engine {
         // These two differ in nothing but case.
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery => names.extend(["Case".to_owned(), "case".to_owned()]),
+        Engine::Postgres | Engine::MariaDb | Engine::BigQuery => {
+            names.extend(["Case".to_owned(), "case".to_owned()])
+        }
         Engine::DuckDb => names.push("l".repeat(400)),
     }
     names

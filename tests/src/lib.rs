@@ -9,6 +9,7 @@ pub mod process;
 pub mod project;
 pub mod receiver;
 pub mod seeds;
+pub mod snowflake;
 pub mod stores;
 pub mod terminal;
 

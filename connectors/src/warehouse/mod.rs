@@ -9,6 +9,7 @@ mod duration;
 pub mod mariadb;
 pub mod postgres;
 pub mod sample;
+pub mod snowflake;
 
 use std::fmt::Debug;
 use std::sync::Arc;

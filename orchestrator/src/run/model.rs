@@ -226,7 +226,11 @@ fn check_columns(columns: &[Column], model: &ModelSpec, dialect: Dialect) -> Res
             )
             .at(model.file.clone(), 1));
         }
-        if fold(&column.name).starts_with("_levin_") {
+        let own = match dialect.facts().folds_to {
+            sql_templates::Folding::Lower => column.name.clone(),
+            _ => column.name.to_lowercase(),
+        };
+        if own.starts_with("_levin_") {
             return Err(Error::new(
                 ErrorCode::ModelReservedColumn,
                 format!(

@@ -31,6 +31,7 @@ fn text_type(dialect: Dialect) -> &'static str {
 fn json_type(dialect: Dialect) -> &'static str {
     match dialect.name() {
         "duckdb" => "JSON",
+        "snowflake" => "VARIANT",
         _ => "json",
     }
 }
@@ -38,6 +39,7 @@ fn json_type(dialect: Dialect) -> &'static str {
 fn decimal_type(dialect: Dialect) -> &'static str {
     match dialect.name() {
         "duckdb" => "DECIMAL(18,2)",
+        "snowflake" => "NUMBER(18,2)",
         _ => "numeric(18,2)",
     }
 }

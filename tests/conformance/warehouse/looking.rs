@@ -74,6 +74,9 @@ async fn rows_leave_in_pages(bench: Bench) {
     let many = match bench.engine() {
         "duckdb" => "insert into people select range, 'e' || range from range(1, 101)",
         "mariadb" => "insert into people select seq, concat('e', seq) from seq_1_to_100",
+        "snowflake" => {
+            "insert into people select seq4() + 1, 'e' || (seq4() + 1) from table(generator(rowcount => 100))"
+        }
         _ => "insert into people select n, 'e' || n from generate_series(1, 100) as n",
     };
     bench.setup(&[many]).await;
@@ -147,7 +150,9 @@ async fn relations_are_told_apart(bench: Bench) {
         (Some("sales"), "seen", (0, 0)),
         (None, "no'such", (0, 0)),
     ] {
-        let effect = trial.run(&[Statement::RelationKind { schema, name }]).await.unwrap();
+        let (schema, name) = (schema.map(|s| trial.bench.folded(s)), trial.bench.folded(name));
+        let kind = Statement::RelationKind { schema: schema.as_deref(), name: &name };
+        let effect = trial.run(&[kind]).await.unwrap();
         let count = |column| number(&effect, "look at the relation", column);
         assert_eq!((count("found"), count("tables")), expected, "{schema:?} {name}");
     }
@@ -226,6 +231,10 @@ async fn audits_hold_one_row_per_run(bench: Bench) {
     let took = match trial.bench.engine() {
         "mariadb" => format!(
             "select timestampdiff(microsecond, started_at, finished_at) / 1e6 as s from {}",
+            tables.sync_runs()
+        ),
+        "snowflake" => format!(
+            "select datediff('millisecond', started_at, finished_at) / 1000.0 as s from {}",
             tables.sync_runs()
         ),
         _ => took,

@@ -11,6 +11,7 @@ mod random;
 mod reshape;
 mod trial;
 mod values;
+mod waivers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 use connectors::catalogue::{BuildContext, SOURCES};
 use connectors::warehouse::{Session, Tag, Warehouse};
 use serde_json::{Value, json};
-use sql_templates::{Atomicity, Expect, Script, Sql, Step};
+use sql_templates::{Atomicity, Expect, Folding, Script, Sql, Step};
 use tests::bigquery::BigqueryDouble;
 use tests::mariadb::{self, MariadbServer};
 use tests::postgres::PostgresServer;
+use tests::snowflake::SnowflakeDouble;
 
 /// A live warehouse with an empty database, and a way to prepare what models read.
 #[derive(Clone)]
@@ -75,6 +77,20 @@ impl Bench {
     fn of(warehouse: Arc<dyn Warehouse>, folder: Option<Arc<tempfile::TempDir>>) -> Self {
         let (planner_schema, audit_schema) = ("levin_planner".to_owned(), "levin_audit".to_owned());
         Self { warehouse, planner_schema, audit_schema, _folder: folder }
+    }
+
+    fn snowflake() -> Self {
+        let mut config = SnowflakeDouble::start().fresh_user().source();
+        config.as_object_mut().expect("keys").remove("type");
+        Self::of(source("snowflake", config, Path::new("/")), None)
+    }
+
+    /// How the engine has a name that was written in lower case and without quotes.
+    pub fn folded(&self, name: &str) -> String {
+        match self.warehouse.dialect().facts().folds_to {
+            Folding::Upper => name.to_uppercase(),
+            _ => name.to_owned(),
+        }
     }
 
     /// The dialect's name, for what the engines spell differently.
@@ -163,6 +179,13 @@ macro_rules! on_every_warehouse {
             $(#[tokio::test]
             async fn $test() {
                 super::$test(crate::warehouse::Bench::postgres()).await;
+            })*
+        }
+        mod snowflake {
+            $(#[tokio::test]
+            async fn $test() {
+                let trial = super::$test(crate::warehouse::Bench::snowflake());
+                crate::warehouse::waivers::held(crate::warehouse::waivers::SNOWFLAKE, stringify!($test), trial).await;
             })*
         }
     };

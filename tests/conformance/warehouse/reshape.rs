@@ -210,7 +210,7 @@ async fn keys_that_are_not_one_to_one_are_refused(bench: Bench) {
     let (shape, model) = (trial.shape.clone(), trial.model.clone());
     let scope = SyncScope { tables: &tables, shape: &shape, model: &model };
     let part = SnapshotPart::Snapshot;
-    let reshape = Statement::Reshape { scope, of: "1", part, columns: &columns, due: &due };
+    let reshape = Statement::Reshape { scope, of: "2", part, columns: &columns, due: &due };
     assert_eq!(trial.run(&[reshape]).await.unwrap_err().kind, ErrorKind::Data);
 }
 

@@ -10,8 +10,8 @@ use arrow::util::display::array_value_to_string;
 use connectors::warehouse::{Effect, ErrorKind, Session, WarehouseError};
 use futures::TryStreamExt;
 use sql_templates::{
-    Atomicity, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, ModelSql, Shape, Sql,
-    Statement, SyncScope, SyncTables, TableRef, script,
+    Atomicity, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, ModelSql, Shape,
+    Sql, Statement, SyncScope, SyncTables, TableRef, script,
 };
 
 use super::Bench;
@@ -216,10 +216,12 @@ impl Trial {
     async fn describe(&mut self) {
         let select = Statement::Model { model: &self.model }.sql(self.dialect).expect("rendered");
         let columns = self.session.describe(&select).await.expect("described");
-        let key = |name: &String| columns.iter().find(|c| &c.name == name).expect("the key").clone();
+        let named = |name: &str| columns.iter().find(|c| c.name == name).cloned();
+        let key = |name: &String| named(name).or_else(|| named(&self.bench.folded(name))).expect("the key");
+        let keys: Vec<Column> = self.keys.iter().map(key).collect();
         self.shape = Shape {
-            keys: self.keys.iter().map(key).collect(),
-            columns: columns.iter().filter(|c| !self.keys.contains(&c.name)).cloned().collect(),
+            columns: columns.iter().filter(|c| !keys.iter().any(|k| k.name == c.name)).cloned().collect(),
+            keys,
             matching: Vec::new(),
         };
     }

@@ -10,18 +10,18 @@ select
   cast(null as string) as status,
   cast(null as timestamp) as started_at,
   cast(null as timestamp) as finished_at,
-  cast(null as int64) as `num_planned_add`,
-  cast(null as int64) as `num_planned_change`,
-  cast(null as int64) as `num_planned_remove`,
-  cast(null as int64) as `num_attempted_add`,
-  cast(null as int64) as `num_attempted_change`,
-  cast(null as int64) as `num_attempted_remove`,
-  cast(null as int64) as `num_succeeded_add`,
-  cast(null as int64) as `num_succeeded_change`,
-  cast(null as int64) as `num_succeeded_remove`,
-  cast(null as int64) as `num_failed_add`,
-  cast(null as int64) as `num_failed_change`,
-  cast(null as int64) as `num_failed_remove`
+  cast(null as int64) as num_planned_add,
+  cast(null as int64) as num_planned_change,
+  cast(null as int64) as num_planned_remove,
+  cast(null as int64) as num_attempted_add,
+  cast(null as int64) as num_attempted_change,
+  cast(null as int64) as num_attempted_remove,
+  cast(null as int64) as num_succeeded_add,
+  cast(null as int64) as num_succeeded_change,
+  cast(null as int64) as num_succeeded_remove,
+  cast(null as int64) as num_failed_add,
+  cast(null as int64) as num_failed_change,
+  cast(null as int64) as num_failed_remove
 from (select 1 as one) as nothing
 where false;
 

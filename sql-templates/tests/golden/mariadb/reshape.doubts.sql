@@ -1,6 +1,6 @@
 -- write the doubts in their new shape
 create table `levin_planner`.`p6f0c2a9e_s1_doubts_7` as
-select m.`email`, m.`city`, s.`_levin_generation`, s.`_levin_operation`, s.`_levin_version`
+select m.`email`, m.`city`, s._levin_generation, s._levin_operation, s._levin_version
 from (
   select r.`email`, r.`city`
   from (
@@ -9,6 +9,6 @@ select * from customers -- all of them;
 ) as m, `levin_planner`.`p6f0c2a9e_s1_doubts` as s
 where 1 = 0
 union all
-select s.`email`, null, s.`_levin_generation`, s.`_levin_operation`, s.`_levin_version`
+select s.`email`, null, s._levin_generation, s._levin_operation, s._levin_version
 from `levin_planner`.`p6f0c2a9e_s1_doubts` as s;
 
