@@ -135,8 +135,8 @@ impl BigqueryWarehouse {
                 "would carry tokens unencrypted to another machine; write https://, or `auth: none`",
             ));
         }
-        let span = |path: &str, text: &Option<String>| {
-            text.as_deref().map(duration::parse).transpose().map_err(|e| refused(path, e))
+        let span = |path: &str, text: Option<&str>| {
+            text.map(duration::parse).transpose().map_err(|e| refused(path, e))
         };
         let maximum_bytes_billed = match &config.maximum_bytes_billed {
             None => None,
@@ -162,14 +162,14 @@ impl BigqueryWarehouse {
             project: config.project,
             location: config.location,
             auth,
-            retry_for: span("retry_for", &config.retry_for)?.unwrap_or(RETRY_FOR),
+            retry_for: span("retry_for", config.retry_for.as_deref())?.unwrap_or(RETRY_FOR),
             answered: AtomicBool::new(false),
         };
         let shared = Shared {
             api,
             dataset: config.dataset,
             maximum_bytes_billed,
-            statement_timeout: span("statement_timeout", &config.statement_timeout)?,
+            statement_timeout: span("statement_timeout", config.statement_timeout.as_deref())?,
             proven: OnceCell::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
