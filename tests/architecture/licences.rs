@@ -3,13 +3,15 @@
 use super::metadata;
 
 /// Licences that ask for no more than to be named.
-const ALLOWED: [&str; 11] = [
+const ALLOWED: [&str; 12] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
     "CC0-1.0",
+    // The list of certificate authorities that Mozilla trusts: data, to be handed on with this text.
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",

@@ -148,7 +148,8 @@ pub fn compare(was: &Definition, is: &Definition) -> Result<Change, Error> {
                 reasons.push(format!("new_column:{}", column.name));
             }
             Some(before) if !kept => {
-                due.push(before.clone());
+                // Where only keys are compared, no value is owed.
+                due.extend((is.meaning == Meaning::Values).then(|| before.clone()));
                 reasons.push(format!("column_type:{}", column.name));
             }
             Some(before) if before.engine_type != column.engine_type => {
@@ -193,7 +194,8 @@ impl Reshape {
         for column in changed.columns.iter_mut().skip(keys).filter(|c| c.cast.is_some()) {
             column.cast = None;
             column.kept = false;
-            changed.due.extend(was.columns.iter().find(|c| c.name == column.column.name).cloned());
+            let before = was.columns.iter().find(|c| c.name == column.column.name);
+            changed.due.extend(before.filter(|_| was.meaning == Meaning::Values).cloned());
         }
         changed
     }
@@ -237,6 +239,16 @@ mod tests {
         assert_eq!(reshape.new, [column("d", "text", LogicalType::Text)]);
         let kept: Vec<bool> = reshape.columns.iter().map(|c| c.kept).collect();
         assert_eq!(kept, [true, true, false, false]);
+    }
+
+    #[test]
+    fn where_only_keys_are_compared_no_value_falls_due() {
+        let keys = |columns| Definition { meaning: Meaning::Keys, ..definition(columns) };
+        let was =
+            keys(vec![column("a", "integer", LogicalType::Integer), column("b", "json", LogicalType::Json)]);
+        let is = keys(vec![column("a", "text", LogicalType::Text), column("b", "jsonb", LogicalType::Json)]);
+        let Change::Reshape(reshape) = compare(&was, &is).unwrap() else { panic!("nothing to do?") };
+        assert!(reshape.due.is_empty() && reshape.without_casts(&was, 1).due.is_empty(), "{reshape:?}");
     }
 
     #[test]

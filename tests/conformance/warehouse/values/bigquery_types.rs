@@ -77,7 +77,7 @@ pub const TRUTHS: &[Truth] = &[
             ("interval 1 month", "interval 30 day", true, "P1M"),
             ("interval 24 hour", "interval 1 day", true, "PT24H"),
             ("interval 1 year", "interval 12 month", false, "P1Y"),
-            ("make_interval(day => -1)", "null", true, "P-1D"),
+            ("interval 1 day", "null", true, "P1D"),
             ("interval 0 second", "null", true, "PT0S"),
         ],
     ),
