@@ -129,7 +129,7 @@ fn a_value_with_another_form_on_the_wire_is_not_sent(engine: Engine) {
     crm.assert_quiet();
 }
 
-pub /// Where only keys are compared, another form of a value is nothing to wait for.
+/// Where only keys are compared, another form of a value is nothing to wait for.
 fn a_value_that_no_mode_sends_is_owed_for_ever(engine: Engine) {
     let crm = Crm::new(engine, 3, "mode: insert");
     crm.model("id", "select id, name, id as v from customers");
@@ -140,7 +140,7 @@ fn a_value_that_no_mode_sends_is_owed_for_ever(engine: Engine) {
     crm.assert_quiet();
 }
 
-fn a_new_column_sends_everything_again(engine: Engine) {
+pub fn a_new_column_sends_everything_again(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: upsert");
     crm.run_sends([12, 0, 0]);
     crm.model(

@@ -111,6 +111,7 @@ pub(super) struct LoadStatistics {
 /// A page of a result, or the word that there is none yet.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the interface's own words")]
 pub(super) struct Page<'a> {
     #[serde(default)]
     pub job_complete: bool,
@@ -140,7 +141,7 @@ pub(super) struct Begun {
 pub(super) struct Failure {
     pub error: WarehouseError,
     /// The engine's words, when it was the job that failed: then it had no effect.
-    pub of_job: Option<Said>,
+    pub of_job: Option<Box<Said>>,
 }
 
 impl From<WarehouseError> for Failure {
@@ -338,7 +339,7 @@ impl Api {
 
     /// The same error; about a table of which BigQuery does not say whether it is there, with the right kind.
     pub(super) async fn told_apart(&self, mut failure: Failure) -> Failure {
-        if let Some(named) = failure.of_job.as_ref().and_then(Said::hides_existence) {
+        if let Some(named) = failure.of_job.as_deref().and_then(Said::hides_existence) {
             failure.error.kind = self.missing_or_forbidden(named).await;
         }
         failure
@@ -346,7 +347,7 @@ impl Api {
 
     fn failed(&self, said: Said) -> Failure {
         let error = said.error(None, self.shown(&said.message));
-        Failure { error, of_job: Some(said) }
+        Failure { error, of_job: Some(Box::new(said)) }
     }
 
     fn shown(&self, message: &str) -> String {

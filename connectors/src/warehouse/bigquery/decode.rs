@@ -442,7 +442,7 @@ impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for ValueSeed<'_> {
+impl Visitor<'_> for ValueSeed<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -498,7 +498,8 @@ mod tests {
         assert!(batch.column(0).as_boolean().value(0) && !batch.column(0).as_boolean().value(2));
         assert_eq!(batch.column(1).as_primitive::<Int64Type>().value(0), i64::MIN);
         assert!(batch.column(2).as_primitive::<Float64Type>().value(0).is_nan());
-        assert_eq!(batch.column(2).as_primitive::<Float64Type>().value(2), f64::NEG_INFINITY);
+        let least = batch.column(2).as_primitive::<Float64Type>().value(2);
+        assert!(least.is_infinite() && least.is_sign_negative());
         assert_eq!(batch.column(3).as_string::<i32>().value(0), "it's \"ä\"\n");
         assert_eq!(batch.column(4).as_string::<i32>().value(0), "1.5");
         assert_eq!(batch.column(5).as_binary::<i32>().value(0), b"\x00\xff");

@@ -296,7 +296,7 @@ impl BigquerySession {
         let written = script::write(script, &shapes, script.atomicity != Atomicity::Rehearsal);
         let ended = match self.run(&written.text, 1, work).await {
             Ok(ended) => ended,
-            Err(Failure { error, of_job }) => return Err(written.blame(script, of_job.as_ref(), error)),
+            Err(Failure { error, of_job }) => return Err(written.blame(script, of_job.as_deref(), error)),
         };
         let body = ended.page.unwrap_or_default();
         let page: Page<'_> = read(&body)?;
@@ -309,7 +309,7 @@ impl BigquerySession {
         for attempt in 1..=MOST_ATTEMPTS {
             match self.shared.api.dry_run(&self.configuration(select)).await {
                 Ok(shape) => return Ok(shape.fields),
-                Err(failure) if failure.of_job.as_ref().is_some_and(trouble::Said::passes) => {
+                Err(failure) if failure.of_job.as_deref().is_some_and(trouble::Said::passes) => {
                     failed = Some(failure);
                     pause(attempt).await;
                 }

@@ -51,6 +51,7 @@ struct LoggedIn {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[expect(clippy::struct_field_names, reason = "the protocol's own words")]
 struct SessionInfo {
     database_name: Option<String>,
     schema_name: Option<String>,
