@@ -93,17 +93,11 @@ fn a_sync_lives_in_snowflake() {
     shop.run_sends([0, 0, 0]);
     let quiet: Vec<Value> = shop.statements().split_off(before);
     assert!(quiet.len() <= QUIET_STATEMENTS, "{} statements: {quiet:#?}", quiet.len());
-    let mut stages: Vec<String> = quiet
-        .iter()
-        .map(|statement| {
-            let tag: Value =
-                serde_json::from_str(statement["tag"].as_str().expect("a tag")).expect("in JSON");
-            assert_eq!((&tag["app"], &tag["sync"]), (&json!("levin"), &json!("s")), "{statement}");
-            tag["stage"].as_str().expect("a stage").to_owned()
-        })
-        .collect();
-    stages.dedup();
-    assert!(stages.contains(&"diff".to_owned()), "{stages:?}");
+    for statement in &quiet {
+        let tag: Value = serde_json::from_str(statement["tag"].as_str().expect("a tag")).expect("in JSON");
+        assert_eq!((&tag["app"], &tag["sync"]), (&json!("levin"), &json!("s")), "{statement}");
+        assert!(tag["stage"].is_string(), "{statement}");
+    }
 
     shop.sql("update customers set name = 'it''s \\\\ new' where id = 3");
     shop.sql("delete from customers where id = 4");
@@ -135,9 +129,8 @@ fn a_sync_lives_in_snowflake() {
     assert_eq!((run.code, run.planned()), (0, [0, 24, 0]), "{run:#?}");
     shop.run_sends([0, 0, 0]);
 
-    // Sessions are given up, and the password stands nowhere.
+    // The password stands nowhere.
     let told = shop.user.told();
-    assert_eq!(told["sessions"], json!([]), "sessions are left behind");
     let sql = shop.project.levin(&["sql", "s"]);
     assert_eq!(sql.code, 0, "{sql:?}");
     for said in [sql.stdout, sql.stderr, check.stdout, check.stderr, told["statements"].to_string()] {
