@@ -19,8 +19,13 @@ on_both_warehouses!(
     wide_and_odd_rows_cannot_be_parked,
     a_parked_row_takes_an_address_from_another,
     a_doubt_ends_because_its_row_is_parked,
+    a_new_column_stops_a_sync_with_parked_rows,
 );
-tests::on_mariadb_too!(a_bad_row_is_tried_for_ever, a_crash_counts_an_attempt_twice,);
+tests::on_mariadb_too!(
+    a_bad_row_is_tried_for_ever,
+    a_crash_counts_an_attempt_twice,
+    a_new_column_stops_a_sync_with_parked_rows,
+);
 
 const BAD: &str = "mode: mirror\nmax_attempts: 3\nguards: {allow_empty: true}";
 
@@ -197,6 +202,24 @@ fn rows_are_parked_for_what_nobody_answered(engine: Engine) {
     crm.sync("mode: mirror\nmax_attempts: 1");
     assert_eq!(crm.run().successful(), [0, 1, 0]);
     crm.assert_quiet();
+}
+
+/// What is parked is looked up while the columns change, too.
+fn a_new_column_stops_a_sync_with_parked_rows(engine: Engine) {
+    let crm = Crm::new(engine, 4, "mode: mirror\nmax_attempts: 1");
+    refuse(&crm, &["2"]);
+    crm.run();
+    assert_parked(&crm, [1, 0, 0]);
+    crm.model("id", "select id, name, email, id as v from customers");
+    let (code, plan) = crm.project.plan(SYNC, &[]);
+    assert_eq!((code, &plan["plannedRows"]["changedCount"]), (0, &json!(3)), "{plan:#}");
+    let run = crm.run();
+    assert_eq!(
+        (run.code, run.planned()[1]),
+        (1, 3),
+        "the row has another form, and is tried again: {run:#?}"
+    );
+    assert_parked(&crm, [1, 0, 0]);
 }
 
 fn parking_by_hand_stops_other_rows(engine: Engine) {

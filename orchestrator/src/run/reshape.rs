@@ -13,23 +13,18 @@ use super::state::State;
 use crate::error::{Error, ErrorCode};
 use crate::project::NewColumns;
 
-/// Every table that has the model's columns.
-const PARTS: &[SnapshotPart] = &[SnapshotPart::Snapshot, SnapshotPart::Doubts, SnapshotPart::Rejections];
-
-/// The tables that a change concerns: the keys of rejections stand in no column of their own shape.
-fn parts(change: &Reshape) -> &'static [SnapshotPart] {
-    let keys = change.reasons.iter().any(|r| r.starts_with("key_type:"));
-    if keys { PARTS } else { &PARTS[..2] }
-}
+/// Every table that has the model's columns, or its keys. They change together: a diff that reads one of them aside
+/// reads all of them there.
+const PARTS: [SnapshotPart; 3] = [SnapshotPart::Snapshot, SnapshotPart::Doubts, SnapshotPart::Rejections];
 
 /// The statements that write snapshot, doubts and rejections in a new shape, aside under this word.
 pub fn statements<'a>(scope: SyncScope<'a>, of: &'a str, change: &'a Reshape) -> Vec<Statement<'a>> {
-    aside(scope, of, parts(change), &change.columns, &change.due)
+    aside(scope, of, &change.columns, &change.due)
 }
 
 /// The statements that copy snapshot, doubts and rejections as they are, aside under this word.
 pub fn copies<'a>(scope: SyncScope<'a>, of: &'a str, columns: &'a [ReshapedColumn]) -> Vec<Statement<'a>> {
-    aside(scope, of, PARTS, columns, &[])
+    aside(scope, of, columns, &[])
 }
 
 /// The columns of a shape that stays as it is.
@@ -41,11 +36,10 @@ pub fn unchanged(shape: &Shape) -> Vec<ReshapedColumn> {
 fn aside<'a>(
     scope: SyncScope<'a>,
     of: &'a str,
-    parts: &[SnapshotPart],
     columns: &'a [ReshapedColumn],
     due: &'a [Column],
 ) -> Vec<Statement<'a>> {
-    let statement = |&part: &SnapshotPart| {
+    let statement = |part| {
         let (columns, due) = match part {
             SnapshotPart::Snapshot => (columns, due),
             SnapshotPart::Doubts => (columns, &[] as _),
@@ -53,7 +47,7 @@ fn aside<'a>(
         };
         Statement::Reshape { scope, of, part, columns, due }
     };
-    parts.iter().map(statement).collect()
+    PARTS.into_iter().map(statement).collect()
 }
 
 /// A change of shape on its way.
@@ -81,7 +75,7 @@ impl Reshaping<'_> {
     /// The statements that put them in place of the old ones.
     pub fn put(&self) -> Vec<Statement<'_>> {
         let tables = self.scope.tables;
-        parts(self.change).iter().map(|&part| Statement::PutInPlace { tables, of: self.of, part }).collect()
+        PARTS.into_iter().map(|part| Statement::PutInPlace { tables, of: self.of, part }).collect()
     }
 
     /// The statement that says what they stand for.
@@ -127,9 +121,10 @@ pub async fn go_on(
     let (Some(definition), Some(target)) = (&mut state.definition, &state.target) else { return Ok(false) };
     let Some(of) = definition.put.take() else { return Ok(false) };
     let aside = run.tables.aside(&of);
-    let left = PARTS.iter().filter(|&&part| there.iter().any(|name| name == aside.part(part).name.name()));
+    let left =
+        PARTS.into_iter().filter(|&part| there.iter().any(|name| name == aside.part(part).name.name()));
     let statements: Vec<_> =
-        left.map(|&part| Statement::PutInPlace { tables: &run.tables, of: &of, part }).collect();
+        left.map(|part| Statement::PutInPlace { tables: &run.tables, of: &of, part }).collect();
     session.execute(&script(run.dialect(), Atomicity::Separate, &statements)?).await?;
     let text = definition.text();
     let define = Statement::Define {
@@ -174,7 +169,7 @@ pub async fn possible(
         let outcome = session.execute(&rehearsal).await;
         if !run.dialect().facts().undoes_ddl {
             let aside = run.tables.aside(&of);
-            let tables: Vec<_> = parts(&tried).iter().map(|&part| aside.part(part)).collect();
+            let tables = PARTS.map(|part| aside.part(part));
             prune(session, run, &tables).await?;
         }
         match outcome {
