@@ -19,13 +19,16 @@ pub(crate) fn diff_values(
     let divides = facts.halves && scope.shape.matching.is_empty() && !facts.by_hash;
     let key = scope.shape.keys.first().and_then(|key| dialect.type_fact(&key.engine_type));
     let middle = key.filter(|_| divides).and_then(|fact| fact.middle.as_deref());
+    // Where the model is counted in the statement that compares it, one that judges claims has no room for that.
+    let apart = !dialect.facts().undoes_ddl;
+    let stage = facts.stage || (apart && !scope.shape.matching.is_empty());
     let mut values = scope_values(scope, dialect);
     values.extend([
         ("middle", middle.map_or(Value::from(()), Value::from)),
         ("model", model_value(scope.model)),
         ("diff", table(&tables.diff(facts.of))),
-        ("reads_once", Value::from(!dialect.facts().undoes_ddl && !facts.stage)),
-        ("stage", if facts.stage { table(&tables.stage(facts.of)) } else { Value::from(()) }),
+        ("reads_once", Value::from(apart && !stage)),
+        ("stage", if stage { table(&tables.stage(facts.of)) } else { Value::from(()) }),
         ("set_aside", if facts.set_aside { table(&tables.set_aside(facts.of)) } else { Value::from(()) }),
         ("generation", Value::from(facts.generation)),
         ("compared", Value::from(facts.compared && marks > 0)),

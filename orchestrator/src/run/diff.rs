@@ -74,7 +74,7 @@ pub fn diff_script(
     atomicity: Atomicity,
     before: &[Statement<'_>],
 ) -> Result<Script, Error> {
-    let facts = facts(run, scope, question, careful);
+    let facts = facts(question, careful);
     let diff = if question.first {
         Statement::DiffFirst { scope, facts: &facts }
     } else {
@@ -88,18 +88,11 @@ pub fn diff_script(
 /// So many rows of a snapshot are worth a second process: below it, comparing them takes some milliseconds.
 const WORTH_HALVES: i64 = 100_000;
 
-fn facts<'a>(
-    run: &Run<'_>,
-    scope: SyncScope<'_>,
-    question: &DiffQuestion<'a>,
-    careful: bool,
-) -> DiffFacts<'a> {
-    // A statement that judges claims has no room for a count of the model.
-    let claims = !scope.shape.matching.is_empty();
+fn facts<'a>(question: &DiffQuestion<'a>, careful: bool) -> DiffFacts<'a> {
     DiffFacts {
         of: question.of,
         generation: question.generation,
-        stage: careful || !question.plain || (claims && !run.dialect().facts().undoes_ddl),
+        stage: careful || !question.plain,
         set_aside: careful,
         compared: question.compared,
         in_doubt: question.in_doubt,
