@@ -16,7 +16,7 @@ create schema if not exists {{ audit_schema }}
 {% macro create_state() %}
 {# Made with its row, in one statement: two that begin at once make one. #}
 {{ step("create the state") }}
-create table if not exists {{ state }} as
+create table if not exists {{ d.made(state) }} as
 select
   cast({{ project }} as {{ d.type_text() }}) as project,
   {{ d.wide(sync_id) }} as sync_id,
@@ -105,7 +105,7 @@ where table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ t
 {{ step("drop the old snapshot") }}
 {{ d.drop(snapshot) }}
 {{ step("create the snapshot") }}
-create table {{ snapshot }} as
+create table {{ d.made(snapshot) }} as
 select {% for c in all %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation
 from {{ d.modelled() }} as m
 where 1 = 0
@@ -113,14 +113,14 @@ where 1 = 0
 {{ step("drop the old doubts") }}
 {{ d.drop(doubts) }}
 {{ step("create the doubts") }}
-create table {{ doubts }} as
+create table {{ d.made(doubts) }} as
 select {% for c in all %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation, cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_version
 from {{ d.modelled() }} as m
 where 1 = 0
 {{ step("drop the old rejections") }}
 {{ d.drop(rejections) }}
 {{ step("create the rejections") }}
-create table {{ rejections }} as
+create table {{ d.made(rejections) }} as
 select {% for c in keys %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation, {{ d.wide(0) }} as _levin_checkpoint,
   cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_code, cast('' as {{ d.type_text() }}) as _levin_reason,
   {{ d.wide(0) }} as _levin_attempts, {{ d.wide(0) }} as _levin_rows, {{ d.wide(0) }} as _levin_run,
@@ -135,7 +135,7 @@ where 1 = 0
    which it is not null differs; where the form on the wire changed, rows that held a value fall due. #}
 {% macro reshape() %}
 {{ step("write " ~ what ~ " in their new shape") }}
-create table {{ reshaped }} as
+create table {{ d.made(reshaped) }} as
 select {% for c in all %}m.{{ c.name }}, {% endfor %}{% for extra in extras %}{{ col("s", extra) }}{% if not loop.last %}, {% endif %}{% endfor +%}
 from {{ d.modelled() }} as m, {{ table }} as s
 where 1 = 0

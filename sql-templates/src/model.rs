@@ -7,7 +7,9 @@ use sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement as Parsed,
     TableFactor, Visit, Visitor,
 };
-use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect};
+use sqlparser::dialect::{
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect,
+};
 use sqlparser::parser::Parser;
 
 use crate::dialect::{Dialect, Folding};
@@ -73,6 +75,7 @@ impl ModelSql {
         }
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Bigquery => Box::new(BigQueryDialect {}),
+            Dialect::Databricks => Box::new(DatabricksDialect {}),
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),

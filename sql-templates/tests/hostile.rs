@@ -9,7 +9,9 @@ use sql_templates::{
     LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
     SyncTables, TableRef, TestRowFacts,
 };
-use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect};
+use sqlparser::dialect::{
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect,
+};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 /// What stands where a harmless rendering has a mark.
@@ -226,6 +228,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
 fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
     let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
         Dialect::Bigquery => Box::new(BigQueryDialect {}),
+        Dialect::Databricks => Box::new(DatabricksDialect {}),
         Dialect::Duckdb => Box::new(DuckDbDialect {}),
         Dialect::Mariadb => Box::new(MySqlDialect {}),
         Dialect::Postgres => Box::new(PostgreSqlDialect {}),

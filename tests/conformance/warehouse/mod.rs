@@ -21,6 +21,7 @@ use connectors::warehouse::{Session, Tag, Warehouse};
 use serde_json::{Value, json};
 use sql_templates::{Atomicity, Expect, Folding, Script, Sql, Step};
 use tests::bigquery::BigqueryDouble;
+use tests::databricks::DatabricksDouble;
 use tests::mariadb::{self, MariadbServer};
 use tests::postgres::PostgresServer;
 use tests::snowflake::SnowflakeDouble;
@@ -45,6 +46,12 @@ impl Bench {
         double.make_dataset(&project, "d");
         let config = json!({"project": project, "endpoint": double.url(), "auth": "none", "dataset": "d"});
         Self::of(source("bigquery", config, Path::new("/")), None)
+    }
+
+    fn databricks() -> Self {
+        let mut config = DatabricksDouble::start().fresh_workspace().source();
+        config.as_object_mut().expect("keys").remove("type");
+        Self::of(source("databricks", config, Path::new("/")), None)
     }
 
     fn duckdb() -> Self {
@@ -107,7 +114,7 @@ impl Bench {
     /// Statements of the suite in the engine's spelling: they quote names and cast as most engines do.
     pub fn spelled(&self, statement: &str) -> String {
         match self.engine() {
-            "bigquery" => tests::bigquery::spoken(statement),
+            "bigquery" | "databricks" => tests::bigquery::spoken(statement),
             "mariadb" => mariadb::spelled(statement),
             _ => statement.to_owned(),
         }
@@ -161,6 +168,13 @@ macro_rules! on_every_warehouse {
             async fn $test() {
                 let bench = crate::warehouse::Bench::bigquery();
                 crate::warehouse::bigquery::waived_or(stringify!($test), super::$test(bench)).await;
+            })*
+        }
+        mod databricks {
+            $(#[tokio::test]
+            async fn $test() {
+                let trial = super::$test(crate::warehouse::Bench::databricks());
+                crate::warehouse::waivers::held(crate::warehouse::waivers::DATABRICKS, stringify!($test), trial).await;
             })*
         }
         mod duckdb {

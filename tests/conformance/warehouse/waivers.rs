@@ -8,6 +8,9 @@ use futures::FutureExt;
 /// A test's name, and why its engine's double cannot run it.
 pub type Waiver = (&'static str, &'static str);
 
+/// sqlglot turns Databricks' SQL into DuckDB's.
+pub const DATABRICKS: &[Waiver] = &[];
+
 /// fakesnow turns Snowflake's SQL into DuckDB's, and has DuckDB's types.
 pub const SNOWFLAKE: &[Waiver] = &[];
 
