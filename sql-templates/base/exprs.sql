@@ -93,6 +93,8 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro index_keys(table, keys) %}{% endmacro %}
 {# A step with which the planner is told how to join model and snapshot; nothing where it knows. #}
 {% macro join_hint(sorted) %}{% endmacro %}
+{# A name as the catalogue keeps it. #}
+{% macro as_catalogued(name) %}{{ name }}{% endmacro %}
 {# A name in the catalogue, letter by letter. #}
 {% macro exact_name(name) %}{{ name }}{% endmacro %}
 {# How a deletion begins whose rows are called `t`, and the table itself inside its conditions. #}
