@@ -65,6 +65,7 @@ class Workspace:
         self.chunk_rows = 10_000
         self.link_seconds = 900.0
         self.may_create = True
+        self.conflicts = 0  # writes that another one undoes
         self.troubles = []  # each: at, times, status, code, message, retry_after, cut
         self.log = []
         self.requests = []
@@ -459,6 +460,9 @@ class Statement:
         except duckdb.Error:
             raise Failed("SCHEMA_NOT_FOUND", f"The schema `{catalog}`.`{schema}` cannot be found.", "42704") from None
         plain = re.sub(r"^\s*/\*.*?\*/\s*", "", text, flags=re.S)
+        if workspace.conflicts > 0 and re.match(r"begin|insert|update|delete|merge", plain, re.I):
+            workspace.conflicts -= 1
+            raise Failed("DELTA_CONCURRENT_APPEND", "Transaction conflict detected. A concurrent WRITE added data.", "2D521")
         if plain.lower().startswith("begin"):
             table, written = block(workspace, self.cursor, text)
         else:
@@ -670,6 +674,7 @@ class Handler(BaseHTTPRequestHandler):
 def changed(name, settings):
     workspace = workspaces.setdefault(name, None) or Workspace(name)
     workspaces[name] = workspace
+    texts = []
     for key, value in settings.items():
         if key == "kill":
             for statement in workspace.log:
@@ -677,13 +682,19 @@ def changed(name, settings):
         elif key == "expire_tokens":
             workspace.tokens = {token: 0.0 for token in workspace.tokens}
         elif key == "sql":
-            one(workspace, workspace.database.cursor(), value)
+            try:
+                cursor = workspace.database.cursor()
+                cursor.execute(f'use {quoted(workspace.catalog)}."default"')
+                found, _ = one(workspace, cursor, value)
+            except Failed as failed:
+                raise Refused(400, failed.code, failed.message) from None
+            texts = [None if v is None else str(v) for v in found.columns[0].to_pylist()] if found is not None and found.schema.names else []
         elif hasattr(workspace, key):
             setattr(workspace, key, value)
         else:
             raise Refused(400, "INVALID", f"workspaces have no {key}")
-    return {"token": workspace.token, "warehouse": workspace.warehouse, "catalog": workspace.catalog, "granted": workspace.granted, "requests": workspace.requests,
-            "statements": [{"id": s.id, "sql": s.request["statement"], "state": s.state, "tags": s.request.get("query_tags")} for s in workspace.log]}
+    return {"texts": texts, "token": workspace.token, "warehouse": workspace.warehouse, "catalog": workspace.catalog, "granted": workspace.granted, "requests": workspace.requests,
+            "statements": [{"id": s.id, "sql": s.request["statement"], "state": s.state, "tags": s.request.get("query_tags"), "parameters": s.request.get("parameters")} for s in workspace.log]}
 
 
 class Server(ThreadingHTTPServer):

@@ -99,6 +99,16 @@ impl DatabricksWorkspace {
         post(self.address, &format!("/double/workspaces/{}", self.name), settings)
     }
 
+    /// Runs a statement, and returns the first column of its rows.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn texts(&self, statement: &str) -> Vec<Option<String>> {
+        let told = self.set(&json!({"sql": statement}));
+        let rows = told["texts"].as_array().into_iter().flatten();
+        rows.map(|text| text.as_str().map(str::to_owned)).collect()
+    }
+
     /// What the double knows of the workspace: statements, requests, how many tokens it gave out.
     ///
     /// # Panics

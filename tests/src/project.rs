@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bigquery::{BigqueryDouble, spoken};
+use crate::databricks::{DatabricksDouble, DatabricksWorkspace};
 use crate::mariadb::{self, MariadbServer};
 use crate::postgres::{self, PostgresServer};
 pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
@@ -27,6 +28,8 @@ pub enum Engine {
     MariaDb,
     /// A project of BigQuery's double, with the dataset `d`. Statements and models are spelled anew here too.
     BigQuery,
+    /// A workspace of Databricks' double. Statements and models are spelled anew as for BigQuery.
+    Databricks,
 }
 
 /// A project in a folder of its own, with a warehouse of its own.
@@ -36,6 +39,8 @@ pub struct Project {
     engine: Engine,
     /// The address of the warehouse's database, or the path of its file.
     warehouse: String,
+    /// The workspace of Databricks' double, where the warehouse is one.
+    workspace: Option<DatabricksWorkspace>,
     /// The managed schemas.
     schemas: [String; 2],
     environment: Vec<(String, String)>,
@@ -64,6 +69,7 @@ impl Project {
         match engine {
             Engine::DuckDb => Self::with_warehouse(engine, None),
             Engine::BigQuery => Self::on_bigquery(),
+            Engine::Databricks => Self::on_databricks(),
             Engine::MariaDb => Self::on_mariadb(),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
         }
@@ -76,6 +82,25 @@ impl Project {
         let project = Self::with_warehouse(Engine::BigQuery, Some(warehouse));
         let name = project.warehouse.clone();
         project.with_variable("WAREHOUSE_PROJECT", &name).with_variable("WAREHOUSE_URL", &double.url())
+    }
+
+    fn on_databricks() -> Self {
+        let workspace = DatabricksDouble::start().fresh_workspace();
+        let mut project = Self::with_warehouse(Engine::Databricks, Some(workspace.warehouse.clone()));
+        let mut source = workspace.source();
+        source["auth"] = json!({"token": "${DATABRICKS_TOKEN}"});
+        project.write("sources/wh.yml", &source.to_string());
+        let token = workspace.token.clone();
+        project.workspace = Some(workspace);
+        project.with_variable("DATABRICKS_TOKEN", &token)
+    }
+
+    /// The workspace of Databricks' double.
+    ///
+    /// # Panics
+    /// When the warehouse is none.
+    pub fn workspace(&self) -> &DatabricksWorkspace {
+        self.workspace.as_ref().expect("a workspace of Databricks' double")
     }
 
     fn on_mariadb() -> Self {
@@ -98,7 +123,7 @@ impl Project {
     pub fn spelled(&self, statement: &str) -> String {
         match self.engine {
             Engine::DuckDb | Engine::Postgres => return statement.to_owned(),
-            Engine::BigQuery => return spoken(statement),
+            Engine::BigQuery | Engine::Databricks => return spoken(statement),
             Engine::MariaDb => {}
         }
         let [planner, audit] = &self.schemas;
@@ -118,7 +143,7 @@ impl Project {
         let file = folder.path().join("warehouse.duckdb");
         let warehouse = url.unwrap_or_else(|| file.to_string_lossy().into_owned());
         let schemas = ["levin_planner", "levin_audit"].map(str::to_owned);
-        let project = Self { folder, engine, warehouse, schemas, environment: Vec::new() };
+        let project = Self { folder, engine, warehouse, workspace: None, schemas, environment: Vec::new() };
         project.write("levin.yml", "name: scenario\n");
         project.write(
             "sources/wh.yml",
@@ -129,10 +154,11 @@ impl Project {
                 Engine::BigQuery => {
                     "type: bigquery\nproject: ${WAREHOUSE_PROJECT}\nendpoint: ${WAREHOUSE_URL}\nauth: none\ndataset: d\n"
                 }
+                Engine::Databricks => "type: databricks\n",
             },
         );
         match engine {
-            Engine::DuckDb | Engine::BigQuery => project,
+            Engine::DuckDb | Engine::BigQuery | Engine::Databricks => project,
             Engine::Postgres | Engine::MariaDb => {
                 let url = project.warehouse.clone();
                 project.with_variable("WAREHOUSE_URL", &url)
@@ -150,6 +176,7 @@ impl Project {
             folder,
             engine: self.engine,
             warehouse: self.warehouse.clone(),
+            workspace: self.workspace.clone(),
             schemas: self.schemas.clone(),
             environment: self.environment.clone(),
         };
@@ -247,6 +274,11 @@ impl Project {
                     BigqueryDouble::start().texts(&self.warehouse, &spoken(statement));
                 }
             }
+            Engine::Databricks => {
+                for statement in statements.split(';').filter(|s| !s.trim().is_empty()) {
+                    self.workspace().texts(&spoken(statement));
+                }
+            }
             Engine::MariaDb => mariadb::run(&self.warehouse, &self.spelled(statements)),
             Engine::Postgres => postgres::run(&self.warehouse, statements),
         }
@@ -265,6 +297,7 @@ impl Project {
                 rows.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{select}: {e}"))
             }
             Engine::BigQuery => BigqueryDouble::start().texts(&self.warehouse, &spoken(select)),
+            Engine::Databricks => self.workspace().texts(&spoken(select)),
             Engine::MariaDb => mariadb::texts(&self.warehouse, &self.spelled(select)),
             Engine::Postgres => postgres::texts(&self.warehouse, select),
         }
@@ -296,7 +329,7 @@ impl Project {
     /// All of a row of the table `t` as one text.
     fn whole_row(&self, table: &str) -> String {
         match self.engine {
-            Engine::DuckDb | Engine::Postgres => return "cast(t as text)".to_owned(),
+            Engine::DuckDb | Engine::Postgres | Engine::Databricks => return "cast(t as text)".to_owned(),
             Engine::BigQuery => return "to_json_string(t)".to_owned(),
             Engine::MariaDb => {}
         }

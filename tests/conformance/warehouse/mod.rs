@@ -2,6 +2,7 @@
 //! and one more constructor of [`Bench`].
 
 mod bigquery;
+mod databricks;
 mod laws;
 mod lease;
 mod life;

@@ -79,11 +79,6 @@ impl Said {
         status == 401 || status == 403 && self.message.to_lowercase().contains("invalid access token")
     }
 
-    /// Begins with the error that a block raises where a step did not write one row.
-    pub(super) fn raised(&self) -> Option<&str> {
-        (self.condition() == "USER_RAISED_EXCEPTION").then_some(self.message.as_str())
-    }
-
     fn kind(&self) -> ErrorKind {
         let by_state = match self.state() {
             "42501" => Some(ErrorKind::Permission),
