@@ -109,8 +109,6 @@ def named(kind):
 
 def functions(node):
     """What sqlglot leaves as it was."""
-    if isinstance(node, exp.TryCast) and not node.args.get("requires_string") and not node.meta.get("tried"):
-        pass
     if isinstance(node, exp.Anonymous):
         name = node.name.lower()
         if name == "monotonically_increasing_id":
@@ -128,7 +126,8 @@ def functions(node):
 
 
 def translated(tree):
-    return tree.copy().transform(functions).sql("duckdb")
+    """The tree as DuckDB's text; the tree is not the same afterwards."""
+    return tree.transform(functions, copy=False).sql("duckdb", copy=False)
 
 
 def parsed(text):
@@ -209,7 +208,7 @@ def catalogued(workspace, tree):
             return sqlglot.parse_one(text, read="duckdb").subquery(node.alias or node.name)
         return node
 
-    return tree.transform(view)
+    return tree.transform(view, copy=False)
 
 
 def one(workspace, cursor, text, in_block=False, parameters=None):
@@ -218,49 +217,57 @@ def one(workspace, cursor, text, in_block=False, parameters=None):
         return load(cursor, text, parameters)
     described = re.match(r"\s*describe\s+query\s+(.*)", text, re.I | re.S)
     if described:
-        tree = catalogued(workspace, parsed(described.group(1)))
+        tree = parsed(described.group(1))
         allowed(workspace, tree, in_block)
         found = run(cursor, f"select * from ({translated(tree)}\n) limit 0")
         names, kinds = [c[0] for c in found.description], [named(c[1]) for c in found.description]
         return pa.table({"col_name": names, "data_type": kinds, "comment": pa.array([None] * len(names), pa.string())}), None
     tree = parsed(text)
     allowed(workspace, tree, in_block)
-    tree = catalogued(workspace, tree)
+    if "information_schema" in text.lower():
+        tree = catalogued(workspace, tree)
     if isinstance(tree, exp.Query):
         found = run(cursor, translated(tree))
         kinds = [named(c[1]) for c in found.description]
         return carried(found.to_arrow_table(), kinds), None
     if isinstance(tree, exp.Merge) and unconditional(tree):
-        return None, counted(run(cursor, deletion(tree)), 1)
+        return None, counted(run(cursor, deletion(tree)))
     if writes(tree):
-        return None, counted(run(cursor, translated(tree)), 1)
-    made = None
+        return None, counted(run(cursor, translated(tree)))
     if isinstance(tree, exp.Create) and tree.kind == "TABLE":
         name = name_of(tree.find(exp.Table))
         properties = {p.name: p.args["value"].name for p in (tree.args.get("properties") or exp.Properties(expressions=[])).expressions if isinstance(p, exp.Property) and "value" in p.args}
-        query = tree.expression
-        if query is not None:
-            found = run(cursor, f"select * from ({translated(query)}\n) limit 0")
-            names = [c[0] for c in found.description]
-            if properties.get("delta.columnMapping.mode") != "name" and any(set(" ,;{}()\n\t=") & set(n) for n in names):
-                raise Failed("DELTA_INVALID_CHARACTERS_IN_COLUMN_NAMES", f"Found invalid character(s) among {names}.", "42K05")
-            if any(named(c[1]).startswith("interval") for c in found.description):
-                raise Failed("DELTA_UNSUPPORTED_DATA_TYPES", "Found columns using unsupported data types: interval.", "0AKDC")
-        there = name in workspace.properties and tree.args.get("exists")
-        written = counted(run(cursor, translated(tree)), 1)
-        if not there:
-            workspace.properties[name] = properties
-        return None, written if query is not None else None
+        filled, optional = tree.expression is not None, bool(tree.args.get("exists"))
+        if name in workspace.properties and optional:
+            return None, 0 if filled else None
+        written = counted(run(cursor, translated(tree)))
+        try:
+            delta_takes(run(cursor, f"select * from {'.'.join(quoted(part) for part in name.split('.'))} limit 0").description, properties)
+        except Failed:
+            cursor.execute(f"drop table {'.'.join(quoted(part) for part in name.split('.'))}")
+            raise
+        workspace.properties[name] = properties
+        return None, written if filled else None
     if isinstance(tree, exp.Alter):
         rename = tree.find(exp.AlterRename)
+        names = (name_of(tree.this), name_of(rename.this)) if rename else ()
         run(cursor, translated(tree))
-        if rename:
-            workspace.properties[name_of(rename.this)] = workspace.properties.pop(name_of(tree.this), {})
+        if names:
+            workspace.properties[names[1]] = workspace.properties.pop(names[0], {})
         return None, None
+    dropped = name_of(tree.this) if isinstance(tree, exp.Drop) and isinstance(tree.this, exp.Table) else None
     run(cursor, translated(tree))
-    if isinstance(tree, exp.Drop):
-        workspace.properties.pop(name_of(tree.this), None) if isinstance(tree.this, exp.Table) else None
-    return made, None
+    workspace.properties.pop(dropped, None)
+    return None, None
+
+
+def delta_takes(columns, properties):
+    """What a Delta table's columns may be."""
+    names = [c[0] for c in columns]
+    if properties.get("delta.columnMapping.mode") != "name" and any(set(" ,;{}()\n\t=") & set(n) for n in names):
+        raise Failed("DELTA_INVALID_CHARACTERS_IN_COLUMN_NAMES", f"Found invalid character(s) among {names}.", "42K05")
+    if any(named(c[1]).startswith("interval") for c in columns):
+        raise Failed("DELTA_UNSUPPORTED_DATA_TYPES", "Found columns using unsupported data types: interval.", "0AKDC")
 
 
 def unconditional(tree):
@@ -283,7 +290,7 @@ def run(cursor, text):
         raise worded(error) from None
 
 
-def counted(found, columns):
+def counted(found):
     row = found.fetchone() if found.description else None
     return int(row[0]) if row and isinstance(row[0], int) else 0
 

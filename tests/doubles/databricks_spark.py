@@ -57,7 +57,7 @@ class Both:
         self.folder, self.copies, self.compared, self.alone = folder, 0, 0, 0
         settings = {"spark.sql.shuffle.partitions": "1", "spark.default.parallelism": "2", "spark.ui.enabled": "false", "spark.sql.session.timeZone": "UTC",
                     "spark.sql.warehouse.dir": f"{folder}/warehouse", "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
-                    "spark.local.dir": folder, "spark.sql.ansi.enabled": "true", "spark.driver.memory": "1g"}
+                    "spark.local.dir": folder, "spark.sql.ansi.enabled": "true", "spark.sql.sources.default": "parquet", "spark.sql.legacy.createHiveTableByDefault": "false", "spark.driver.memory": "1g"}
         builder = SparkSession.builder.master("local[2]")
         for key, value in settings.items():
             builder = builder.config(key, value)
@@ -131,11 +131,8 @@ class Both:
                 self.spark.sql(text)
                 return
             name = double.name_of(target)
-            spoken = re.sub(r"tblproperties\s*\(.*?\)\s+as\b", "using parquet as", text, count=1, flags=re.S)
-            if isinstance(tree, exp.Create) and tree.expression is None and tree.kind == "TABLE":
-                spoken = f"{spoken} using parquet"
             self.duck(text)
-            self.spark.sql(spoken)
+            self.spark.sql(text)
             if isinstance(tree, exp.Drop) or tree.args.get("kind") == "VIEW":
                 return
             names, left = self.contents(name)

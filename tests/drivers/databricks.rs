@@ -16,7 +16,7 @@ use tests::databricks::{DatabricksDouble, DatabricksWorkspace};
 
 use super::{number, open, rows, run, script, source, sql};
 
-const HUNDRED_THOUSAND: &str = "select explode(sequence(1, 100000)) as n";
+const HUNDRED_THOUSAND: &str = "select cast(n as bigint) as n from (select explode(sequence(1, 100000)) as n)";
 /// What a table must be for a block to write it.
 const MANAGED: &str = "tblproperties ('delta.feature.catalogManaged' = 'supported')";
 
@@ -144,7 +144,7 @@ async fn results_come_in_chunks_and_no_more_is_held_than_is_read() {
     let (mut read, mut next) = (0, 1);
     while let Some(batch) = stream.try_next().await.unwrap() {
         assert!(batch.num_rows() <= 8_192);
-        let numbers = batch.column(0).as_primitive::<arrow::datatypes::Int32Type>().clone();
+        let numbers = batch.column(0).as_primitive::<Int64Type>().clone();
         for number in numbers.values() {
             assert_eq!(*number, next);
             next += 1;

@@ -50,7 +50,7 @@ const MOST_ATTEMPTS: u32 = 6;
 /// How long statements of a dead run may take to stop.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// The wait before the first question about a statement, and the longest.
-const FIRST_POLL: Duration = Duration::from_millis(20);
+const FIRST_POLL: Duration = Duration::from_millis(10);
 const LONGEST_POLL: Duration = Duration::from_secs(1);
 
 /// One catalog, and the SQL warehouse that computes.

@@ -9,7 +9,7 @@ using (
   select distinct f.`id` from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f
   where ((f._levin_operation = 'removed' and f._levin_sequence between 1 and 7) or (f._levin_operation = 'changed' and f._levin_sequence between 8 and 353))
 ) as f on not (t._levin_generation = 7 and t._levin_checkpoint = 4)
-  and coalesce(case when f.`id` is not null then to_json(struct(f.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when t.`id` is not null then to_json(struct(t.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (f.`id` is null) = (t.`id` is null)
+  and coalesce(cast(f.`id` as string), '') = coalesce(cast(t.`id` as string), '') and (f.`id` is null) = (t.`id` is null)
 when matched then delete;
 
 -- write accepted rows into the snapshot
@@ -33,5 +33,5 @@ using (
     (select count(*) from `levin_planner`.`p6f0c2a9e_s1_rejections` where _levin_parked) as parked
 ) as c on t.generation = 7
 when matched then update set doubts = c.doubts, rejections = c.rejections, refused = c.refused, parked = c.parked,
-  lease_until = current_timestamp + interval '60 seconds';
+  lease_until = current_timestamp + interval '60' second;
 

@@ -16,7 +16,7 @@ f._levin_operation, o.code, o.reason,
   coalesce(r._levin_first_at, current_timestamp), current_timestamp
 from `levin_planner`.`p6f0c2a9e_s1_outcomes_7_0` as o
 join `levin_planner`.`p6f0c2a9e_s1_diff_7` as f on o.sequence = f._levin_sequence
-left join `levin_planner`.`p6f0c2a9e_s1_rejections` as r on coalesce(case when r.`id` is not null then to_json(struct(r.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when f.`id` is not null then to_json(struct(f.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (r.`id` is null) = (f.`id` is null)
+left join `levin_planner`.`p6f0c2a9e_s1_rejections` as r on coalesce(cast(r.`id` as string), '') = coalesce(cast(f.`id` as string), '') and (r.`id` is null) = (f.`id` is null)
 where o.outcome = 'rejected';
 
 -- forget their older entries
@@ -25,7 +25,7 @@ where (t._levin_generation < 7 or t._levin_checkpoint < 1)
   and exists (
     select 1 from `levin_planner`.`p6f0c2a9e_s1_rejections` as n
     where n._levin_generation = 7 and n._levin_checkpoint = 1
-      and coalesce(case when n.`id` is not null then to_json(struct(n.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when t.`id` is not null then to_json(struct(t.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (n.`id` is null) = (t.`id` is null)
+      and coalesce(cast(n.`id` as string), '') = coalesce(cast(t.`id` as string), '') and (n.`id` is null) = (t.`id` is null)
   );
 
 -- close accepted rejections
@@ -35,7 +35,7 @@ using (
   where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_outcomes_7_0` as o where o.sequence = f._levin_sequence)
 ) as f on not (t._levin_generation = 7 and t._levin_checkpoint = 1)
-  and coalesce(case when f.`id` is not null then to_json(struct(f.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when t.`id` is not null then to_json(struct(t.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (f.`id` is null) = (t.`id` is null)
+  and coalesce(cast(f.`id` as string), '') = coalesce(cast(t.`id` as string), '') and (f.`id` is null) = (t.`id` is null)
 when matched then delete;
 
 -- close rejections
@@ -43,7 +43,7 @@ delete from `levin_planner`.`p6f0c2a9e_s1_rejections` as t
 where not (t._levin_generation = 7 and t._levin_checkpoint = 1)
   and not exists (
     select 1 from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f
-    where coalesce(case when f.`id` is not null then to_json(struct(f.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when t.`id` is not null then to_json(struct(t.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (f.`id` is null) = (t.`id` is null)
+    where coalesce(cast(f.`id` as string), '') = coalesce(cast(t.`id` as string), '') and (f.`id` is null) = (t.`id` is null)
   );
 
 -- end doubts

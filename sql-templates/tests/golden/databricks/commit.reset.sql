@@ -17,7 +17,7 @@ select a.`tenant`, a.`id`, 7, 1,
   0, a._levin_rows, 12, 0, null, 1 = 0,
   coalesce(r._levin_first_at, current_timestamp), current_timestamp
 from `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as a
-left join `levin_planner`.`p6f0c2a9e_s1_rejections` as r on coalesce(case when r.`tenant` is not null then to_json(struct(r.`tenant` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when a.`tenant` is not null then to_json(struct(a.`tenant` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (r.`tenant` is null) = (a.`tenant` is null) and coalesce(case when r.`id` is not null then to_json(struct(r.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when a.`id` is not null then to_json(struct(a.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (r.`id` is null) = (a.`id` is null);
+left join `levin_planner`.`p6f0c2a9e_s1_rejections` as r on coalesce(cast(r.`tenant` as string), '') = coalesce(cast(a.`tenant` as string), '') and (r.`tenant` is null) = (a.`tenant` is null) and coalesce(cast(r.`id` as string), '') = coalesce(cast(a.`id` as string), '') and (r.`id` is null) = (a.`id` is null);
 
 -- forget their older entries
 delete from `levin_planner`.`p6f0c2a9e_s1_rejections` as t
@@ -25,7 +25,7 @@ where (t._levin_generation < 7 or t._levin_checkpoint < 1)
   and exists (
     select 1 from `levin_planner`.`p6f0c2a9e_s1_rejections` as n
     where n._levin_generation = 7 and n._levin_checkpoint = 1
-      and coalesce(case when n.`tenant` is not null then to_json(struct(n.`tenant` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when t.`tenant` is not null then to_json(struct(t.`tenant` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (n.`tenant` is null) = (t.`tenant` is null) and coalesce(case when n.`id` is not null then to_json(struct(n.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') = coalesce(case when t.`id` is not null then to_json(struct(t.`id` as v), map('ignoreNullFields', 'false', 'timestampFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSSXXX', 'timestampNTZFormat', 'yyyy-MM-dd\'T\'HH:mm:ss.SSSSSS')) end, '') and (n.`id` is null) = (t.`id` is null)
+      and coalesce(cast(n.`tenant` as string), '') = coalesce(cast(t.`tenant` as string), '') and (n.`tenant` is null) = (t.`tenant` is null) and coalesce(cast(n.`id` as string), '') = coalesce(cast(t.`id` as string), '') and (n.`id` is null) = (t.`id` is null)
   );
 
 -- empty the snapshot

@@ -1,5 +1,5 @@
 -- create the state
-create table if not exists `levin_planner`.`p6f0c2a9e_s1_state`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table if not exists `levin_planner`.`p6f0c2a9e_s1_state` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select
   cast('6f0c2a9e' as string) as project,
   cast(1 as bigint) as sync_id,

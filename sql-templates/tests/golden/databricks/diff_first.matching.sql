@@ -1,12 +1,12 @@
 -- stage the model
-create table `levin_planner`.`p6f0c2a9e_s1_model_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_model_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select `id`, `email`, `O"Brien's ltv`, `profile`
 from (
 select * from customers -- all of them;
 ) as m;
 
 -- write the rows
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select m.`id`, m.`email`, m.`O"Brien's ltv`, m.`profile`, cast(7 as bigint) as _levin_generation, monotonically_increasing_id() as _levin_sequence
   , case
     when m.`email` is null then 'NULL_MATCH_VALUE'

@@ -1,5 +1,5 @@
 -- write the rows
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select m.`id`, m.`email`, m.`O"Brien's ltv`, m.`profile`, cast(7 as bigint) as _levin_generation, monotonically_increasing_id() as _levin_sequence
 from (
 select * from customers -- all of them;

@@ -1,12 +1,12 @@
 -- stage the model
-create table `levin_planner`.`p6f0c2a9e_s1_model_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_model_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select `tenant`, `id`, `email`
 from (
 select * from customers -- all of them;
 ) as m;
 
 -- set keys aside
-create table `levin_planner`.`p6f0c2a9e_s1_set_aside_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_set_aside_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select `tenant`, `id`, count(*) as _levin_rows,
   case when m.`tenant` is null or m.`id` is null then 'NULL_PRIMARY_KEY' else 'DUPLICATE_PRIMARY_KEY' end as _levin_code
 from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
@@ -14,7 +14,7 @@ group by `tenant`, `id`
 having count(*) > 1 or m.`tenant` is null or m.`id` is null;
 
 -- write the rows
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select m.`tenant`, m.`id`, m.`email`, cast(7 as bigint) as _levin_generation, monotonically_increasing_id() as _levin_sequence
 from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
 where m.`tenant` is not null and m.`id` is not null

@@ -1,5 +1,5 @@
 -- write the differences
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select
   case
     when m.`tenant` is null then 'removed'

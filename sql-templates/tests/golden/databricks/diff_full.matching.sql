@@ -1,12 +1,12 @@
 -- stage the model
-create table `levin_planner`.`p6f0c2a9e_s1_model_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_model_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select `id`, `email`, `O"Brien's ltv`, `profile`
 from (
 select * from customers -- all of them;
 ) as m;
 
 -- write the differences
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 with f as (
 select
   case

@@ -1,5 +1,5 @@
 -- write the snapshot in their new shape
-create table `levin_planner`.`p6f0c2a9e_s1_snapshot_7`tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+create table `levin_planner`.`p6f0c2a9e_s1_snapshot_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
 select m.`id`, m.`email`, m.`city`, s._levin_generation
 from (
 select * from customers -- all of them;

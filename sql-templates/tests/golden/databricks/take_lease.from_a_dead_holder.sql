@@ -4,6 +4,6 @@ set generation = 7,
     checkpoint = 0,
     sync_slug = 'it\'s',
     holder = '{"pid":1}',
-    lease_until = current_timestamp + interval '60 seconds'
+    lease_until = current_timestamp + interval '60' second
 where generation = 6;
 

@@ -4,7 +4,7 @@ set generation = 7,
     checkpoint = 0,
     sync_slug = 'customers-to-crm',
     holder = '{"pid":1}',
-    lease_until = current_timestamp + interval '60 seconds'
+    lease_until = current_timestamp + interval '60' second
 where generation = 6
   and (lease_until is null or lease_until < current_timestamp);
 
