@@ -88,7 +88,7 @@ where generation = {{ generation }} and checkpoint = {{ checkpoint }}
 {% if adopt %}
 {{ d.adopt_diff() }}
 {% elif keeps_snapshot and (ranges or forgets_removed) %}
-{{ d.write_accepted() }}
+{{ d.apply_accepted() }}
 {% endif %}
 {% if hands_over %}
 {{ d.hand_over() }}
@@ -255,7 +255,7 @@ where exists (
 )
 {% endmacro %}
 
-{% macro write_accepted() %}
+{% macro apply_accepted() %}
 {% if in_place %}
 {{ step("write accepted changes into the snapshot") }}
 update {{ snapshot }} as t
@@ -264,6 +264,13 @@ from {{ diff }} as f
 where {{ d.same_key(keys, "f", "t") }} and f._levin_operation = 'changed'
   and {{ d.accepted("f") }}
 {% endif %}
+{{ d.take_accepted_out() }}
+{% if ranges %}
+{{ d.put_accepted() }}
+{% endif %}
+{% endmacro %}
+
+{% macro take_accepted_out() %}
 {{ step("take accepted rows out of the snapshot") }}
 {{ d.delete_from(snapshot) }}
 {% if matching and shape == "full" %}
@@ -278,9 +285,6 @@ where {{ d.whole_key(keys, "t") }} in (
   select {{ d.listed_key("f") }} from {{ diff }} as f
   where {% if in_place %}f._levin_operation <> 'changed' and {% endif %}{{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif +%}
 )
-{% endif %}
-{% if ranges %}
-{{ d.put_accepted() }}
 {% endif %}
 {% endmacro %}
 

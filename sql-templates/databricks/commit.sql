@@ -37,30 +37,10 @@ merge into {{ doubts }} as t
 {{ d.ended_rows() }}
 {% endmacro %}
 
-{# One statement, but where one record has two rows of a diff. #}
-{% macro write_accepted() %}
-{% if matching and shape == "full" %}
+{% macro take_accepted_out() %}
 {{ step("take accepted rows out of the snapshot") }}
 merge into {{ snapshot }} as t
 {{ d.ended_rows() }}
-{% if ranges %}
-{{ d.put_accepted() }}
-{% endif %}
-{% else %}
-{{ step("write accepted rows into the snapshot") }}
-merge into {{ snapshot }} as t
-using (
-  select {% if shape == "full" %}f._levin_operation, {% endif %}{% for c in all %}{{ col("f", c.name) }}{% if not loop.last %}, {% endif %}{% endfor +%}
-  from {{ diff }} as f
-  where {{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif +%}
-) as f on {{ d.same_key(keys, "f", "t") }}
-{% if shape == "full" %}
-when matched and f._levin_operation = 'removed' then delete
-{% endif %}
-when matched then update set {% for c in all %}{{ c.name }} = {{ col("f", c.name) }}, {% endfor %}_levin_generation = {{ diff_generation }}
-when not matched{% if shape == "full" %} and f._levin_operation <> 'removed'{% endif %} then insert ({% for c in all %}{{ c.name }}, {% endfor %}_levin_generation)
-  values ({% for c in all %}{{ col("f", c.name) }}, {% endfor %}{{ diff_generation }})
-{% endif %}
 {% endmacro %}
 
 {% macro take_values() %}

@@ -113,9 +113,8 @@ def functions(node):
         name = node.name.lower()
         if name == "monotonically_increasing_id":
             return exp.Sub(this=exp.Window(this=exp.RowNumber()), expression=exp.Literal.number(1))
-    if isinstance(node, exp.Func) and node.sql_name().lower() in ("json_format", "to_json") or isinstance(node, exp.JSONFormat):
-        node.set("options", [])
-        node.set("expressions", [])
+    if isinstance(node, exp.JSONFormat):
+        node.set("options", None)
     if isinstance(node, exp.Collate):
         return node.this
     if isinstance(node, exp.DataType) and node.this == exp.DataType.Type.VARIANT:
@@ -242,7 +241,8 @@ def one(workspace, cursor, text, in_block=False, parameters=None):
             return None, 0 if filled else None
         written = counted(run(cursor, translated(tree)))
         try:
-            delta_takes(run(cursor, f"select * from {'.'.join(quoted(part) for part in name.split('.'))} limit 0").description, properties)
+            if filled:  # what tests declare themselves has what it needs
+                delta_takes(run(cursor, f"select * from {'.'.join(quoted(part) for part in name.split('.'))} limit 0").description, properties)
         except Failed:
             cursor.execute(f"drop table {'.'.join(quoted(part) for part in name.split('.'))}")
             raise

@@ -16,7 +16,8 @@ use tests::databricks::{DatabricksDouble, DatabricksWorkspace};
 
 use super::{number, open, rows, run, script, source, sql};
 
-const HUNDRED_THOUSAND: &str = "select cast(n as bigint) as n from (select explode(sequence(1, 100000)) as n)";
+const HUNDRED_THOUSAND: &str =
+    "select cast(n as bigint) as n from (select explode(sequence(1, 100000)) as n)";
 /// What a table must be for a block to write it.
 const MANAGED: &str = "tblproperties ('delta.feature.catalogManaged' = 'supported')";
 
