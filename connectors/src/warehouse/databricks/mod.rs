@@ -49,6 +49,8 @@ pub static DATABRICKS: SourceConnector = SourceConnector {
 const MOST_ATTEMPTS: u32 = 6;
 /// How long statements of a dead run may take to stop.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// When statements are looked for that may have come although nobody said so.
+const SETTLING: [Duration; 2] = [Duration::ZERO, Duration::from_secs(1)];
 /// The wait before the first question about a statement, and the longest.
 const FIRST_POLL: Duration = Duration::from_millis(10);
 const LONGEST_POLL: Duration = Duration::from_secs(1);
@@ -96,21 +98,26 @@ impl Warehouse for DatabricksWarehouse {
             let message = format!("{session_id:?} is no session of this warehouse");
             return Err(WarehouseError::new(ErrorKind::Invalid, message));
         }
-        let deadline = Instant::now() + TERMINATION_TIMEOUT;
-        let mut wait = Duration::from_millis(100);
-        loop {
-            let unfinished = self.api.unfinished(&format!(" session={session_id} ")).await?;
-            let Some(first) = unfinished.first() else { return Ok(()) };
-            if Instant::now() > deadline {
-                let message = format!("the statement {first} of a dead run does not end; cancel it by hand");
-                return Err(WarehouseError::new(ErrorKind::Busy, message));
-            }
-            for statement in &unfinished {
-                self.api.cancel(statement).await?;
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_POLL);
+        stop_all(&self.api, session_id).await
+    }
+}
+
+/// Returns once no statement of a session runs.
+async fn stop_all(api: &Api, session_id: &str) -> Result<(), WarehouseError> {
+    let deadline = Instant::now() + TERMINATION_TIMEOUT;
+    let mut wait = Duration::from_millis(100);
+    loop {
+        let unfinished = api.unfinished(&format!(" session={session_id} ")).await?;
+        let Some(first) = unfinished.first() else { return Ok(()) };
+        if Instant::now() > deadline {
+            let message = format!("the statement {first} of a dead run does not end; cancel it by hand");
+            return Err(WarehouseError::new(ErrorKind::Busy, message));
         }
+        for statement in &unfinished {
+            api.cancel(statement).await?;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_POLL);
     }
 }
 
@@ -192,9 +199,15 @@ impl DatabricksSession {
         let mut attempts = 0;
         loop {
             work.check()?;
-            let failed = match work::run(&self.api, work, &request, asked.safety).await? {
-                Ok(ended) => return Ok(ended),
-                Err(failed) => failed,
+            let failed = match work::run(&self.api, work, &request, asked.safety).await {
+                Ok(Ok(ended)) => return Ok(ended),
+                Ok(Err(failed)) => failed,
+                Err(error) => {
+                    if error.kind == ErrorKind::ConnectionLost && asked.safety == Safety::Once {
+                        self.settle().await;
+                    }
+                    return Err(error);
+                }
             };
             attempts += 1;
             if !failed.passes() || attempts == MOST_ATTEMPTS {
@@ -203,6 +216,18 @@ impl DatabricksSession {
             tracing::debug!(failed = failed.message, attempts, "a statement is run again");
             let ceiling = Duration::from_millis(250) * 2_u32.pow(attempts.min(6) - 1);
             tokio::time::sleep(ceiling.mul_f64(fastrand::f64())).await;
+        }
+    }
+
+    /// Where the answer to a statement that writes was lost: sees to it that none of the session runs any more, so that
+    /// whoever looks next finds how it ended. The history lists a statement a moment after it came.
+    async fn settle(&self) {
+        for wait in SETTLING {
+            tokio::time::sleep(wait).await;
+            if let Err(error) = stop_all(&self.api, &self.id).await {
+                tracing::debug!(%error, "nobody knows whether a statement goes on");
+                return;
+            }
         }
     }
 
