@@ -16,7 +16,7 @@ import os
 import re
 import sys
 
-import databricks_service as double
+import databricks_engine as double
 import duckdb
 from sqlglot import exp
 
@@ -63,7 +63,7 @@ class Both:
             builder = builder.config(key, value)
         self.spark = builder.getOrCreate()
         self.spark.sparkContext.setLogLevel("OFF")
-        self.workspace = double.Workspace("spark")
+        self.workspace = double.Database()
         self.cursor = self.workspace.database.cursor()
         self.cursor.execute(f'use "{self.workspace.catalog}"."default"')
 
