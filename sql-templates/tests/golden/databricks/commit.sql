@@ -4,17 +4,20 @@ set checkpoint = checkpoint + 1, basis = 7,
     delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
 where generation = 7 and checkpoint = 0;
 
--- write accepted rows into the snapshot
+-- take accepted rows out of the snapshot
 merge into `levin_planner`.`p6f0c2a9e_s1_snapshot` as t
 using (
-  select f._levin_operation, f.`id`, f.`email`, f.`O"Brien's ltv`, f.`profile`
-  from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f
+  select distinct f.`id` from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f
   where ((f._levin_operation = 'removed' and f._levin_sequence between 1 and 7) or (f._levin_operation = 'changed' and f._levin_sequence between 8 and 353))
 ) as f on f.`id` = t.`id`
-when matched and f._levin_operation = 'removed' then delete
-when matched then update set `id` = f.`id`, `email` = f.`email`, `O"Brien's ltv` = f.`O"Brien's ltv`, `profile` = f.`profile`, _levin_generation = 7
-when not matched and f._levin_operation <> 'removed' then insert (`id`, `email`, `O"Brien's ltv`, `profile`, _levin_generation)
-  values (f.`id`, f.`email`, f.`O"Brien's ltv`, f.`profile`, 7);
+when matched then delete;
+
+-- put accepted rows into the snapshot
+insert into `levin_planner`.`p6f0c2a9e_s1_snapshot`
+select f.`id`, f.`email`, f.`O"Brien's ltv`, f.`profile`, 7
+from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f
+where ((f._levin_operation = 'removed' and f._levin_sequence between 1 and 7) or (f._levin_operation = 'changed' and f._levin_sequence between 8 and 353))
+  and f._levin_operation <> 'removed';
 
 -- count what is left
 merge into `levin_planner`.`p6f0c2a9e_s1_state` as t

@@ -87,18 +87,22 @@ select f.`tenant`, f.`id`, case when f._levin_operation = 'removed' then f._levi
 from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f join `levin_planner`.`p6f0c2a9e_s1_outcomes_7_0` as o on o.sequence = f._levin_sequence
 where o.in_doubt;
 
--- write accepted rows into the snapshot
+-- take accepted rows out of the snapshot
 merge into `levin_planner`.`p6f0c2a9e_s1_snapshot` as t
 using (
-  select f._levin_operation, f.`tenant`, f.`id`, f.`email`
-  from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f
+  select distinct f.`tenant`, f.`id` from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f
   where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
     and not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_outcomes_7_0` as o where o.sequence = f._levin_sequence) or f._levin_operation = 'removed'
 ) as f on f.`tenant` = t.`tenant` and f.`id` = t.`id`
-when matched and f._levin_operation = 'removed' then delete
-when matched then update set `tenant` = f.`tenant`, `id` = f.`id`, `email` = f.`email`, _levin_generation = 7
-when not matched and f._levin_operation <> 'removed' then insert (`tenant`, `id`, `email`, _levin_generation)
-  values (f.`tenant`, f.`id`, f.`email`, 7);
+when matched then delete;
+
+-- put accepted rows into the snapshot
+insert into `levin_planner`.`p6f0c2a9e_s1_snapshot`
+select f.`tenant`, f.`id`, f.`email`, 7
+from `levin_planner`.`p6f0c2a9e_s1_diff_7` as f
+where ((f._levin_operation = 'changed' and f._levin_sequence between 1 and 100) or (f._levin_operation = 'added' and f._levin_sequence between 201 and 353))
+    and not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_outcomes_7_0` as o where o.sequence = f._levin_sequence)
+  and f._levin_operation <> 'removed';
 
 -- count what is left
 merge into `levin_planner`.`p6f0c2a9e_s1_state` as t
