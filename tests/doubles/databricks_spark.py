@@ -98,7 +98,8 @@ class Both:
     def contents(self, name):
         schema, table = name.split(".")
         found = self.cursor.execute(f"select * from {double.quoted(schema)}.{double.quoted(table)}")
-        return [c[0] for c in found.description], found.fetchall()
+        table = found.to_arrow_table()
+        return table.schema.names, list(zip(*[column.to_pylist() for column in table.columns]))
 
     def run(self, statement, parameters):
         text = re.sub(r"^\s*/\*.*?\*/\s*", "", statement, flags=re.S)

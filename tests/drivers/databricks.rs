@@ -167,7 +167,7 @@ async fn columns_are_described_without_running() {
     let mut session = open(&*warehouse).await;
     run(
         &mut *session,
-        &["create table d (id bigint, price decimal(12,2), name string, ok boolean, f double, day date, \
+        &["create table d (id bigint, price decimal(12,2), name string, ok boolean, ratio double, day date, \
            plain timestamp_ntz, instant timestamp, bin binary, list array<int>, doc variant, `Mixed x` int)"],
     )
     .await;
@@ -180,7 +180,7 @@ async fn columns_are_described_without_running() {
             ("price", "decimal(12,2)", LogicalType::Decimal),
             ("name", "string", LogicalType::Text),
             ("ok", "boolean", LogicalType::Boolean),
-            ("f", "double", LogicalType::Float),
+            ("ratio", "double", LogicalType::Float),
             ("day", "date", LogicalType::Date),
             ("plain", "timestamp_ntz", LogicalType::Timestamp),
             ("instant", "timestamp", LogicalType::TimestampTz),

@@ -22,7 +22,7 @@ async fn spark_says_the_same() {
     let bench = Bench::of(super::source("databricks", config, std::path::Path::new("/")), None);
     bench
         .setup(&[
-            "create table things (id bigint, t string, i int, d decimal(18,3), f double, b boolean, n date, s timestamp, z timestamp_ntz, y binary, l array<int>, o struct<a: int, b: string>)",
+            "create table things (id bigint, name string, visits int, price decimal(18,3), ratio double, ok boolean, day date, instant timestamp, plain timestamp_ntz, bytes binary, list array<int>, doc struct<a: int, b: string>)",
             "insert into things select 1, 'it''s', 1, 1.500, cast('NaN' as double), true, date'2026-11-20', timestamp'2026-11-20 12:00:00.000001+01:00', timestamp_ntz'2026-11-20 12:00:00', x'00ff', array(1, null), named_struct('a', 1, 'b', null)",
             "insert into things select 2, null, null, null, cast('-0.0' as double), null, null, null, null, null, null, null",
             "insert into things select 3, 'b', 2, -0.125, 0.1, false, date'1969-12-31', timestamp'1969-12-31 23:59:59.5Z', timestamp_ntz'1969-12-31 23:59:59.5', x'', array(), named_struct('a', 2, 'b', 'x')",
@@ -38,9 +38,9 @@ async fn spark_says_the_same() {
         .bench
         .setup(&[
             "insert into things select 5, 'new', 3, 0, 1, true, null, null, null, null, array(2), null",
-            "update things set f = 0.0 where id = 2",
-            "update things set l = array(1), s = timestamp'2026-11-20 11:00:00Z' where id = 1",
-            "update things set o = named_struct('a', 2, 'b', 'y'), t = 'B' where id = 3",
+            "update things set ratio = 0.0 where id = 2",
+            "update things set list = array(1), instant = timestamp'2026-11-20 11:00:00Z' where id = 1",
+            "update things set doc = named_struct('a', 2, 'b', 'y'), name = 'B' where id = 3",
             "delete from things where id = 4",
         ])
         .await;

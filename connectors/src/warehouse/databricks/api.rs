@@ -140,6 +140,7 @@ pub(super) struct Part {
 
 /// Where a chunk lies, for a few minutes. Whoever has the address may read it: it stands in no message.
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the interface's own words")]
 pub(super) struct Link {
     #[serde(default)]
     pub chunk_index: u64,

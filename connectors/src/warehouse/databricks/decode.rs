@@ -9,8 +9,17 @@ use sql_templates::{Column, Dialect};
 
 use crate::warehouse::{ErrorKind, WarehouseError};
 
+/// The names by which levin's statements speak of a row from inside a subquery. Spark looks for a column of that name in
+/// the subquery first, and for a field in it.
+const SPOKEN_OF: [&str; 5] = ["d", "f", "m", "s", "t"];
+
 /// A column as a select was described.
 pub(super) fn column(name: String, engine_type: String) -> Result<Column, WarehouseError> {
+    if SPOKEN_OF.iter().any(|taken| name.eq_ignore_ascii_case(taken)) {
+        let message =
+            format!("a column must not be called {name:?} in Databricks; give it another name with `as`");
+        return Err(WarehouseError::new(ErrorKind::Unsupported, message));
+    }
     let Some(fact) = Dialect::Databricks.type_fact(&engine_type) else {
         let message =
             format!("column {name:?} is of type {engine_type}, which levin cannot carry; cast it to string");
@@ -143,6 +152,10 @@ mod tests {
             ("string collate UTF8_LCASE", LogicalType::Text),
         ] {
             assert_eq!(described(kind).unwrap().logical, logical, "{kind}");
+        }
+        for taken in ["d", "T"] {
+            let refused = column(taken.into(), "int".into()).unwrap_err();
+            assert!(refused.kind == ErrorKind::Unsupported && refused.message.contains("`as`"), "{refused}");
         }
         for kind in ["interval day to second", "void", "geometry(4326)"] {
             assert_eq!(described(kind).unwrap_err().kind, ErrorKind::Unsupported, "{kind}");

@@ -176,10 +176,8 @@ impl Asked<'_> {
 impl DatabricksSession {
     fn request(&self, text: &str, asked: &Asked<'_>) -> Value {
         let Api { warehouse_id, catalog, schema, .. } = &*self.api;
-        let (disposition, format) = match asked.rows {
-            true => ("EXTERNAL_LINKS", "ARROW_STREAM"),
-            false => ("INLINE", "JSON_ARRAY"),
-        };
+        let (disposition, format) =
+            if asked.rows { ("EXTERNAL_LINKS", "ARROW_STREAM") } else { ("INLINE", "JSON_ARRAY") };
         let mut request = json!({
             "statement": format!("{}\n{text}", self.comment), "warehouse_id": warehouse_id, "catalog": catalog,
             "disposition": disposition, "format": format, "wait_timeout": "0s", "query_tags": self.tags,

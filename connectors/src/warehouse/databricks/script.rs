@@ -87,9 +87,9 @@ impl Written {
         let at = match fenced {
             Some(at) => {
                 error.kind = ErrorKind::Fenced;
-                error.message =
-                    "wrote none or several rows where exactly one was expected: another run has taken over"
-                        .to_owned();
+                let said =
+                    "wrote none or several rows where exactly one was expected: another run has taken over";
+                said.clone_into(&mut error.message);
                 at
             }
             None => line(&error.message).and_then(|line| self.lines.iter().rposition(|first| *first <= line)),

@@ -138,9 +138,10 @@ pub(super) async fn run(
             let answer = api.begin(&request, safety).await;
             if let Ok(answer) = &answer {
                 let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
-                match begun.gone {
-                    true => stop(&api, answer.id.clone()),
-                    false => begun.id = Some(answer.id.clone()),
+                if begun.gone {
+                    stop(&api, answer.id.clone());
+                } else {
+                    begun.id = Some(answer.id.clone());
                 }
             }
             answer
