@@ -7,7 +7,9 @@ use sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, ObjectName, Query, SelectItem, SetExpr, Statement as Parsed,
     TableFactor, Visit, Visitor,
 };
-use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect};
+use sqlparser::dialect::{
+    BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
+};
 use sqlparser::parser::Parser;
 
 use crate::dialect::{Dialect, Folding};
@@ -76,6 +78,7 @@ impl ModelSql {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+            Dialect::Redshift => Box::new(RedshiftSqlDialect {}),
             Dialect::Snowflake => Box::new(SnowflakeDialect {}),
         };
         let text = contained(text, dialect)?;

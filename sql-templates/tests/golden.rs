@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 use cases::cases;
 use sql_templates::{Dialect, Expect, Step};
-use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect};
+use sqlparser::dialect::{
+    BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
+};
 use sqlparser::parser::Parser;
 
 fn print(steps: &[Step]) -> String {
@@ -82,6 +84,7 @@ fn every_statement_parses_in_its_dialect() {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+            Dialect::Redshift => Box::new(RedshiftSqlDialect {}),
             Dialect::Snowflake => Box::new(SnowflakeDialect {}),
         };
         for (name, steps) in cases(dialect) {

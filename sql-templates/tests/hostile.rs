@@ -9,7 +9,9 @@ use sql_templates::{
     LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
     SyncTables, TableRef, TestRowFacts,
 };
-use sqlparser::dialect::{BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect};
+use sqlparser::dialect::{
+    BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
+};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 /// What stands where a harmless rendering has a mark.
@@ -229,6 +231,7 @@ fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
         Dialect::Duckdb => Box::new(DuckDbDialect {}),
         Dialect::Mariadb => Box::new(MySqlDialect {}),
         Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+        Dialect::Redshift => Box::new(RedshiftSqlDialect {}),
         Dialect::Snowflake => Box::new(SnowflakeDialect {}),
     };
     let tokens = Tokenizer::new(grammar.as_ref(), sql).tokenize();
