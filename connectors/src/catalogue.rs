@@ -10,11 +10,17 @@ use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
 use crate::destination::{self, Destination};
-use crate::warehouse::{Warehouse, bigquery, duckdb, mariadb, postgres, snowflake};
+use crate::warehouse::{Warehouse, bigquery, duckdb, mariadb, postgres, redshift, snowflake};
 
 /// Every kind of source.
-pub static SOURCES: &[&SourceConnector] =
-    &[&bigquery::BIGQUERY, &duckdb::DUCKDB, &mariadb::MARIADB, &postgres::POSTGRES, &snowflake::SNOWFLAKE];
+pub static SOURCES: &[&SourceConnector] = &[
+    &bigquery::BIGQUERY,
+    &duckdb::DUCKDB,
+    &mariadb::MARIADB,
+    &postgres::POSTGRES,
+    &redshift::REDSHIFT,
+    &snowflake::SNOWFLAKE,
+];
 
 /// Every kind of destination.
 pub static DESTINATIONS: &[&DestinationConnector] =

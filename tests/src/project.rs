@@ -13,6 +13,7 @@ use crate::mariadb::{self, MariadbServer};
 use crate::postgres::{self, PostgresServer};
 pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
 use crate::receiver::Receiver;
+use crate::redshift::RedshiftDouble;
 use crate::terminal;
 
 /// The kinds of warehouse that scenarios run on: all of them on the first two.
@@ -27,6 +28,8 @@ pub enum Engine {
     MariaDb,
     /// A project of BigQuery's double, with the dataset `d`. Statements and models are spelled anew here too.
     BigQuery,
+    /// A database of Redshift's double. The tests' own statements go behind its wire, to PostgreSQL.
+    Redshift,
 }
 
 /// A project in a folder of its own, with a warehouse of its own.
@@ -65,6 +68,7 @@ impl Project {
             Engine::DuckDb => Self::with_warehouse(engine, None),
             Engine::BigQuery => Self::on_bigquery(),
             Engine::MariaDb => Self::on_mariadb(),
+            Engine::Redshift => Self::on_redshift(),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
         }
     }
@@ -76,6 +80,12 @@ impl Project {
         let project = Self::with_warehouse(Engine::BigQuery, Some(warehouse));
         let name = project.warehouse.clone();
         project.with_variable("WAREHOUSE_PROJECT", &name).with_variable("WAREHOUSE_URL", &double.url())
+    }
+
+    fn on_redshift() -> Self {
+        let database = RedshiftDouble::start().fresh_database();
+        let project = Self::with_warehouse(Engine::Redshift, Some(database.behind));
+        project.with_variable("WAREHOUSE_URL", &database.url)
     }
 
     fn on_mariadb() -> Self {
@@ -97,7 +107,7 @@ impl Project {
     /// A statement as the warehouse spells it.
     pub fn spelled(&self, statement: &str) -> String {
         match self.engine {
-            Engine::DuckDb | Engine::Postgres => return statement.to_owned(),
+            Engine::DuckDb | Engine::Postgres | Engine::Redshift => return statement.to_owned(),
             Engine::BigQuery => return spoken(statement),
             Engine::MariaDb => {}
         }
@@ -126,13 +136,14 @@ impl Project {
                 Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n",
                 Engine::Postgres => "type: postgres\nurl: ${WAREHOUSE_URL}\n",
                 Engine::MariaDb => "type: mariadb\nurl: ${WAREHOUSE_URL}\n",
+                Engine::Redshift => "type: redshift\nurl: ${WAREHOUSE_URL}\n",
                 Engine::BigQuery => {
                     "type: bigquery\nproject: ${WAREHOUSE_PROJECT}\nendpoint: ${WAREHOUSE_URL}\nauth: none\ndataset: d\n"
                 }
             },
         );
         match engine {
-            Engine::DuckDb | Engine::BigQuery => project,
+            Engine::DuckDb | Engine::BigQuery | Engine::Redshift => project,
             Engine::Postgres | Engine::MariaDb => {
                 let url = project.warehouse.clone();
                 project.with_variable("WAREHOUSE_URL", &url)
@@ -248,7 +259,7 @@ impl Project {
                 }
             }
             Engine::MariaDb => mariadb::run(&self.warehouse, &self.spelled(statements)),
-            Engine::Postgres => postgres::run(&self.warehouse, statements),
+            Engine::Postgres | Engine::Redshift => postgres::run(&self.warehouse, statements),
         }
     }
 
@@ -266,7 +277,7 @@ impl Project {
             }
             Engine::BigQuery => BigqueryDouble::start().texts(&self.warehouse, &spoken(select)),
             Engine::MariaDb => mariadb::texts(&self.warehouse, &self.spelled(select)),
-            Engine::Postgres => postgres::texts(&self.warehouse, select),
+            Engine::Postgres | Engine::Redshift => postgres::texts(&self.warehouse, select),
         }
     }
 
@@ -296,7 +307,7 @@ impl Project {
     /// All of a row of the table `t` as one text.
     fn whole_row(&self, table: &str) -> String {
         match self.engine {
-            Engine::DuckDb | Engine::Postgres => return "cast(t as text)".to_owned(),
+            Engine::DuckDb | Engine::Postgres | Engine::Redshift => return "cast(t as text)".to_owned(),
             Engine::BigQuery => return "to_json_string(t)".to_owned(),
             Engine::MariaDb => {}
         }

@@ -8,6 +8,7 @@ mod life;
 mod looking;
 mod oracle;
 mod random;
+mod redshift;
 mod reshape;
 mod trial;
 mod values;
@@ -23,6 +24,7 @@ use sql_templates::{Atomicity, Expect, Folding, Script, Sql, Step};
 use tests::bigquery::BigqueryDouble;
 use tests::mariadb::{self, MariadbServer};
 use tests::postgres::PostgresServer;
+use tests::redshift::RedshiftDouble;
 use tests::snowflake::SnowflakeDouble;
 
 /// A live warehouse with an empty database, and a way to prepare what models read.
@@ -63,6 +65,12 @@ impl Bench {
     fn postgres() -> Self {
         let url = PostgresServer::start().fresh_database();
         Self::of(source("postgres", json!({"url": url}), Path::new("/")), None)
+    }
+
+    /// A database of the double.
+    fn redshift() -> Self {
+        let url = RedshiftDouble::start().fresh_database().url;
+        Self::of(source("redshift", json!({"url": url}), Path::new("/")), None)
     }
 
     fn mariadb() -> Self {
@@ -179,6 +187,13 @@ macro_rules! on_every_warehouse {
             $(#[tokio::test]
             async fn $test() {
                 super::$test(crate::warehouse::Bench::postgres()).await;
+            })*
+        }
+        mod redshift {
+            $(#[tokio::test]
+            async fn $test() {
+                let trial = super::$test(crate::warehouse::Bench::redshift());
+                crate::warehouse::waivers::held(crate::warehouse::waivers::REDSHIFT, stringify!($test), trial).await;
             })*
         }
         mod snowflake {

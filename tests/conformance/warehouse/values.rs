@@ -4,6 +4,7 @@ mod bigquery_types;
 mod duckdb_types;
 mod mariadb_types;
 mod postgres_types;
+mod redshift_types;
 mod snowflake_types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,7 @@ fn truths(bench: &Bench) -> Vec<&'static Truth> {
         "bigquery" => bigquery_types::TRUTHS.iter().collect(),
         "duckdb" => duckdb_types::TRUTHS.iter().collect(),
         "mariadb" => mariadb_types::TRUTHS.iter().collect(),
+        "redshift" => redshift_types::TRUTHS.iter().collect(),
         "snowflake" => snowflake_types::TRUTHS.iter().collect(),
         _ => postgres_types::TRUTHS.iter().collect(),
     }
