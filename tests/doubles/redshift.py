@@ -168,20 +168,26 @@ class Connection:
 
 
 async def relay(source, target, change):
-    """Passes messages on until one side ends."""
+    """Passes messages on until one side ends. Rows of results, which are many, pass in the pieces in which they come."""
+    buffer = bytearray()
     try:
-        while True:
-            head = await source.readexactly(5)
-            kind, length = head[:1], struct.unpack("!I", head[1:])[0] - 4
-            body = await source.readexactly(length) if length else b""
-            if kind in b"QPSE":
-                body = change(kind, body)
-                head = kind + struct.pack("!I", len(body) + 4)
-            target.write(head + body)
-            # Many messages come in one piece; what is written is waited for once.
-            if not source._buffer:
-                await target.drain()
-    except (asyncio.IncompleteReadError, ConnectionError, OSError):
+        while piece := await source.read(1 << 18):
+            buffer += piece
+            at = begun = 0
+            while len(buffer) - at >= 5:
+                kind, length = buffer[at], int.from_bytes(buffer[at + 1 : at + 5], "big") + 1
+                if len(buffer) - at < length:
+                    break
+                if kind in b"QPSE":
+                    target.write(bytes(buffer[begun:at]))
+                    body = change(bytes((kind,)), bytes(buffer[at + 5 : at + length]))
+                    target.write(bytes((kind,)) + struct.pack("!I", len(body) + 4) + body)
+                    begun = at + length
+                at += length
+            target.write(bytes(buffer[begun:at]))
+            del buffer[:at]
+            await target.drain()
+    except (ConnectionError, OSError):
         pass
     finally:
         target.close()

@@ -47,6 +47,8 @@ const DEFAULT_PORT: u16 = 5439;
 const FETCH_ROWS: u64 = 1_000;
 /// How often a script is run when others keep writing what it reads. None of the attempts before the last had any effect.
 const MOST_CONFLICTS: u32 = 6;
+/// What a statement hears whose transaction was ended by an error that we did not see: a question of the client library's.
+const ABORTED: &str = "25P02";
 /// How long a terminated session may take to be gone.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -78,8 +80,8 @@ struct RedshiftWarehouse {
 struct Server {
     url: PostgresUrl,
     statement_timeout: Option<Duration>,
-    /// A model has bytes, whose type the client library asks the catalogue for, once per connection. Its first question
-    /// is for a table that is not there, which would end a transaction.
+    /// Some result has bytes, whose type the client library asks the catalogue for, once per connection. Its first
+    /// question is for a table that is not there, which ends a transaction: so it is made to ask before one begins.
     has_bytes: AtomicBool,
 }
 
@@ -268,6 +270,10 @@ impl Session for RedshiftSession {
                 return result;
             }
             let again = closing.is_some() && attempt < MOST_CONFLICTS;
+            let unasked = matches!(&result, Err(error) if error.code.as_deref() == Some(ABORTED));
+            if again && unasked && !self.server.has_bytes.swap(true, Ordering::Relaxed) {
+                continue;
+            }
             if !again || !matches!(&result, Err(error) if is_conflict(error)) {
                 return self.link.end(result);
             }
