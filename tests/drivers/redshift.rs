@@ -115,7 +115,8 @@ async fn the_connection_is_named_and_set_up() {
     );
     assert_eq!(names, [Some("levin/it's/diff".to_owned())]);
     let limited =
-        source("redshift", json!({"url": database.url, "statement_timeout": "50ms"}), Path::new("/")).unwrap();
+        source("redshift", json!({"url": database.url, "statement_timeout": "50ms"}), Path::new("/"))
+            .unwrap();
     database.run("create function wait() returns int language sql volatile as 'select 1 from pg_sleep(60)'");
     let failed = error(&mut *open(&*limited).await, "select wait()").await;
     assert_eq!(failed.kind, ErrorKind::TookTooLong, "{failed}");
@@ -328,7 +329,8 @@ async fn a_running_statement_can_be_cancelled() {
 
 /// Waits until a statement of the database waits for a lock.
 async fn somebody_waits(database: &RedshiftDatabase) {
-    let waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let waiting =
+        "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
     while query(&database.behind, waiting).is_empty() {
         tokio::task::yield_now().await;
     }
@@ -339,11 +341,10 @@ async fn a_conflict_with_another_transaction_is_tried_again() {
     let (database, warehouse) = warehouse();
     database.run("create table t (n bigint); insert into t values (1)");
     let behind = database.behind.clone();
-    let other = tokio::task::spawn_blocking(move || {
-        OpenConnection::after(&behind, "begin; update t set n = n + 10")
-    })
-    .await
-    .unwrap();
+    let other =
+        tokio::task::spawn_blocking(move || OpenConnection::after(&behind, "begin; update t set n = n + 10"))
+            .await
+            .unwrap();
     let mut session = open(&*warehouse).await;
     let steps = [("update t set n = n + 1", Expect::OneRow), ("select n from t", Expect::Rows)];
     let work = tokio::spawn(async move { session.execute(&script(Atomicity::Transaction, &steps)).await });
@@ -478,12 +479,12 @@ async fn a_session_that_is_gone_stays_gone() {
         assert_eq!(warehouse.terminate(nonsense).await.unwrap_err().kind, ErrorKind::Invalid);
     }
     let behind = database.behind.clone();
-    let held = tokio::task::spawn_blocking(move || OpenConnection::after(&behind, "begin; update t set n = 2"));
+    let held =
+        tokio::task::spawn_blocking(move || OpenConnection::after(&behind, "begin; update t set n = 2"));
     let held = held.await.unwrap();
     let steps = [("insert into t values (3)", Expect::Any), ("update t set n = 4", Expect::Any)];
-    let waiting = tokio::spawn(async move {
-        (victim.execute(&script(Atomicity::Transaction, &steps)).await, victim)
-    });
+    let waiting =
+        tokio::spawn(async move { (victim.execute(&script(Atomicity::Transaction, &steps)).await, victim) });
     somebody_waits(&database).await;
     warehouse.terminate(&id).await.unwrap();
     let (result, mut victim) = waiting.await.unwrap();

@@ -4,7 +4,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use sql_templates::TableRef;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::trouble::trouble;
 use crate::warehouse::{ErrorKind, WarehouseError};
@@ -31,51 +31,39 @@ pub(super) async fn load(
     let head = format!("insert into {target} ({}) values ", columns.join(", "));
     client.batch_execute("begin").await.map_err(trouble)?;
     let mut loaded = 0;
-    let mut statement = head.clone();
-    let mut rows = 0;
     for batch in batches {
-        let cells: Vec<Cells<'_>> = batch.columns().iter().map(Cells::of).collect::<Result<_, _>>()?;
-        for row in 0..batch.num_rows() {
-            statement.push(if rows == 0 { '(' } else { ',' });
-            if rows > 0 {
-                statement.push('(');
-            }
-            for (i, column) in cells.iter().enumerate() {
-                if i > 0 {
-                    statement.push_str(", ");
+        let mut row = 0;
+        while row < batch.num_rows() {
+            let (statement, next) = statement(&head, batch, row)?;
+            for answer in client.simple_query(&statement).await.map_err(trouble)? {
+                if let SimpleQueryMessage::CommandComplete(rows) = answer {
+                    loaded += rows;
                 }
-                column.write(row, &mut statement)?;
             }
-            statement.push(')');
-            rows += 1;
-            if rows == STATEMENT_ROWS || statement.len() >= STATEMENT_BYTES {
-                loaded += client.execute_text(&statement).await?;
-                statement.truncate(head.len());
-                rows = 0;
-            }
+            row = next;
         }
-    }
-    if rows > 0 {
-        loaded += client.execute_text(&statement).await?;
     }
     client.batch_execute("commit").await.map_err(trouble)?;
     Ok(loaded)
 }
 
-/// A statement without parameters, and how many rows it wrote.
-trait ExecuteText {
-    async fn execute_text(&self, statement: &str) -> Result<u64, WarehouseError>;
-}
-
-impl ExecuteText for Client {
-    async fn execute_text(&self, statement: &str) -> Result<u64, WarehouseError> {
-        let answers = self.simple_query(statement).await.map_err(trouble)?;
-        let written = answers.iter().map(|answer| match answer {
-            tokio_postgres::SimpleQueryMessage::CommandComplete(rows) => *rows,
-            _ => 0,
-        });
-        Ok(written.sum())
+/// As many rows as one statement takes, from this one on, and which row comes next.
+fn statement(head: &str, batch: &RecordBatch, first: usize) -> Result<(String, usize), WarehouseError> {
+    let columns: Vec<Cells<'_>> = batch.columns().iter().map(Cells::of).collect::<Result<_, _>>()?;
+    let mut statement = head.to_owned();
+    let mut row = first;
+    while row < batch.num_rows() && row - first < STATEMENT_ROWS && statement.len() < STATEMENT_BYTES {
+        statement.push_str(if row == first { "(" } else { ", (" });
+        for (i, column) in columns.iter().enumerate() {
+            if i > 0 {
+                statement.push_str(", ");
+            }
+            column.write(row, &mut statement)?;
+        }
+        statement.push(')');
+        row += 1;
     }
+    Ok((statement, row))
 }
 
 /// A column's values as they stand in a statement.
@@ -84,6 +72,8 @@ struct Cells<'a> {
     text: ArrayFormatter<'a>,
     form: Form,
 }
+
+const OPTIONS: FormatOptions<'_> = FormatOptions::new();
 
 #[derive(Clone, Copy)]
 enum Form {
@@ -107,7 +97,6 @@ impl<'a> Cells<'a> {
                 return Err(WarehouseError::new(ErrorKind::Unsupported, message));
             }
         };
-        const OPTIONS: FormatOptions<'_> = FormatOptions::new();
         let text = ArrayFormatter::try_new(array, &OPTIONS)
             .map_err(|e| WarehouseError::new(ErrorKind::Unsupported, e.to_string()))?;
         Ok(Self { array, text, form })
