@@ -53,6 +53,8 @@ mod shape;
 mod snowflake;
 #[path = "scenarios/start_over.rs"]
 mod start_over;
+#[path = "scenarios/statements.rs"]
+mod statements;
 #[path = "scenarios/tangles.rs"]
 mod tangles;
 #[path = "scenarios/terminal.rs"]

@@ -28,8 +28,13 @@ impl Grantee {
 }
 
 /// The statements with which an owner lets a role do all that a source's models and runs need; none
-/// where a warehouse knows no grants.
-pub fn whole(project: &Project, source: &SourceSpec, grantee: &Grantee) -> Result<Vec<Step>, Error> {
+/// where a warehouse knows no grants. They make the managed schemas, or let the role do that (`creates`).
+pub fn whole(
+    project: &Project,
+    source: &SourceSpec,
+    grantee: &Grantee,
+    creates: bool,
+) -> Result<Vec<Step>, Error> {
     let dialect = source.warehouse.dialect();
     let mut schemas = BTreeSet::new();
     let mut default_schema = false;
@@ -52,6 +57,7 @@ pub fn whole(project: &Project, source: &SourceSpec, grantee: &Grantee) -> Resul
         database: &ident(&grantee.database)?,
         schemas: &schemas,
         default_schema,
+        creates,
     };
     Ok(statement.steps(dialect)?)
 }
@@ -71,6 +77,7 @@ pub fn missing_for_writing(source: &SourceSpec, said: &str) -> Error {
             database: &ident(&grantee.database)?,
             schemas: &[],
             default_schema: false,
+            creates: false,
         };
         Ok::<_, Error>(statement.steps(source.warehouse.dialect())?)
     };

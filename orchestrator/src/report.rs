@@ -183,6 +183,19 @@ pub fn counted(number: u64, one: &str) -> String {
     format!("{} {one}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
+/// A number of bytes in the largest decimal unit that leaves something before the point: `1.2 GB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["bytes", "kB", "MB", "GB", "TB", "PB"];
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let (mut size, mut unit) = (bytes as f64, 0);
+    // What would be rounded to a thousand is one of the next unit.
+    while size >= 999.95 && unit + 1 < UNITS.len() {
+        size /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { counted(bytes, "byte") } else { format!("{size:.1} {}", UNITS[unit]) }
+}
+
 /// Rows under headings, columns as wide as their widest cell.
 #[derive(Debug, Clone, Default)]
 pub struct Table {

@@ -94,8 +94,9 @@ where generation = {{ generation }}
 {{ step("look at the relation", "rows") }}
 select count(*) as found, cast(coalesce(sum(case when table_type = 'BASE TABLE' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as tables
 from information_schema.tables
-where table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ table_schema }}{% else %}{{ d.where_unqualified() }}{% endif +%}
+where {{ d.is_relation() }}
 {% endmacro %}
+{% macro is_relation() %}table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ table_schema }}{% else %}{{ d.where_unqualified() }}{% endif %}{% endmacro %}
 
 {# Where names without a schema are looked up, if that is in one place. #}
 {% macro where_unqualified() %}{% endmacro %}
@@ -183,8 +184,15 @@ select * from (
 ) as m
 {% endmacro %}
 
-{# What an owner runs once, so that levin reads the models and writes only its own schemas. #}
-{% macro grants() %}{% endmacro %}
+{# What an owner runs once, so that levin reads the models and writes only its own schemas: these are made here, or
+   levin may make them itself. #}
+{% macro grants() %}
+{% if creates %}{{ d.grant_creating() }}{% else %}{{ d.grant_schemas() }}{% endif %}
+{{ d.grant_models() }}
+{% endmacro %}
+{% macro grant_creating() %}{% endmacro %}
+{% macro grant_schemas() %}{% endmacro %}
+{% macro grant_models() %}{% endmacro %}
 
 {# What an owner runs when a model may not be read. #}
 {% macro grant_read() %}{% endmacro %}

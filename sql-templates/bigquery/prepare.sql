@@ -31,8 +31,8 @@ select 0 as found, 0 as tables
 {% endif %}
 {% endmacro %}
 
-{# Running jobs is a right in the project, which statements cannot give. #}
-{% macro grants() %}
+{# Running jobs and creating datasets are rights in the project, which statements cannot give. #}
+{% macro grant_schemas() %}
 {{ step("create the planner schema") }}
 create schema if not exists {{ planner_schema }}
 {{ step("let the account write the planner schema") }}
@@ -41,6 +41,9 @@ grant `roles/bigquery.dataEditor` on schema {{ planner_schema }} to {{ principal
 create schema if not exists {{ audit_schema }}
 {{ step("let the account write the audit schema") }}
 grant `roles/bigquery.dataEditor` on schema {{ audit_schema }} to {{ principal }}
+{% endmacro %}
+
+{% macro grant_models() %}
 {% for schema in schemas %}
 {{ step("let the account read the models") }}
 grant `roles/bigquery.dataViewer` on schema {{ schema }} to {{ principal }}

@@ -1,5 +1,5 @@
 {# The schemas stay their owner's: whoever owns the database can run this without being a member of the role. #}
-{% macro grants() %}
+{% macro grant_schemas() %}
 {{ step("create the planner schema") }}
 create schema if not exists {{ planner_schema }}
 {{ step("let the role write the planner schema") }}
@@ -8,6 +8,14 @@ grant usage, create on schema {{ planner_schema }} to {{ role }}
 create schema if not exists {{ audit_schema }}
 {{ step("let the role write the audit schema") }}
 grant usage, create on schema {{ audit_schema }} to {{ role }}
+{% endmacro %}
+
+{% macro grant_creating() %}
+{{ step("let the role create its schemas") }}
+grant create on database {{ database }} to {{ role }}
+{% endmacro %}
+
+{% macro grant_models() %}
 {{ step("let the role connect") }}
 grant connect on database {{ database }} to {{ role }}
 {% if default_schema %}{{ d.grant_schema("public" | sql, role) }}{% endif %}

@@ -7,7 +7,7 @@ where nspname in ({{ planner_literal }}, {{ audit_literal }})
 {% endmacro %}
 
 {# The schemas stay their owner's. #}
-{% macro grants() %}
+{% macro grant_schemas() %}
 {{ step("create the planner schema") }}
 create schema if not exists {{ planner_schema }}
 {{ step("let the role write the planner schema") }}
@@ -16,6 +16,14 @@ grant usage, create on schema {{ planner_schema }} to {{ role }}
 create schema if not exists {{ audit_schema }}
 {{ step("let the role write the audit schema") }}
 grant usage, create on schema {{ audit_schema }} to {{ role }}
+{% endmacro %}
+
+{% macro grant_creating() %}
+{{ step("let the role create its schemas") }}
+grant create on database {{ database }} to {{ role }}
+{% endmacro %}
+
+{% macro grant_models() %}
 {% if default_schema %}{{ d.grant_schema("public" | sql, role) }}{% endif %}
 {% for schema in schemas %}{{ d.grant_schema(schema, role) }}{% endfor %}
 {% endmacro %}

@@ -1,7 +1,5 @@
 {# The database is named, because whoever runs this may have another one before him. #}
-{% macro grants() %}
-{{ step("let the role use the database") }}
-grant usage on database {{ database }} to role {{ role }}
+{% macro grant_schemas() %}
 {{ step("create the planner schema") }}
 create schema if not exists {{ database }}.{{ planner_schema }}
 {{ step("let the role write the planner schema") }}
@@ -10,6 +8,16 @@ grant usage, create table on schema {{ database }}.{{ planner_schema }} to role 
 create schema if not exists {{ database }}.{{ audit_schema }}
 {{ step("let the role write the audit schema") }}
 grant usage, create table on schema {{ database }}.{{ audit_schema }} to role {{ role }}
+{% endmacro %}
+
+{% macro grant_creating() %}
+{{ step("let the role create its schemas") }}
+grant create schema on database {{ database }} to role {{ role }}
+{% endmacro %}
+
+{% macro grant_models() %}
+{{ step("let the role use the database") }}
+grant usage on database {{ database }} to role {{ role }}
 {% if default_schema %}{% set public %}PUBLIC{% endset %}{{ d.grant_schema(public, role) }}{% endif %}
 {% for schema in schemas %}{{ d.grant_schema(schema, role) }}{% endfor %}
 {% endmacro %}

@@ -122,7 +122,8 @@ pub enum Statement<'a> {
     /// Tables that are no longer needed.
     Prune { drop: &'a [TableRef] },
     /// Names of managed tables that begin like this.
-    ManagedTables { schema: &'a Ident, prefix: &'a str },
+    /// With `relation`, what goes by that name too: `kind` tells managed tables, tables and other relations apart.
+    ManagedTables { schema: &'a Ident, prefix: &'a str, relation: Option<&'a PlainTable> },
     /// The audit table of runs, if missing.
     CreateAudit { tables: &'a SyncTables },
     /// One run's row.
@@ -136,6 +137,8 @@ pub enum Statement<'a> {
         schemas: &'a [Ident],
         /// Some models name relations without a schema.
         default_schema: bool,
+        /// The role may make the managed schemas itself; else they are made here, and it may write them.
+        creates: bool,
     },
     /// What a role lacks when it cannot read these relations.
     GrantRead { role: &'a Ident, relations: &'a [PlainTable] },
@@ -280,8 +283,8 @@ impl Statement<'_> {
             ],
             Self::RelationKind { schema, name } => vec![
                 ("table_name", text(name)?),
-                ("table_schema", schema.map(text).transpose()?.unwrap_or_else(|| Value::from(()))),
-                ("schema", schema.map(Ident::new).transpose()?.map_or(Value::from(()), |s| ident(&s))),
+                ("table_schema", optional(*schema)?),
+                ("schema", optional_ident(*schema)?),
             ],
             Self::CreateTables { scope } => {
                 let mut values = scope_values(scope, dialect);
@@ -414,7 +417,11 @@ impl Statement<'_> {
                 ("limit", Value::from(*limit)),
             ],
             Self::Prune { drop } => vec![("tables", drop.iter().map(table).collect())],
-            Self::ManagedTables { schema, prefix } => vec![
+            Self::ManagedTables { schema, prefix, relation } => vec![
+                ("relation", Value::from(relation.is_some())),
+                ("table_name", optional(relation.map(|r| r.name.as_str()))?),
+                ("table_schema", optional(relation.and_then(|r| r.schema.as_deref()))?),
+                ("relation_schema", optional_ident(relation.and_then(|r| r.schema.as_deref()))?),
                 ("schema", ident(schema)),
                 ("prefix", text(&format!("{prefix}_"))?),
                 ("schema_literal", text(schema.name())?),
@@ -438,7 +445,7 @@ impl Statement<'_> {
                 ("finished_at", text(facts.finished_at)?),
                 ("numbers", facts.numbers.iter().map(|n| Value::from(*n)).collect()),
             ],
-            Self::Grants { planner, audit, role, database, schemas, default_schema } => vec![
+            Self::Grants { planner, audit, role, database, schemas, default_schema, creates } => vec![
                 ("planner_schema", ident(planner)),
                 ("audit_schema", ident(audit)),
                 ("role", ident(role)),
@@ -446,6 +453,7 @@ impl Statement<'_> {
                 ("database", ident(database)),
                 ("schemas", schemas.iter().map(ident).collect()),
                 ("default_schema", Value::from(*default_schema)),
+                ("creates", Value::from(*creates)),
             ],
             Self::GrantRead { role, relations } => {
                 let mut schemas: Vec<&String> = relations.iter().filter_map(|r| r.schema.as_ref()).collect();
@@ -498,6 +506,15 @@ pub fn script(
     }
     let apart = !dialect.facts().undoes_ddl && statements.iter().any(Statement::makes_tables);
     Ok(Script { steps, atomicity: if apart { Atomicity::Separate } else { atomicity } })
+}
+
+fn optional(value: Option<&str>) -> Result<Value, InvalidText> {
+    value.map(text).transpose().map(|value| value.unwrap_or_else(|| Value::from(())))
+}
+
+fn optional_ident(name: Option<&str>) -> Result<Value, InvalidText> {
+    let name = name.map(Ident::new).transpose()?;
+    Ok(name.map_or(Value::from(()), |name| ident(&name)))
 }
 
 /// The template engine's message with its causes, which hold the line.

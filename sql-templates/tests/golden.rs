@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use cases::cases;
-use sql_templates::{Dialect, Expect, Step};
+use sql_templates::{Dialect, Expect, Ident, Statement, Step};
 use sqlparser::dialect::{
     BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
 };
@@ -61,6 +61,45 @@ fn every_statement_is_rendered_as_its_golden_file_says() {
                 } else {
                     stale.push(path);
                 }
+            }
+        }
+    }
+    assert!(stale.is_empty(), "UPDATE_GOLDEN=1 rewrites what changed on purpose; stale: {stale:#?}");
+}
+
+/// The scripts of `deploy/grants`: for the role `levin`, which reads the schema `models` of the database `analytics`.
+#[test]
+fn the_grant_scripts_that_are_handed_out_are_these() {
+    let [planner, audit, role, database, models] =
+        ["levin_planner", "levin_audit", "levin", "analytics", "models"]
+            .map(|name| Ident::new(name).unwrap());
+    let mut stale = Vec::new();
+    for dialect in Dialect::ALL {
+        let role = match dialect.name() {
+            "bigquery" => &Ident::new("levin@my-project.iam.gserviceaccount.com").unwrap(),
+            _ => &role,
+        };
+        for (file, creates) in [("schemas-made-here.sql", false), ("schemas-made-by-levin.sql", true)] {
+            let grants = Statement::Grants {
+                planner: &planner,
+                audit: &audit,
+                role,
+                database: &database,
+                schemas: std::slice::from_ref(&models),
+                default_schema: false,
+                creates,
+            };
+            let text = print(&grants.steps(dialect).unwrap());
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/grants").join(dialect.name());
+            if text.is_empty() {
+                assert!(!path.exists(), "{} needs no grants", dialect.name());
+                continue;
+            }
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                std::fs::create_dir_all(&path).unwrap();
+                std::fs::write(path.join(file), &text).unwrap();
+            } else if std::fs::read_to_string(path.join(file)).unwrap_or_default() != text {
+                stale.push(path.join(file));
             }
         }
     }

@@ -200,7 +200,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         Statement::MarkParked { tables: &tables, keys: &shape.keys, generation: 2, park: false, key: &[] },
         Statement::Rejections { tables: &tables, keys: &shape.keys, limit: 5 },
         Statement::Prune { drop: &drop },
-        Statement::ManagedTables { schema: &role, prefix: text },
+        Statement::ManagedTables { schema: &role, prefix: text, relation: relations.first() },
         Statement::CreateAudit { tables: &tables },
         Statement::AuditRun { tables: &tables, facts: &audit },
         Statement::Grants {
@@ -210,6 +210,16 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             database: &role,
             schemas: std::slice::from_ref(&role),
             default_schema: true,
+            creates: false,
+        },
+        Statement::Grants {
+            planner: &role,
+            audit: &role,
+            role: &role,
+            database: &role,
+            schemas: std::slice::from_ref(&role),
+            default_schema: true,
+            creates: true,
         },
         Statement::GrantRead { role: &role, relations: &relations },
     ];

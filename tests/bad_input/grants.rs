@@ -53,6 +53,19 @@ fn the_script_of_levin_grants_is_enough() {
 }
 
 #[test]
+fn levin_makes_its_schemas_itself_where_it_may() {
+    let mut case = Case::small(Engine::Postgres);
+    let roles = Roles::new(&mut case);
+    let script = case.project.levin(&["grants", "wh", "--create-schemas"]);
+    assert_eq!(script.code, 0, "{script:#?}");
+    assert!(!script.stdout.contains("create schema"), "{}", script.stdout);
+    roles.owner_runs(&script.stdout);
+    case.check_passes();
+    case.sends([3, 0, 0]);
+    case.quiet();
+}
+
+#[test]
 fn check_names_every_missing_grant_and_they_are_enough() {
     let mut case = Case::small(Engine::Postgres);
     let roles = Roles::new(&mut case);

@@ -4,6 +4,7 @@
 //! Times on one machine say little; the ratios within one run are what counts. Names on the command line
 //! (`./bench diff memory`) choose among the parts; `LEVIN_BENCH_ROWS` makes the tables of `diff` smaller.
 
+mod decoding;
 mod delivery;
 mod diff;
 mod memory;
@@ -60,6 +61,9 @@ fn main() {
     if !asked.iter().any(|a| a == "--bench") {
         return;
     }
+    if decoding::read() {
+        return;
+    }
     let wanted = |name: &str| {
         let mut names = asked.iter().filter(|a| !a.starts_with("--")).peekable();
         names.peek().is_none() || names.any(|n| n == name)
@@ -79,6 +83,10 @@ fn main() {
     }
     if wanted("memory") {
         memory::measure(&levin, &mut print);
+    }
+    // The doubles and MariaDB are not at hand on every machine.
+    if asked.iter().any(|a| a == "decoding") {
+        decoding::measure(&mut print);
     }
     if asked.iter().any(|a| a == "thirty-million") {
         diff::measure_thirty_million(&levin, &mut print);

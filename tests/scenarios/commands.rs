@@ -33,6 +33,7 @@ fn the_line_of_a_run_lacks_what_scripts_read(engine: Engine) {
         keys,
         [
             "abortedRows",
+            "cost",
             "destinationCalls",
             "duplicateKeyCount",
             "error",

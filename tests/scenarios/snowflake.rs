@@ -7,10 +7,9 @@ use sql_templates::{Atomicity, Expect, Script, Sql, Step};
 use std::sync::Arc;
 use tests::project::{Engine, Project};
 use tests::receiver::{Receiver, Reply};
-use tests::snowflake::{PASSWORD, SnowflakeDouble, SnowflakeUser};
 
-/// The most statements of a run over a model that did not change.
-const QUIET_STATEMENTS: usize = 20;
+use super::statements::{QUIET_STATEMENTS, assert_golden, statements};
+use tests::snowflake::{PASSWORD, SnowflakeDouble, SnowflakeUser};
 
 struct Shop {
     user: SnowflakeUser,
@@ -92,7 +91,9 @@ fn a_sync_lives_in_snowflake() {
     let before = shop.statements().len();
     shop.run_sends([0, 0, 0]);
     let quiet: Vec<Value> = shop.statements().split_off(before);
-    assert!(quiet.len() <= QUIET_STATEMENTS, "{} statements: {quiet:#?}", quiet.len());
+    let asked = statements(&shop.project, "s");
+    assert_golden("snowflake", &[("nothing changed", &asked)]);
+    assert!(asked.len() <= QUIET_STATEMENTS, "{asked:#?}");
     for statement in &quiet {
         let tag: Value = serde_json::from_str(statement["tag"].as_str().expect("a tag")).expect("in JSON");
         assert_eq!((&tag["app"], &tag["sync"]), (&json!("levin"), &json!("s")), "{statement}");

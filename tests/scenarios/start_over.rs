@@ -15,6 +15,7 @@ on_both_warehouses!(
     a_killed_full_resync_is_forgotten,
     a_reset_sends_or_forgets,
     a_reset_takes_away_what_is_set_aside,
+    a_reset_declares_what_is_set_aside_accepted,
     a_snapshot_that_is_too_old_is_compared_with,
     dropped_tables_stop_the_sync_for_ever,
     a_lost_lock_file_sends_everything_again,
@@ -173,6 +174,28 @@ fn a_reset_sends_or_forgets(engine: Engine) {
     crm.assert_quiet();
     crm.insert(6..=6);
     crm.run_sends([1, 0, 0]);
+}
+
+fn a_reset_declares_what_is_set_aside_accepted(engine: Engine) {
+    let said =
+        "mode: mirror\nguards: {max_set_aside: {percent: 90}}\neach: {path: /rows}\nclear: {path: /clear}";
+    let crm = Crm::new(engine, 4, said);
+    crm.run_sends([4, 0, 0]);
+    crm.sql("insert into customers select * from customers where id = 4");
+    crm.receiver.behave(|r| if r.path == "/clear" { Reply::accept() } else { Reply::status(401) });
+    let run = crm.run_with(&["--clear-and-fill"]);
+    assert_eq!((run.code, run.successful()), (2, [0, 0, 0]), "{run:#?}");
+    assert_eq!(crm.receiver.rows().len(), 0, "the list was emptied");
+    crm.receiver.accept();
+    let run = crm.run_with(&["--reset-cdc"]);
+    assert_eq!((run.code, run.number("duplicateKeyCount")), (1, 2), "{run:#?}");
+    // Nobody declared anything about the key that stood twice: it was taken away, and is owed.
+    crm.sql(
+        "create table one as select distinct * from customers where id = 4; \
+         delete from customers where id = 4; insert into customers select * from one",
+    );
+    crm.run_sends([1, 0, 0]);
+    crm.assert_quiet();
 }
 
 fn a_reset_takes_away_what_is_set_aside(engine: Engine) {

@@ -88,7 +88,11 @@ impl BigqueryDouble {
         rows.map(|row| row["f"][0]["v"].as_str().map(str::to_owned)).collect()
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+    /// Asks for something below the path of all projects.
+    ///
+    /// # Panics
+    /// When the answer is not 200 and JSON.
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = format!(
             "{method} /bigquery/v2/projects/{path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\

@@ -53,6 +53,8 @@ pub enum Answer {
     SayWith(u16, (&'static str, String), String),
     /// The other server's.
     Pass,
+    /// The other server's, altered.
+    Alter(fn(&str) -> String),
     /// The other server gets it, and its answer is lost.
     LoseAnswer,
     /// Nobody gets it.
@@ -157,6 +159,10 @@ fn serve(
             Answer::Pass => {
                 let (status, body) = pass(behind, &asked, target)?;
                 (status, None, body)
+            }
+            Answer::Alter(alter) => {
+                let (status, body) = pass(behind, &asked, target)?;
+                (status, None, alter(&String::from_utf8_lossy(&body)).into_bytes())
             }
         };
         let more = header.map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();

@@ -1,16 +1,20 @@
 //! A real PostgreSQL server for tests.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
+/// How many databases stay in long forms: more than all threads can have in use.
+const KEPT_DATABASES: usize = 60;
 
 /// The role that must give a password; every other one is trusted.
 pub const PASSWORD_ROLE: &str = "levin_with_password";
@@ -52,6 +56,8 @@ pub struct PostgresServer {
     /// Where its data lie, and the words that start it.
     folder: PathBuf,
     words: Vec<OsString>,
+    /// Databases that were made, of those that long forms have not dropped yet.
+    made: Mutex<VecDeque<String>>,
 }
 
 /// Certificates for a server that is called `localhost`, and an authority that signed them.
@@ -74,6 +80,7 @@ impl PostgresServer {
                 watchdog: None,
                 folder: PathBuf::new(),
                 words: Vec::new(),
+                made: Mutex::default(),
             },
             Err(_) => Self::launch(None),
         })
@@ -151,7 +158,7 @@ impl PostgresServer {
             let mut watchdog = watched(&folder, &words);
             if answers(&binaries, port) {
                 let address = format!("postgres://postgres@127.0.0.1:{port}/{{}}");
-                return Self { address, watchdog: Some(watchdog), folder, words };
+                return Self { address, watchdog: Some(watchdog), folder, words, made: Mutex::default() };
             }
             let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
             assert!(log.contains("Address already in use"), "the server does not start:\n{log}");
@@ -213,6 +220,16 @@ impl PostgresServer {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("levin_{}_{number}_{now}", std::process::id());
         self.run("postgres", &format!("create database {name} {options}"));
+        // An hour of tests makes thousands, and they may lie in memory.
+        if crate::seeds::is_long() {
+            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            made.push_back(name.clone());
+            let old = if made.len() > KEPT_DATABASES { made.pop_front() } else { None };
+            drop(made);
+            if let Some(old) = old {
+                self.run("postgres", &format!("drop database if exists {old} with (force)"));
+            }
+        }
         self.url(&name)
     }
 

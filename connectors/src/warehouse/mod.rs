@@ -13,6 +13,7 @@ pub mod sample;
 pub mod snowflake;
 
 use std::fmt::Debug;
+use std::ops::Add;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -57,6 +58,12 @@ pub trait Warehouse: Send + Sync + Debug {
         None
     }
 
+    /// The one schema in which names without a schema are looked up; `None` where the engine itself knows it, or
+    /// there are several.
+    fn default_schema(&self) -> Option<String> {
+        None
+    }
+
     /// `Some(n)` when a result must be read in pages of `n` rows, each in a statement of its own,
     /// because the engine cannot hold a result open while other work goes on; `None` when
     /// [`Session::query`] streams for as long as it takes.
@@ -86,6 +93,17 @@ pub trait Session: Send {
     /// reported as they are; a column whose type the dialect cannot map is an error of kind
     /// [`ErrorKind::Unsupported`] naming column and type.
     async fn describe(&mut self, select: &Sql) -> Result<Vec<Column>, WarehouseError>;
+
+    /// The bytes that a select would scan, without running it; `None` where the engine cannot tell.
+    async fn estimate(&mut self, select: &Sql) -> Result<Option<u64>, WarehouseError> {
+        let _ = select;
+        Ok(None)
+    }
+
+    /// What the session's work has cost since it was last asked, as far as the engine has told.
+    fn cost(&mut self) -> Cost {
+        Cost::default()
+    }
 
     /// Nothing will be asked for a while: what is held open for a next statement is let go.
     async fn rest(&mut self) {}
@@ -146,6 +164,35 @@ impl Effect {
     /// Rows written by the named step.
     pub fn rows(&self, step: &str) -> Option<u64> {
         self.steps.iter().find(|s| s.name == step).and_then(|s| s.rows)
+    }
+}
+
+/// What the engine says that work has cost. What it does not tell is `None`, never 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Cost {
+    /// Bytes that were scanned, as the engine counts or bills them.
+    pub bytes_scanned: Option<u64>,
+    /// Seconds of work of the engine's processing slots, all of them together.
+    pub slot_seconds: Option<f64>,
+    /// Credits, in the engine's own unit.
+    pub credits: Option<f64>,
+}
+
+impl Cost {
+    /// This and another work's cost together: what is known of either.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        fn sum<T: Add<Output = T>>(left: Option<T>, right: Option<T>) -> Option<T> {
+            match (left, right) {
+                (Some(left), Some(right)) => Some(left + right),
+                (known, None) | (None, known) => known,
+            }
+        }
+        Self {
+            bytes_scanned: sum(self.bytes_scanned, other.bytes_scanned),
+            slot_seconds: sum(self.slot_seconds, other.slot_seconds),
+            credits: sum(self.credits, other.credits),
+        }
     }
 }
 

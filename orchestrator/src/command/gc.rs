@@ -42,7 +42,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         let list = script(
             dialect,
             Atomicity::Transaction,
-            &[Statement::ManagedTables { schema: tables.planner_schema(), prefix: &prefix }],
+            &[Statement::ManagedTables { schema: tables.planner_schema(), prefix: &prefix, relation: None }],
         )?;
         let effect = session.execute(&list).await?;
         let mut orphans = Vec::new();

@@ -13,7 +13,11 @@ use crate::grants::{self, Grantee};
 #[command(after_help = "\
 Examples:
   levin grants warehouse
-  levin grants warehouse --role levin --database analytics")]
+  levin grants warehouse --role levin --database analytics
+  levin grants warehouse --create-schemas
+
+The script makes levin's two schemas and lets the role write them, and nothing else; with
+`--create-schemas` the role may make them itself.")]
 pub struct Args {
     /// The source
     #[arg(add = ArgValueCompleter::new(completion::sources))]
@@ -24,6 +28,9 @@ pub struct Args {
     /// The database that holds the models; default: the one in the source's address
     #[arg(long)]
     database: Option<String>,
+    /// Let the role make levin's two schemas itself, instead of making them in the script
+    #[arg(long)]
+    create_schemas: bool,
 }
 
 /// Runs the command.
@@ -33,7 +40,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let named = Grantee::of(source);
     let grantee =
         Grantee { role: args.role.unwrap_or(named.role), database: args.database.unwrap_or(named.database) };
-    let steps = grants::whole(&project, source, &grantee)?;
+    let steps = grants::whole(&project, source, &grantee, args.create_schemas)?;
     if steps.is_empty() {
         context.report.note(&format!("a warehouse of type `{}` needs no grants", source.connector.name));
     }

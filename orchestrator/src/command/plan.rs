@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, completion};
 use crate::error::{Error, ErrorCode, Exit};
-use crate::report::{Table, counted, thousands};
+use crate::report::{Table, counted, size, thousands};
 use crate::run::{OperationCounts, PlanId, PlanReport, Request, Start, rehearse, save_plan};
 use crate::store::Store;
 
@@ -172,6 +172,9 @@ fn print(plan: &PlanReport, context: &Context) {
         thousands(plan.duplicate_key_count),
         thousands(plan.null_key_count),
     ));
+    if let Some(bytes) = plan.estimated_bytes.or(plan.cost.bytes_scanned) {
+        report.data(&format!("reading the model scans about {}\n", size(bytes)));
+    }
     if plan.superseded_count > 0 {
         report.data(&format!(
             "{} to be removed give way to rows with the same matching value\n",

@@ -6,7 +6,7 @@ use clap_complete::engine::ArgValueCompleter;
 
 use super::{Context, completion};
 use crate::error::{Error, Exit};
-use crate::report::{Table, thousands};
+use crate::report::{Table, size, thousands};
 use crate::run::Holder;
 use crate::store::Store;
 
@@ -35,9 +35,10 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let sync = args.sync.as_deref().map(|slug| project.sync(slug)).transpose()?;
     let store = Store::of(&project).await?;
     let runs = store.runs(sync.map(|s| s.id), args.limit.into()).await?;
-    let mut table =
-        Table::new(&["run", "sync", "status", "started", "accepted", "rejected", "not sent", "error"])
-            .numbers_in(&[0, 4, 5, 6]);
+    let mut table = Table::new(&[
+        "run", "sync", "status", "started", "accepted", "rejected", "not sent", "scanned", "error",
+    ])
+    .numbers_in(&[0, 4, 5, 6, 7]);
     for run in &runs {
         let report = run.report.clone().unwrap_or_default();
         let gone = run.status == "running" && run.holder.as_ref().is_some_and(Holder::is_gone);
@@ -74,6 +75,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
             total("successfulRows"),
             total("failedRows"),
             total("abortedRows"),
+            report["cost"]["bytesScanned"].as_u64().map_or_else(String::new, size),
             report["error"]["code"].as_str().unwrap_or_default().to_owned(),
         ]);
     }

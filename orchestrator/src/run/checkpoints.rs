@@ -180,7 +180,8 @@ pub(super) async fn finish(
     run.store.forget(run.id, None).await
 }
 
-/// Once every due row was accepted nothing is due any more.
+/// Once every due row was accepted, or declared so, nothing is due any more. Keys that are set aside are neither: where
+/// they were due, they stay so.
 pub(super) fn still_due(
     facts: &FinalFacts<'_>,
     complete: bool,
@@ -188,9 +189,9 @@ pub(super) fn still_due(
     reset: bool,
 ) -> Option<i64> {
     let parked = facts.diff.counts.parked.total();
-    let all_accepted = complete && exceptions.is_empty() && facts.diff.set_aside.is_none() && parked == 0;
+    let all_accepted = reset || (complete && exceptions.is_empty() && parked == 0);
     // Removals that a resync left for the next run are older than the resync, and must not come back as added.
-    (reset || (facts.due > 0 && all_accepted)).then_some(0)
+    (facts.due > 0 && all_accepted && facts.diff.set_aside.is_none()).then_some(0)
 }
 
 /// Commits in the middle of a long delivery.

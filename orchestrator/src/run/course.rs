@@ -9,8 +9,9 @@ use sql_templates::{Atomicity, AuditFacts, Statement, script};
 
 use super::deliver::Delivered;
 use super::differences::Counts;
+use super::meter::Usage;
 use super::plans::PlanId;
-use super::report::{OperationCounts, ReportedError, RunReport, Settled, Status};
+use super::report::{OperationCounts, ReportedError, RunReport, Settled, Spending, Status};
 use super::view::PlanReport;
 use super::{Run, text_of};
 use crate::error::{Error, ErrorCode, Exit};
@@ -76,6 +77,7 @@ impl Course {
         &self,
         run: &Run<'_>,
         stages: BTreeMap<String, f64>,
+        usage: BTreeMap<String, Usage>,
         error: Option<Error>,
     ) -> RunReport {
         let delivered = &self.delivered;
@@ -111,6 +113,7 @@ impl Course {
             started_at: run.started_text(),
             finished_at: text_of(Utc::now()),
             stages,
+            cost: Spending::of(usage),
             destination_calls: delivered.calls,
             retries: delivered.retries,
             error: error.as_ref().map(ReportedError::from),

@@ -28,7 +28,7 @@ mod failing {
     use connectors::change::ChangeBatch;
     use connectors::destination::Delivery;
     use connectors::outcome::{Delivered, DeliveryError, RowOutcome};
-    use connectors::warehouse::{BatchStream, Canceller, Effect, ErrorKind, Session, WarehouseError};
+    use connectors::warehouse::{BatchStream, Canceller, Cost, Effect, ErrorKind, Session, WarehouseError};
     use futures::StreamExt;
     use sql_templates::{Column, Script, Sql, TableRef};
 
@@ -78,6 +78,15 @@ mod failing {
         async fn describe(&mut self, select: &Sql) -> Result<Vec<Column>, WarehouseError> {
             let lost = self.begin()?;
             answered(lost, self.inner.describe(select).await)
+        }
+
+        async fn estimate(&mut self, select: &Sql) -> Result<Option<u64>, WarehouseError> {
+            let lost = self.begin()?;
+            answered(lost, self.inner.estimate(select).await)
+        }
+
+        fn cost(&mut self) -> Cost {
+            self.inner.cost()
         }
 
         async fn rest(&mut self) {

@@ -12,6 +12,7 @@ mod differences;
 mod exchange;
 mod lease;
 mod ledger;
+mod meter;
 mod model;
 mod outset;
 mod plan;
@@ -44,6 +45,7 @@ use sql_templates::{Dialect, DiffShape, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
+pub use meter::Usage;
 pub use model::{Returned, define, describe_model, look_at_model, model_sql, model_trouble, tables_of};
 pub use plan::Verdict;
 pub use plans::PlanId;
@@ -66,6 +68,7 @@ use course::Course;
 use deliver::Shipment;
 use diff::DiffQuestion;
 use lease::Lease;
+use meter::Meter;
 use model::Described;
 use outset::{begin, establish, redefine};
 use prune::Noted;
@@ -155,6 +158,8 @@ pub struct Run<'a> {
     pub cancel: Cancel,
     /// When it began.
     pub started_at: DateTime<Utc>,
+    /// What it takes of the warehouse.
+    pub meter: Meter,
     /// An earlier run was to empty the destination and never knew that it did: this one goes on with it.
     goes_on_clearing: OnceLock<()>,
 }
@@ -179,6 +184,7 @@ impl<'a> Run<'a> {
             progress,
             cancel,
             started_at: Utc::now(),
+            meter: Meter::default(),
             goes_on_clearing: OnceLock::new(),
         })
     }
@@ -210,7 +216,7 @@ impl<'a> Run<'a> {
         let patience = Instant::now() + self.request.wait.unwrap_or_default();
         loop {
             match self.warehouse().session(&tag).await {
-                Ok(session) => return Ok(exchange::session(session)),
+                Ok(session) => return Ok(self.meter.on(exchange::session(session))),
                 // Another process has the whole warehouse: waiting for a run of it is waiting for it.
                 Err(e)
                     if e.kind == ErrorKind::Busy
@@ -248,17 +254,21 @@ struct Clock<'a> {
     run: &'a Run<'a>,
     began: Instant,
     seconds: BTreeMap<String, f64>,
+    usage: BTreeMap<String, Usage>,
 }
 
 impl<'a> Clock<'a> {
     fn new(run: &'a Run<'a>) -> Self {
-        Self { run, began: Instant::now(), seconds: BTreeMap::new() }
+        Self { run, began: Instant::now(), seconds: BTreeMap::new(), usage: BTreeMap::new() }
     }
 
     fn ended(&mut self, stage: Stage, summary: &str) {
         let seconds = self.began.elapsed().as_secs_f64();
         *self.seconds.entry(stage.name().to_owned()).or_default() += seconds;
         self.began = Instant::now();
+        let usage = self.run.meter.take();
+        let entry = self.usage.entry(stage.name().to_owned()).or_default();
+        *entry = entry.and(&usage);
         tracing::info!(
             sync = self.run.sync.slug,
             run = self.run.id,
@@ -266,7 +276,8 @@ impl<'a> Clock<'a> {
             seconds,
             "stage ended"
         );
-        self.run.progress.stage(&self.run.sync.slug, stage, summary, seconds);
+        let summary = summary::with_scanned(summary, &usage);
+        self.run.progress.stage(&self.run.sync.slug, stage, &summary, seconds);
     }
 }
 
@@ -287,8 +298,8 @@ pub async fn run(
     let mut course = Course::default();
     let mut clock = Clock::new(&run);
     let outcome = execute(&run, &mut course, &mut clock).await;
-    let stages = std::mem::take(&mut clock.seconds);
-    let mut report = course.report(&run, stages, outcome.err());
+    let (stages, usage) = (std::mem::take(&mut clock.seconds), std::mem::take(&mut clock.usage));
+    let mut report = course.report(&run, stages, usage, outcome.err());
     let text = serde_json::to_string(&report).unwrap_or_default();
     if let Err(error) = store.end_run(run.id, report.status.name(), &report.finished_at, &text).await {
         report.status = Status::Failed;
@@ -367,11 +378,14 @@ async fn execute_with_lease<'a>(
 ) -> Result<(), Error> {
     let mut commits = Commits::new(lease.generation());
     let known = state.definition.is_some();
-    course.settled = settle::clear_away(run, session, state, &mut commits).await?;
+    let relation = model::plain_relation(run)?;
+    let plain;
+    (course.settled, plain) =
+        settle::clear_away(run, session, state, &mut commits, relation.as_ref()).await?;
     fail::fail_point!("prepare.after_settling");
     run.go_on_clearing(state);
     let clears = run.start() == Start::ClearAndFill;
-    let described = model::describe(session.as_mut(), run).await?;
+    let described = model::describe(session.as_mut(), run, Some(plain)).await?;
     let shape = described.definition.shape();
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let mut mapper = new_mapper(run, &described, lease.generation())?;
@@ -498,6 +512,7 @@ async fn execute_with_lease<'a>(
                 queried: state.queried,
                 under_way: false,
                 expires_at: Some(plan.expires_at()),
+                estimated_bytes: None,
             };
             course.saved = Some(view::look(session.as_mut(), run, &described, &diff, known).await?);
             return Ok(());

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use connectors::change::Mode;
 use connectors::warehouse::{ErrorKind, Session, WarehouseError};
-use sql_templates::{Atomicity, Column, Dialect, ModelSql, NotOneSelect, Statement, SyncTables, script};
+use sql_templates::{
+    Atomicity, Column, Dialect, ModelSql, NotOneSelect, PlainTable, Statement, SyncTables, script,
+};
 
 use super::Run;
 use super::definition::{Definition, Meaning};
@@ -157,14 +159,29 @@ fn matching(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<Ve
     Ok(names)
 }
 
-/// Looks at the model of a run.
-pub async fn describe(session: &mut dyn Session, run: &Run<'_>) -> Result<Described, Error> {
+/// The relation of which the model only picks rows and columns, where it does no more than that; under the schema in
+/// which the warehouse looks it up, where the model names none.
+pub fn plain_relation(run: &Run<'_>) -> Result<Option<PlainTable>, Error> {
+    let model = model_sql(&run.sync.model, run.dialect())?;
+    Ok(model.plain_table().map(|table| PlainTable {
+        schema: table.schema.clone().or_else(|| run.warehouse().default_schema()),
+        name: table.name.clone(),
+    }))
+}
+
+/// Looks at the model of a run. `plain` says whether it reads one plain table, where that is known already.
+pub async fn describe(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    plain: Option<bool>,
+) -> Result<Described, Error> {
     let dialect = run.dialect();
     let returned = look_at_model(session, &run.sync.model, dialect).await?;
     let (definition, needed) = define(&run.sync, dialect, &returned)?;
-    let plain = match returned.model.plain_table() {
-        None => false,
-        Some(table) => {
+    let plain = match (plain, plain_relation(run)?) {
+        (Some(plain), _) => plain,
+        (None, None) => false,
+        (None, Some(table)) => {
             let look = script(
                 dialect,
                 Atomicity::Transaction,
@@ -190,6 +207,16 @@ pub async fn describe_model(
 ) -> Result<Vec<Column>, Error> {
     let select = Statement::Model { model }.sql(dialect)?;
     session.describe(&select).await.map_err(|e| model_trouble(spec, e))
+}
+
+/// The bytes that one reading of the model scans, as the warehouse estimates without doing it; `None` where it cannot.
+pub async fn estimate(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    described: &Described,
+) -> Result<Option<u64>, Error> {
+    let select = Statement::Model { model: &described.model }.sql(run.dialect())?;
+    session.estimate(&select).await.map_err(|e| model_trouble(&run.sync.model, e))
 }
 
 /// What the warehouse said when it was asked for a model's columns or rows.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use connectors::warehouse::{ErrorKind, Session};
-use sql_templates::{Atomicity, Statement, project_prefix, script};
+use sql_templates::{Atomicity, PlainTable, Statement, project_prefix, script};
 
 use super::definition::{Change, Definition, compare};
 use super::lease::{Holder, Lease, seconds};
@@ -225,15 +225,30 @@ fn span(seconds: f64) -> String {
 
 /// The names of the sync's tables that are there.
 pub async fn tables_there(session: &mut dyn Session, run: &Run<'_>) -> Result<Vec<String>, Error> {
+    Ok(catalogue(session, run, None).await?.0)
+}
+
+/// The names of the sync's tables that are there, and whether this relation is a table and nothing else goes by its name.
+pub async fn catalogue(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    relation: Option<&PlainTable>,
+) -> Result<(Vec<String>, bool), Error> {
     let prefix = format!("{}_s{}", project_prefix(&run.project.uuid.to_string()), run.sync.id);
     let list = script(
         run.dialect(),
         Atomicity::Transaction,
-        &[Statement::ManagedTables { schema: run.tables.planner_schema(), prefix: &prefix }],
+        &[Statement::ManagedTables { schema: run.tables.planner_schema(), prefix: &prefix, relation }],
     )?;
     let effect = session.execute(&list).await?;
-    let names = result_rows(effect.result("list the managed tables")).map(|row| row.text("table_name"));
-    names.filter_map(Result::transpose).collect()
+    let (mut managed, mut others) = (Vec::new(), Vec::new());
+    for row in result_rows(effect.result("list the managed tables")) {
+        match row.text("kind")?.as_deref() {
+            Some("managed") => managed.extend(row.text("table_name")?),
+            kind => others.push(kind == Some("table")),
+        }
+    }
+    Ok((managed, others == [true]))
 }
 
 /// Looks whether all that the state speaks of is there. What somebody dropped is an error; a run that

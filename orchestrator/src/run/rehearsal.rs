@@ -12,7 +12,7 @@ use super::definition::{Change, Meaning};
 use super::diff::{DiffQuestion, alike, diff_script, failed, longest_key, taken};
 use super::differences::read_counts;
 use super::lease::Cancel;
-use super::model::{Described, describe};
+use super::model::{self, Described, describe};
 use super::settle::Unfinished;
 use super::stages::Stage;
 use super::state::{State, read_state};
@@ -46,7 +46,7 @@ pub async fn rehearse(
         run.go_on_clearing(state);
     }
     let under_way = state.as_ref().is_some_and(State::is_under_way);
-    let described = describe(session.as_mut(), &run).await?;
+    let described = describe(session.as_mut(), &run, None).await?;
     let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
     let shape = described.definition.shape();
     let mapper = Mapper::new(sync, &shape, previous_of(&shape), run_values(&run, generation))?;
@@ -69,6 +69,7 @@ pub async fn rehearse(
     let rehearsal = Rehearsal {
         run: &run,
         alike,
+        estimated_bytes: model::estimate(session.as_mut(), &run, &described).await?,
         described: &described,
         shape: &shape,
         state: state.as_ref(),
@@ -95,6 +96,7 @@ fn not_between_shapes(run: &Run<'_>, state: &State) -> Result<(), Error> {
 struct Rehearsal<'a> {
     run: &'a Run<'a>,
     alike: bool,
+    estimated_bytes: Option<u64>,
     described: &'a Described,
     shape: &'a Shape,
     state: Option<&'a State>,
@@ -196,6 +198,7 @@ impl Rehearsal<'_> {
             queried: self.state.and_then(|s| s.queried),
             under_way: self.under_way,
             expires_at: None,
+            estimated_bytes: self.estimated_bytes,
         };
         view(careful).report(&effect, &counts, mapper, known)
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use connectors::change::Operation;
 use serde::{Deserialize, Serialize};
 
+use super::meter::Usage;
 use super::plans::PlanId;
 use crate::error::{Error, Exit};
 
@@ -136,6 +137,8 @@ pub struct RunReport {
     pub finished_at: String,
     /// Seconds spent in each stage.
     pub stages: BTreeMap<String, f64>,
+    /// What it took of the warehouse.
+    pub cost: Spending,
     /// Requests (or transactions) that left for the destination.
     pub destination_calls: u64,
     /// Attempts that repeated another.
@@ -151,6 +154,23 @@ pub struct RunReport {
     /// The exit code of a command that ran only this.
     #[serde(skip)]
     pub exit: Exit,
+}
+
+/// What a run took of its warehouse: in all, and in each stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Spending {
+    /// All stages together.
+    #[serde(flatten)]
+    pub total: Usage,
+    /// By stage.
+    pub stages: BTreeMap<String, Usage>,
+}
+
+impl Spending {
+    pub(super) fn of(stages: BTreeMap<String, Usage>) -> Self {
+        let total = stages.values().fold(Usage::default(), Usage::and);
+        Self { total, stages }
+    }
 }
 
 /// What settling an interrupted run found.

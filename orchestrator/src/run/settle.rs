@@ -3,7 +3,7 @@
 use chrono::Utc;
 use connectors::warehouse::Session;
 use sql_templates::{
-    CommitFacts, EndedRange, ModelSql, ReshapedColumn, Shape, SyncScope, SyncTables, TableRef,
+    CommitFacts, EndedRange, ModelSql, PlainTable, ReshapedColumn, Shape, SyncScope, SyncTables, TableRef,
 };
 
 use super::checkpoints::{Commits, answers};
@@ -145,15 +145,16 @@ impl Unfinished {
 }
 
 /// Makes good what runs before this one left: what they began is settled, and tables that nobody needs go.
-/// Every holder of a lease begins with it.
+/// Every holder of a lease begins with it. Tells too whether what the model reads is one plain table (`relation`).
 pub(super) async fn clear_away(
     run: &Run<'_>,
     session: &mut Box<dyn Session>,
     state: &mut State,
     commits: &mut Commits,
-) -> Result<Option<Settled>, Error> {
+    relation: Option<&PlainTable>,
+) -> Result<(Option<Settled>, bool), Error> {
     run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
-    let mut there = prepare::tables_there(session.as_mut(), run).await?;
+    let (mut there, plain) = prepare::catalogue(session.as_mut(), run, relation).await?;
     if reshape::go_on(run, session.as_mut(), state, commits.generation, &there).await? {
         there = prepare::tables_there(session.as_mut(), run).await?;
     }
@@ -167,7 +168,7 @@ pub(super) async fn clear_away(
     let kept: Vec<String> = plans::tables_of_plans(state).collect();
     let left = prepare::leftovers(run, &there, None, &kept)?;
     prune::prune(session.as_mut(), run, &left).await?;
-    Ok(settled)
+    Ok((settled, plain))
 }
 
 /// Brings what an interrupted run left to its end: what its notes prove is committed, the rest of

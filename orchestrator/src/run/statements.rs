@@ -32,7 +32,7 @@ pub async fn statements_of(
     let run = Run::new(project, sync, store, Request::default(), &silent, Cancel::default())?;
     let mut session = run.session("sql").await?;
     let state = read_state(session.as_mut(), &run).await?;
-    let described = describe(session.as_mut(), &run).await?;
+    let described = describe(session.as_mut(), &run, None).await?;
     let shape = described.definition.shape();
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let generation = state.as_ref().map_or(0, |s| s.generation) + 1;

@@ -3,8 +3,9 @@
 use super::definition::Change;
 use super::deliver::Delivered;
 use super::differences::Counts;
+use super::meter::Usage;
 use super::report::{OperationCounts, Settled};
-use crate::report::{counted, thousands};
+use crate::report::{counted, size, thousands};
 
 /// `known` says that there was a snapshot.
 pub(super) fn prepared(change: &Change, known: bool, settled: Option<Settled>) -> String {
@@ -57,4 +58,13 @@ pub(super) fn committed(delivered: &Delivered) -> String {
         thousands(delivered.successful.total()),
         thousands(delivered.failed.total())
     )
+}
+
+/// The same line, with what the stage scanned where the warehouse tells.
+pub(super) fn with_scanned(summary: &str, usage: &Usage) -> String {
+    match usage.bytes_scanned.filter(|bytes| *bytes > 0) {
+        Some(bytes) if summary.is_empty() => format!("{} scanned", size(bytes)),
+        Some(bytes) => format!("{summary} · {} scanned", size(bytes)),
+        None => summary.to_owned(),
+    }
 }

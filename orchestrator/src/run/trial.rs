@@ -52,7 +52,7 @@ pub async fn test_row(
     }
     let mut session = run.session("test-row").await?;
     let state = read_state(session.as_mut(), &run).await?;
-    let described = describe(session.as_mut(), &run).await?;
+    let described = describe(session.as_mut(), &run, None).await?;
     let definition = &described.definition;
     let shape = definition.shape();
     let key = match asked.key.as_slice() {

@@ -14,6 +14,7 @@ use sql_templates::{Atomicity, Column, DeliverFacts, DiffShape, Shape, Statement
 use super::batches::BEFORE_THE_FIRST;
 use super::definition::Change;
 use super::differences::{Counts, Diff};
+use super::meter::Usage;
 use super::model::Described;
 use super::plan::Verdict;
 use super::plans::PlanId;
@@ -65,8 +66,12 @@ pub struct PlanReport {
     pub samples: Vec<Sample>,
     /// A run of the sync is under way: what it has not committed yet is planned too.
     pub run_under_way: bool,
-    /// What the warehouse says that this costs; `null` when it cannot say.
+    /// Credits that the warehouse says a run costs; `null` when it cannot say.
     pub estimated_cost: Option<f64>,
+    /// Bytes that reading the model once scans, as the warehouse estimates without reading it; `null` when it cannot say.
+    pub estimated_bytes: Option<u64>,
+    /// What making this plan took of the warehouse: a run's diff takes as much.
+    pub cost: Usage,
     /// Until when the plan can be applied, RFC 3339; `null` when it was not saved.
     pub expires_at: Option<String>,
 }
@@ -115,6 +120,7 @@ pub(super) struct Known<'a> {
     pub(super) queried: Option<i64>,
     pub(super) under_way: bool,
     pub(super) expires_at: Option<String>,
+    pub(super) estimated_bytes: Option<u64>,
 }
 
 /// Columns whose previous values samples show.
@@ -244,6 +250,8 @@ impl<'a> View<'a> {
             samples,
             run_under_way: known.under_way,
             estimated_cost: None,
+            estimated_bytes: known.estimated_bytes,
+            cost: run.meter.total(),
             expires_at: known.expires_at,
         })
     }

@@ -2,8 +2,8 @@
 
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, EngineType,
-    Ident, LogicalType, ModelSql, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
-    SyncTables, TestRowFacts,
+    Ident, LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step,
+    SyncScope, SyncTables, TestRowFacts,
 };
 
 fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
@@ -211,6 +211,12 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         from_snapshot: false,
     };
     let removed_row = TestRowFacts { known: false, from_snapshot: true, sets: &[], ..test_row.clone() };
+    let customers = PlainTable { schema: Some("public".into()), name: "customers".into() };
+    let managed = |relation| Statement::ManagedTables {
+        schema: tables.planner_schema(),
+        prefix: "p6f0c2a9e",
+        relation,
+    };
     let mut statements = vec![
         ("model_rows", Statement::Model { model: &model }),
         ("create_schemas", Statement::CreateSchemas { tables: &tables }),
@@ -379,21 +385,25 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         ),
         ("open_rejections", Statement::Rejections { tables: &tables, keys: &composite.keys, limit: 100 }),
         ("prune", Statement::Prune { drop: &drop }),
-        ("managed_tables", Statement::ManagedTables { schema: tables.planner_schema(), prefix: "p6f0c2a9e" }),
+        ("managed_tables", managed(None)),
+        ("managed_tables.and_relation", managed(Some(&customers))),
         ("create_audit", Statement::CreateAudit { tables: &tables }),
         ("audit_run", Statement::AuditRun { tables: &tables, facts: &audit }),
     ];
     let schema = Ident::new("shop").unwrap();
-    let grants = Statement::Grants {
-        planner: tables.planner_schema(),
-        audit: tables.audit_schema(),
-        role: &role,
-        database: &database,
-        schemas: std::slice::from_ref(&schema),
-        default_schema: false,
-    };
-    if !grants.steps(dialect).unwrap().is_empty() {
-        statements.push(("grants", grants));
+    for (name, creates) in [("grants", false), ("grants.creating", true)] {
+        let grants = Statement::Grants {
+            planner: tables.planner_schema(),
+            audit: tables.audit_schema(),
+            role: &role,
+            database: &database,
+            schemas: std::slice::from_ref(&schema),
+            default_schema: false,
+            creates,
+        };
+        if !grants.steps(dialect).unwrap().is_empty() {
+            statements.push((name, grants));
+        }
     }
     statements.into_iter().map(|(name, statement)| (name, statement.steps(dialect).unwrap())).collect()
 }

@@ -1,7 +1,7 @@
 //! What people and programs look at: samples, previews, pages, lists of tables, the audit.
 
 use sql_templates::{
-    AUDIT_COUNTS, AuditFacts, DeliverFacts, DiffShape, Ident, ModelSql, Sql, Statement, TableRef,
+    AUDIT_COUNTS, AuditFacts, DeliverFacts, DiffShape, Ident, ModelSql, PlainTable, Sql, Statement, TableRef,
 };
 
 use super::trial::{Counts, DiffRow, EVERY, Ending, Exception, Found, Question, Trial, number, row, texts};
@@ -162,6 +162,14 @@ async fn relations_are_told_apart(bench: Bench) {
         let effect = trial.run(&[kind]).await.unwrap();
         let count = |column| number(&effect, "look at the relation", column);
         assert_eq!((count("found"), count("tables")), expected, "{schema:?} {name}");
+        // The same, asked for with the managed tables.
+        let (relation, tables) = (PlainTable { schema, name }, trial.tables.clone());
+        let planner = tables.planner_schema();
+        let list = Statement::ManagedTables { schema: planner, prefix: "none", relation: Some(&relation) };
+        let effect = trial.run(&[list]).await.unwrap();
+        let kinds = texts(effect.result("list the managed tables"), 1);
+        let tables = kinds.iter().filter(|kind| kind.as_deref() == Some("table")).count();
+        assert_eq!((kinds.len() as i64, tables as i64), expected, "{relation:?}: {kinds:?}");
     }
 }
 
@@ -190,7 +198,7 @@ async fn managed_tables_are_found_by_their_exact_prefix(bench: Bench) {
         ("p\\1", vec!["p\\1_a"]),
         ("%", vec![]),
     ] {
-        let list = Statement::ManagedTables { schema: tables.planner_schema(), prefix };
+        let list = Statement::ManagedTables { schema: tables.planner_schema(), prefix, relation: None };
         let effect = trial.run(&[list]).await.unwrap();
         assert_eq!(texts(effect.result("list the managed tables"), 0), row(&expected), "{prefix}");
     }

@@ -3,6 +3,7 @@
 //! Every request here may be repeated: a job has an id of ours, so that the second request to insert it finds the
 //! first one's job; the others change nothing, or only ask a job to stop.
 
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::auth::{Auth, Token};
 use super::schema::Fields;
 use super::trouble::Said;
 use crate::http::{HttpClient, chain};
-use crate::warehouse::{ErrorKind, WarehouseError};
+use crate::warehouse::{Cost, ErrorKind, WarehouseError};
 
 /// How long BigQuery may wait for a job's end before it says that there is none yet.
 const POLL: Duration = Duration::from_secs(10);
@@ -85,11 +86,30 @@ struct JobStatus {
 
 /// What a job did.
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Statistics {
+    #[serde(default)]
+    total_bytes_processed: Option<String>,
+    #[serde(default)]
+    total_slot_ms: Option<String>,
     #[serde(default)]
     pub query: QueryStatistics,
     #[serde(default)]
     pub load: LoadStatistics,
+}
+
+impl Statistics {
+    /// What it cost.
+    pub(super) fn cost(&self) -> Cost {
+        fn number<T: FromStr>(text: Option<&String>) -> Option<T> {
+            text.and_then(|text| text.parse().ok())
+        }
+        Cost {
+            bytes_scanned: number(self.total_bytes_processed.as_ref()),
+            slot_seconds: number::<f64>(self.total_slot_ms.as_ref()).map(|ms| ms / 1000.0),
+            credits: None,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -237,8 +257,8 @@ impl Api {
         Ok(Begun { job, ended })
     }
 
-    /// The columns that a select would return, without running it.
-    pub(super) async fn dry_run(&self, configuration: &Value) -> Result<Fields, Failure> {
+    /// What a statement would do, without running it.
+    pub(super) async fn dry_run(&self, configuration: &Value) -> Result<Statistics, Failure> {
         let mut configuration = configuration.clone();
         configuration["dryRun"] = Value::Bool(true);
         let reference = json!({"projectId": self.project, "location": self.location});
@@ -248,7 +268,7 @@ impl Api {
         let answer: JobAnswer = read(&answer.map_err(|(_, error)| error)?)?;
         match answer.status.error_result {
             Some(said) => Err(self.failed(said)),
-            None => Ok(answer.statistics.query.schema.unwrap_or_default()),
+            None => Ok(answer.statistics),
         }
     }
 

@@ -27,12 +27,14 @@ use serde_json::{Value, json};
 use sql_templates::{Atomicity, Column, Dialect, Expect, Script, Sql, Step, TableRef};
 use tokio::sync::OnceCell;
 
-use self::api::{Api, Failure, Job, Page, read};
+use self::api::{Api, Failure, Job, Page, Statistics, read};
 use self::config::BigqueryConfig;
 use self::rows::Pages;
 use self::schema::Field;
 use self::work::{CurrentWork, Unfinished, Work};
-use super::{BatchStream, Canceller, Effect, ErrorKind, Session, StepEffect, Tag, Warehouse, WarehouseError};
+use super::{
+    BatchStream, Canceller, Cost, Effect, ErrorKind, Session, StepEffect, Tag, Warehouse, WarehouseError,
+};
 use crate::catalogue::SourceConnector;
 use crate::json::{JsonOptions, NonFinite, Nulls, RowEncoder};
 
@@ -94,6 +96,10 @@ impl Warehouse for BigqueryWarehouse {
         Some(self.shared.api.project.clone())
     }
 
+    fn default_schema(&self) -> Option<String> {
+        self.shared.dataset.clone()
+    }
+
     async fn session(&self, tag: &Tag) -> Result<Box<dyn Session>, WarehouseError> {
         let session = BigquerySession {
             shared: self.shared.clone(),
@@ -101,6 +107,7 @@ impl Warehouse for BigqueryWarehouse {
             jobs: 0,
             labels: labels(tag),
             current: Arc::new(CurrentWork::new(self.shared.clone())),
+            cost: Cost::default(),
         };
         let proof = async {
             let look = session.configuration("select 1 as one");
@@ -155,6 +162,8 @@ struct BigquerySession {
     jobs: u64,
     labels: Value,
     current: Arc<CurrentWork>,
+    /// What its jobs have cost since somebody asked.
+    cost: Cost,
 }
 
 impl Debug for BigquerySession {
@@ -228,6 +237,7 @@ impl BigquerySession {
         unfinished.is_at(&begun.job).await?;
         let mut written = begun.ended.as_ref().and_then(|done| done.query.num_dml_affected_rows.clone());
         let mut page = None;
+        let mut cost = begun.ended.as_ref().map(Statistics::cost);
         // A job that was over at once and has no rows to give has said all there is.
         while begun.ended.is_none() || rows > 0 {
             let body = unfinished.settled(api.results(&begun.job, rows, None).await)?;
@@ -242,9 +252,14 @@ impl BigquerySession {
             }
             written = written.or(answer.num_dml_affected_rows);
             page = (rows > 0).then_some(body);
+            if cost.is_none() {
+                // Only the job itself says it, and a job whose end was waited for was no small one.
+                cost = api.state(&begun.job).await.ok().flatten().as_ref().map(Statistics::cost);
+            }
             break;
         }
         unfinished.end();
+        self.cost = self.cost.and(cost.unwrap_or_default());
         let written = written.and_then(|rows| rows.parse().ok());
         Ok(Ended { job: begun.job, page, written })
     }
@@ -305,10 +320,14 @@ impl BigquerySession {
 
     /// The columns of a select, which is not run.
     async fn fields(&self, select: &str) -> Result<Vec<Field>, WarehouseError> {
+        Ok(self.dry_run(select).await?.query.schema.unwrap_or_default().fields)
+    }
+
+    async fn dry_run(&self, select: &str) -> Result<Statistics, WarehouseError> {
         let mut failed = None;
         for attempt in 1..=MOST_ATTEMPTS {
             match self.shared.api.dry_run(&self.configuration(select)).await {
-                Ok(shape) => return Ok(shape.fields),
+                Ok(statistics) => return Ok(statistics),
                 Err(failure) if failure.of_job.as_deref().is_some_and(trouble::Said::passes) => {
                     failed = Some(failure);
                     pause(attempt).await;
@@ -335,6 +354,14 @@ impl Session for BigquerySession {
 
     async fn describe(&mut self, select: &Sql) -> Result<Vec<Column>, WarehouseError> {
         self.fields(select.text()).await?.iter().map(Field::column).collect()
+    }
+
+    async fn estimate(&mut self, select: &Sql) -> Result<Option<u64>, WarehouseError> {
+        Ok(self.dry_run(select.text()).await?.cost().bytes_scanned)
+    }
+
+    fn cost(&mut self) -> Cost {
+        std::mem::take(&mut self.cost)
     }
 
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError> {

@@ -1,11 +1,11 @@
 -- create the planner schema
 create schema if not exists `levin_planner`;
 
--- let the role write the planner schema
-grant all privileges on `levin_planner`.* to `levin`;
-
 -- create the audit schema
 create schema if not exists `levin_audit`;
+
+-- let the role write the planner schema
+grant all privileges on `levin_planner`.* to `levin`;
 
 -- let the role write the audit schema
 grant all privileges on `levin_audit`.* to `levin`;

@@ -1,6 +1,3 @@
--- let the role use the database
-grant usage on database "analytics" to role "levin";
-
 -- create the planner schema
 create schema if not exists "analytics"."levin_planner";
 
@@ -12,6 +9,9 @@ create schema if not exists "analytics"."levin_audit";
 
 -- let the role write the audit schema
 grant usage, create table on schema "analytics"."levin_audit" to role "levin";
+
+-- let the role use the database
+grant usage on database "analytics" to role "levin";
 
 -- let the role see the models
 grant usage on schema "analytics"."shop" to role "levin";
