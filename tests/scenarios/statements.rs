@@ -18,6 +18,11 @@ fn a_run_on_bigquery_asks_more_than_it_needs() {
     a_run_asks_more_than_it_needs(Engine::BigQuery);
 }
 
+#[test]
+fn a_run_on_redshift_asks_more_than_it_needs() {
+    a_run_asks_more_than_it_needs(Engine::Redshift);
+}
+
 fn a_run_asks_more_than_it_needs(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: mirror");
     let first = statements(&crm.project, SYNC);
