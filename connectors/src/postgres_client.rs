@@ -147,15 +147,6 @@ impl PostgresUrl {
         self
     }
 
-    /// The same server, at a port of its own kind where the address names none.
-    #[must_use]
-    pub(crate) fn with_default_port(mut self, port: u16) -> Self {
-        if self.config.get_ports().is_empty() {
-            self.config.port(port);
-        }
-        self
-    }
-
     /// Host, port and database in a canonical text without secrets: `postgres://host:5432/database`.
     pub(crate) fn identity(&self) -> String {
         let ports = self.config.get_ports();

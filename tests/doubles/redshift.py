@@ -42,7 +42,7 @@ REFUSED = [
     (r"\b(now\(\)|current_timestamp|localtimestamp)[\s\S]*\bfrom\b", UNSUPPORTED, "the leader node alone knows it"),
     (r"\b(string_agg|sha256|convert_to|convert_from|encode|pg_column_size|pg_relation_filenode|format)\s*\(", NO_FUNCTION, "not among the functions"),
     (r"[(,] *(?:\"\"|\w+) (bytea|uuid|inet|cidr|macaddr|money|citext|hstore|xml|serial|bigserial|bit|oid|interval)\b *[,)]", NO_TYPE, "there is no such type"),
-    (r"::\s*(bytea|uuid|inet|jsonb?|regclass|oid|tid)\b|\bas (bytea|uuid|inet|jsonb?)\)", NO_TYPE, "there is no such type"),
+    (r"::\s*(bytea|uuid|inet|jsonb?|regclass|tid)\b|\bas (bytea|uuid|inet|jsonb?)\)", NO_TYPE, "there is no such type"),
     (r"\bcreate (type|domain|extension|sequence|collation|trigger|rule|operator|aggregate|cast|tablespace)\b", SYNTAX, "there is no such thing to create"),
     (r"\bcollate \"", SYNTAX, "there are no collations of PostgreSQL's"),
     (r"^\s*(savepoint|truncate|release|listen|notify|reindex|cluster|do)\b", UNSUPPORTED, "TRUNCATE commits, the others are not there"),

@@ -38,6 +38,7 @@ fn check() -> Tag {
 fn addresses() {
     assert_eq!(at("redshift://u:p@Cluster.example/db").identity(), "redshift://cluster.example:5439/db");
     assert_eq!(at("postgres://u@h:5555/db").identity(), "redshift://h:5555/db");
+    assert_eq!(at("redshift://u@[::1]/db?sslmode=disable").identity(), "redshift://[::1]:5439/db");
     assert_eq!(at("redshift://u@h/db").role().as_deref(), Some("u"));
     let wrong = source("redshift", json!({"url": "mysql://u:hunter2@h/db"}), Path::new("/")).err().unwrap();
     assert!(wrong.message.contains("redshift://user:password@host:5439/database"), "{wrong}");
@@ -49,7 +50,7 @@ fn addresses() {
 async fn the_double_refuses_what_redshift_refuses() {
     let (_, warehouse) = warehouse();
     let mut session = open(&*warehouse).await;
-    run(&mut *session, &["create table t (id bigint, v varchar(20))"]).await;
+    run(&mut *session, &["create table t (id bigint, v varchar(40))"]).await;
     for statement in [
         "select 1 from t as a join t as b on a.v is not distinct from b.v",
         "insert into t values (1, 'a') on conflict do nothing",

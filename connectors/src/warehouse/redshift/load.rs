@@ -1,7 +1,9 @@
 //! Rows into a table, written as values of an INSERT: Redshift takes none from its clients in another way.
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use sql_templates::TableRef;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -49,7 +51,8 @@ pub(super) async fn load(
 
 /// As many rows as one statement takes, from this one on, and which row comes next.
 fn statement(head: &str, batch: &RecordBatch, first: usize) -> Result<(String, usize), WarehouseError> {
-    let columns: Vec<Cells<'_>> = batch.columns().iter().map(Cells::of).collect::<Result<_, _>>()?;
+    let arrays: Vec<ArrayRef> = batch.columns().iter().map(in_utc).collect();
+    let columns: Vec<Cells<'_>> = arrays.iter().map(Cells::of).collect::<Result<_, _>>()?;
     let mut statement = head.to_owned();
     let mut row = first;
     while row < batch.num_rows() && row - first < STATEMENT_ROWS && statement.len() < STATEMENT_BYTES {
@@ -64,6 +67,14 @@ fn statement(head: &str, batch: &RecordBatch, first: usize) -> Result<(String, u
         row += 1;
     }
     Ok((statement, row))
+}
+
+/// Instants without their zone: sessions are in UTC.
+fn in_utc(array: &ArrayRef) -> ArrayRef {
+    match array.as_primitive_opt::<TimestampMicrosecondType>() {
+        Some(instants) => Arc::new(instants.clone().with_timezone_opt(None::<Arc<str>>)),
+        None => array.clone(),
+    }
 }
 
 /// A column's values as they stand in a statement.
@@ -83,7 +94,7 @@ enum Form {
 }
 
 impl<'a> Cells<'a> {
-    fn of(array: &'a arrow::array::ArrayRef) -> Result<Self, WarehouseError> {
+    fn of(array: &'a ArrayRef) -> Result<Self, WarehouseError> {
         let form = match array.data_type() {
             kind if kind.is_integer() || *kind == DataType::Boolean => Form::Bare,
             DataType::Utf8

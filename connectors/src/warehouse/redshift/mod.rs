@@ -42,7 +42,7 @@ pub static REDSHIFT: SourceConnector = SourceConnector {
 };
 
 /// Where Redshift listens unless told otherwise.
-const DEFAULT_PORT: u16 = 5439;
+const DEFAULT_PORT: &str = "5439";
 /// The most rows that a cluster of a single node hands out of a cursor at once.
 const FETCH_ROWS: u64 = 1_000;
 /// How often a script is run when others keep writing what it reads. None of the attempts before the last had any effect.
@@ -85,18 +85,27 @@ struct Server {
     has_bytes: AtomicBool,
 }
 
+/// The same address in PostgreSQL's words, with the port that it leaves out.
+fn as_postgres(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let scheme = if scheme == "redshift" { "postgres" } else { scheme };
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // An address of IPv6 stands in brackets.
+    let names_port = host.rsplit_once(']').map_or(host, |(_, behind)| behind).contains(':');
+    if names_port || host.is_empty() || path.contains("port=") {
+        return format!("{scheme}://{rest}");
+    }
+    format!("{scheme}://{authority}:{DEFAULT_PORT}{path}")
+}
+
 impl RedshiftWarehouse {
     fn new(config: Value, project: &Path, context: &BuildContext) -> Result<Self, ConfigError> {
         let at = |path: &str, message: String| ConfigError { path: path.to_owned(), message };
         let config: RedshiftConfig =
             serde_json::from_value(config).map_err(|e| at(&context.slug, e.to_string()))?;
-        let address = match config.url.strip_prefix("redshift://") {
-            Some(rest) => format!("postgres://{rest}"),
-            None => config.url,
-        };
-        let mut url = PostgresUrl::parse(&address, project)
-            .map_err(|e| at("url", e.replace("postgres://", "redshift://").replace("5432", "5439")))?
-            .with_default_port(DEFAULT_PORT);
+        let mut url = PostgresUrl::parse(&as_postgres(&config.url), project)
+            .map_err(|e| at("url", e.replace("postgres://", "redshift://").replace("5432", "5439")))?;
         if let Some(text) = &config.connect_timeout {
             url = url.with_connect_timeout(duration::parse(text).map_err(|e| at("connect_timeout", e))?);
         }
