@@ -93,8 +93,11 @@ impl Bench {
         Self::of(source("snowflake", config, Path::new("/")), None)
     }
 
-    /// How the engine has a name that was written in lower case and without quotes.
+    /// How the engine has a name that was written in lower case and without quotes; Redshift folds those in quotes too.
     pub fn folded(&self, name: &str) -> String {
+        if self.engine() == "redshift" {
+            return name.to_lowercase();
+        }
         match self.warehouse.dialect().facts().folds_to {
             Folding::Upper => name.to_uppercase(),
             _ => name.to_owned(),
