@@ -34,7 +34,7 @@ REFUSED = [
     (r"\bfilter\s*\(", SYNTAX, "aggregates have no FILTER"),
     (r"\bpg_(try_)?advisory\w*", NO_FUNCTION, "there are no advisory locks"),
     (r"\brow\s*\(", UNSUPPORTED, "there are no row constructors"),
-    (r"\([^()]*,[^()]*\)\s+(not\s+)?in\s*\(", UNSUPPORTED, "there are no row constructors"),
+    (r"(?<![\w\"])\([^()]*,[^()]*\)\s+(not\s+)?in\s*\(", UNSUPPORTED, "there are no row constructors"),
     (r"\bdelete from [^\s;]+ (as )?(?!where\b|using\b)[a-z_]", SYNTAX, "DELETE gives its table no other name"),
     (r"\bfrom\s*\(\s*values\b", SYNTAX, "a list of VALUES is no table"),
     (r"\btablesample\b", SYNTAX, "there is no TABLESAMPLE"),
