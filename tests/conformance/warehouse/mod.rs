@@ -2,6 +2,7 @@
 //! and one more constructor of [`Bench`].
 
 mod bigquery;
+mod cloud;
 mod laws;
 mod lease;
 mod life;
@@ -161,6 +162,21 @@ macro_rules! on_every_warehouse {
             async fn $test() {
                 let bench = crate::warehouse::Bench::bigquery();
                 crate::warehouse::bigquery::waived_or(stringify!($test), super::$test(bench)).await;
+            })*
+        }
+        mod cloud {
+            $(mod $test {
+                #[tokio::test]
+                #[ignore = "needs an account"]
+                async fn bigquery() {
+                    crate::warehouse::cloud::on("bigquery", super::super::$test).await;
+                }
+
+                #[tokio::test]
+                #[ignore = "needs an account"]
+                async fn snowflake() {
+                    crate::warehouse::cloud::on("snowflake", super::super::$test).await;
+                }
             })*
         }
         mod duckdb {
