@@ -314,12 +314,8 @@ from {{ diff }} as f
 where not exists (select 1 from {{ outcomes }} as o where {{ d.same_row("o", "f") }})
 {% endif %}
 {% else %}
-{% if exceptions %}
-{{ step("leave out what was not accepted") }}
-{{ d.delete_from(diff) }}
-where {{ d.row_id(d.deleted(diff)) }} in (select {{ d.row_id_of("o.sequence" | sql) }} from {{ outcomes }} as o)
-{% endif %}
 {% if not row_ids %}
+{% if exceptions %}{{ d.leave_out(diff) }}{% endif %}
 {{ step("forget the sequences") }}
 alter table {{ diff }} drop column _levin_sequence
 {% endif %}
@@ -334,7 +330,16 @@ where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", 
 {{ d.drop(snapshot) }}
 {{ step("the diff becomes the snapshot") }}
 {{ d.rename(diff, snapshot) }}
+{# Not before: DuckDB 1.5 forgets what was deleted from a table that the same transaction renamed afterwards, when it reads
+   its log again after a crash. #}
+{% if exceptions and row_ids %}{{ d.leave_out(snapshot) }}{% endif %}
 {% endif %}
+{% endmacro %}
+
+{% macro leave_out(table) %}
+{{ step("leave out what was not accepted") }}
+{{ d.delete_from(table) }}
+where {{ d.row_id(d.deleted(table)) }} in (select {{ d.row_id_of("o.sequence" | sql) }} from {{ outcomes }} as o)
 {% endmacro %}
 
 {# What is refused at the moment, the newest first. #}

@@ -243,12 +243,16 @@ impl Trial {
         statements: &[Statement<'_>],
     ) -> Result<Effect, WarehouseError> {
         let script = script(self.dialect, atomicity, statements).expect("rendered");
-        self.session.execute(&script).await.map_err(|mut e| {
+        let effect = self.session.execute(&script).await.map_err(|mut e| {
             let step = script.steps.iter().find(|s| Some(&s.name) == e.step.as_ref());
             let text = step.map_or("", |s| s.sql.text());
             e.message = format!("{}\nin step {:?}:\n{text}", e.message, e.step);
             e
-        })
+        })?;
+        if script.steps.len() > 1 {
+            self.bench.assert_survives_a_crash(self.session.as_mut()).await;
+        }
+        Ok(effect)
     }
 
     /// Takes the next generation, whoever held the one before.

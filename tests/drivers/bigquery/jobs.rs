@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use connectors::warehouse::{Tag, WarehouseError};
+use connectors::warehouse::{Cost, Tag, WarehouseError};
+use sql_templates::Sql;
 use tests::front::Asked;
 
 use super::*;
@@ -86,6 +87,39 @@ async fn jobs_carry_names_labels_and_limits() {
             && results.query.contains("formatOptions.useInt64Timestamp=true")
     );
     assert!(!front.asked().iter().any(|a| a.headers.contains_key("authorization")));
+}
+
+#[tokio::test]
+async fn jobs_tell_what_they_cost_and_what_they_would() {
+    fn with_statistics(answer: &str) -> String {
+        let mut answer: Value = serde_json::from_str(answer).unwrap();
+        answer["statistics"]["totalBytesProcessed"] = json!("5000000000");
+        answer["statistics"]["totalSlotMs"] = json!("2500");
+        answer.to_string()
+    }
+    // The double runs jobs at once; the second one says that it is still running.
+    let inserts = AtomicUsize::new(0);
+    let front = Front::before(Some(BigqueryDouble::start().address()), move |asked| {
+        if is_insert(asked) && inserts.fetch_add(1, Ordering::SeqCst) == 1 {
+            return Answer::Alter(|answer| answer.replace("\"DONE\"", "\"RUNNING\""));
+        }
+        if asked.path.ends_with("/jobs") || asked.path.contains("/jobs/") {
+            return Answer::Alter(with_statistics);
+        }
+        Answer::Pass
+    });
+    let warehouse = at(&front.url(), json!({})).await;
+    let mut session = open(&*warehouse).await;
+    assert_eq!(session.cost(), Cost::default(), "nothing ran yet");
+    let estimated = session.estimate(&Sql::for_tests("select 1 as one")).await.unwrap();
+    assert_eq!(estimated, Some(5_000_000_000));
+    assert_eq!(session.cost(), Cost::default(), "an estimate costs nothing");
+    assert_eq!(number(&mut *session, "select 1").await, 1);
+    let once = Cost { bytes_scanned: Some(5_000_000_000), slot_seconds: Some(2.5), credits: None };
+    assert_eq!(session.cost(), once);
+    assert_eq!(number(&mut *session, "select 2").await, 2);
+    assert_eq!(session.cost(), once, "the job is asked when it has ended");
+    assert_eq!(session.cost(), Cost::default(), "what was told is not told again");
 }
 
 #[tokio::test]
