@@ -227,6 +227,12 @@ macro_rules! on_every_warehouse {
 
                 #[tokio::test]
                 #[ignore = "needs an account"]
+                async fn redshift() {
+                    crate::warehouse::cloud::on("redshift", super::super::$test).await;
+                }
+
+                #[tokio::test]
+                #[ignore = "needs an account"]
                 async fn snowflake() {
                     crate::warehouse::cloud::on("snowflake", super::super::$test).await;
                 }
