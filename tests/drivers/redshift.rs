@@ -255,7 +255,8 @@ async fn results_stream_through_a_cursor() {
     drop(stream);
     assert_eq!(number(&mut *session, "select 7").await, 7);
     let pid = before.split_once('@').unwrap().0.to_owned();
-    while query(&database.behind, &format!("select 1 from pg_stat_activity where pid = {pid}")).len() > 0 {
+    let still_there = format!("select 1 from pg_stat_activity where pid = {pid}");
+    while !query(&database.behind, &still_there).is_empty() {
         tokio::task::yield_now().await;
     }
 }
