@@ -8,6 +8,8 @@ mod databricks;
 mod duckdb;
 #[path = "drivers/postgres.rs"]
 mod postgres;
+#[path = "drivers/redshift.rs"]
+mod redshift;
 #[path = "drivers/snowflake.rs"]
 mod snowflake;
 #[path = "drivers/tls.rs"]

@@ -41,6 +41,8 @@ mod modes;
 mod parked;
 #[path = "scenarios/plans.rs"]
 mod plans;
+#[path = "scenarios/redshift.rs"]
+mod redshift;
 #[path = "scenarios/rejections.rs"]
 mod rejections;
 #[path = "scenarios/requests.rs"]

@@ -10,7 +10,7 @@ use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
 use crate::destination::{self, Destination};
-use crate::warehouse::{Warehouse, bigquery, databricks, duckdb, mariadb, postgres, snowflake};
+use crate::warehouse::{Warehouse, bigquery, databricks, duckdb, mariadb, postgres, redshift, snowflake};
 
 /// Every kind of source.
 pub static SOURCES: &[&SourceConnector] = &[
@@ -19,6 +19,7 @@ pub static SOURCES: &[&SourceConnector] = &[
     &duckdb::DUCKDB,
     &mariadb::MARIADB,
     &postgres::POSTGRES,
+    &redshift::REDSHIFT,
     &snowflake::SNOWFLAKE,
 ];
 

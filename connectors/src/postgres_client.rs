@@ -1,6 +1,7 @@
 //! How levin connects to PostgreSQL, as a warehouse and as a destination alike: addresses with
 //! libpq's meaning of `sslmode`, one way to cancel, and server errors turned into kinds.
 
+mod link;
 mod tls;
 
 use std::fmt::{self, Debug, Formatter};
@@ -18,6 +19,7 @@ use tokio_postgres::config::{Host, SslMode as WireSslMode, SslNegotiation};
 use tokio_postgres::{CancelToken, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+pub(crate) use self::link::{Link, Opener};
 use self::tls::{Authorities, LibpqVerifier};
 use crate::warehouse::{ErrorKind, WarehouseError};
 

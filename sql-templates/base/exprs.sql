@@ -22,6 +22,8 @@
 {% macro wire(column, value) %}{% if column.wire %}{{ d.apply(column.wire, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
 {# Keys that are equal have one text, or a destination would take them for two. #}
 {% macro one_text(key, value) %}{% if key.one_text %}{{ d.apply(key.one_text, value) }}{% else %}{{ value }}{% endif %}{% endmacro %}
+{# A text that differs when the value of a column does. #}
+{% macro apart(column, value) %}{% if column.as_text %}{{ d.apply(column.as_text, value) }}{% else %}{{ d.told_apart(value) }}{% endif %}{% endmacro %}
 {% macro wire_key(key, value) %}{{ d.wire(key, d.one_text(key, value)) }}{% endmacro %}
 {% macro plain_zero(value) %}case when {{ value }} = 0 then '0' else {{ value }} end{% endmacro %}
 
@@ -83,6 +85,8 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro empty(table) %}delete from {{ table }}{% endmacro %}
 {# The end of a select that reads no table and gives no row. #}
 {% macro no_rows() %}where 1 = 0{% endmacro %}
+{# How a table of a select begins of which there is to be one. Where it fails when there is one, that is the answer too. #}
+{% macro create_once() %}create table if not exists{% endmacro %}
 {# How a copy begins that only the current script reads. #}
 {% macro create_scratch() %}create table{% endmacro %}
 {# How one begins that is kept until its run was committed, or settled. #}
@@ -97,8 +101,9 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro as_catalogued(name) %}{{ name }}{% endmacro %}
 {# A name in the catalogue, letter by letter. #}
 {% macro exact_name(name) %}{{ name }}{% endmacro %}
-{# How a deletion begins whose rows are called `t`, and the table itself inside its conditions. #}
+{# How a deletion begins, what its rows are called, and the table itself inside its conditions. #}
 {% macro delete_from(table) %}delete from {{ table }} as t{% endmacro %}
+{% macro deleted(table) %}t{% endmacro %}
 {% macro as_it_was(table) %}{{ table }}{% endmacro %}
 {% macro drop(table) %}drop table if exists {{ table }}{% endmacro %}
 {% macro rename(table, to) %}alter table {{ table }} rename to {{ to.name }}{% endmacro %}

@@ -187,22 +187,24 @@ left join (select distinct {{ d.match_columns("w") }} from waiting as w) as othe
 {% endif %}
 {% endmacro %}
 {% macro take_values() %}
+{% set t = d.deleted(snapshot) %}
 {{ step("take values from who had them") }}
 {{ d.delete_from(snapshot) }}
-where t._levin_generation < {{ diff_generation }}
+where {{ col(t, "_levin_generation") }} < {{ diff_generation }}
   and exists (
     select 1 from {{ diff }} as f
-    where {{ d.is_of("f", "t") }} and not ({{ d.same_key(keys, "f", "t") }}) and f._levin_claim is null
+    where {{ d.is_of("f", t) }} and not ({{ d.same_key(keys, "f", t) }}) and f._levin_claim is null
       and ({{ d.accepted("f") }}{% if exceptions %} or exists (select 1 from {{ outcomes }} as o where o.in_doubt and {{ d.same_row("o", "f") }}){% endif %})
   )
 {% endmacro %}
 {% macro end_doubts_about_values() %}
+{% set t = d.deleted(doubts) %}
 {{ step("end doubts about values that others have now") }}
 {{ d.delete_from(doubts) }}
-where t._levin_generation < {{ diff_generation }}
+where {{ col(t, "_levin_generation") }} < {{ diff_generation }}
   and exists (
     select 1 from {{ diff }} as f
-    where {{ d.is_of("f", "t") }} and not ({{ d.same_key(keys, "f", "t") }}) and f._levin_claim is null
+    where {{ d.is_of("f", t) }} and not ({{ d.same_key(keys, "f", t) }}) and f._levin_claim is null
       and {{ d.accepted("f") }}
   )
 {% endmacro %}

@@ -16,7 +16,7 @@ create schema if not exists {{ audit_schema }}
 {% macro create_state() %}
 {# Made with its row, in one statement: two that begin at once make one. #}
 {{ step("create the state") }}
-create table if not exists {{ d.made(state) }} as
+{{ d.create_once() }} {{ d.made(state) }} as
 select
   cast({{ project }} as {{ d.type_text() }}) as project,
   {{ d.wide(sync_id) }} as sync_id,

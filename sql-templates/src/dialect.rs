@@ -20,6 +20,8 @@ pub enum Dialect {
     Mariadb,
     /// PostgreSQL 14 and later.
     Postgres,
+    /// Amazon Redshift.
+    Redshift,
     /// Snowflake.
     Snowflake,
 }
@@ -144,8 +146,11 @@ pub struct TypeFact {
     /// The macro that turns a value into what the engine can compare; none when it compares it as it is.
     #[serde(default)]
     pub comparable: Option<String>,
-    /// The macro that gives keys one text when they are equal; none when equal values have only one. A type with
-    /// modifiers, `numeric(18,2)`, has only one of itself.
+    /// The macro that turns a value into a text that differs when the value does; none where a cast to text does that.
+    #[serde(default)]
+    pub as_text: Option<String>,
+    /// The macro that gives keys one text when they are equal; none when equal values have only one. A
+    /// decimal with modifiers, `numeric(18,2)`, has only one of itself.
     #[serde(default)]
     pub one_text: Option<String>,
     /// Whether it can be part of a primary key.
@@ -155,8 +160,15 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 6] =
-        [Self::Bigquery, Self::Databricks, Self::Duckdb, Self::Mariadb, Self::Postgres, Self::Snowflake];
+    pub const ALL: [Self; 7] = [
+        Self::Bigquery,
+        Self::Databricks,
+        Self::Duckdb,
+        Self::Mariadb,
+        Self::Postgres,
+        Self::Redshift,
+        Self::Snowflake,
+    ];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {
@@ -166,6 +178,7 @@ impl Dialect {
             Self::Duckdb => "duckdb",
             Self::Mariadb => "mariadb",
             Self::Postgres => "postgres",
+            Self::Redshift => "redshift",
             Self::Snowflake => "snowflake",
         }
     }
@@ -177,6 +190,7 @@ impl Dialect {
         static DUCKDB: OnceLock<Facts> = OnceLock::new();
         static MARIADB: OnceLock<Facts> = OnceLock::new();
         static POSTGRES: OnceLock<Facts> = OnceLock::new();
+        static REDSHIFT: OnceLock<Facts> = OnceLock::new();
         static SNOWFLAKE: OnceLock<Facts> = OnceLock::new();
         let (cell, text) = match self {
             Self::Bigquery => (&BIGQUERY, include_str!("../bigquery/dialect.toml")),
@@ -184,6 +198,7 @@ impl Dialect {
             Self::Duckdb => (&DUCKDB, include_str!("../duckdb/dialect.toml")),
             Self::Mariadb => (&MARIADB, include_str!("../mariadb/dialect.toml")),
             Self::Postgres => (&POSTGRES, include_str!("../postgres/dialect.toml")),
+            Self::Redshift => (&REDSHIFT, include_str!("../redshift/dialect.toml")),
             Self::Snowflake => (&SNOWFLAKE, include_str!("../snowflake/dialect.toml")),
         };
         cell.get_or_init(|| {

@@ -184,6 +184,7 @@ pub(crate) const FOLDERS: &[(&str, &[(&str, &str)])] = &[
     folder!("duckdb": "exprs", "prepare", "diff"),
     folder!("mariadb": "exprs", "prepare", "diff"),
     folder!("postgres": "exprs", "prepare", "diff"),
+    folder!("redshift": "exprs", "prepare", "commit", "audit"),
     folder!("snowflake": "exprs", "prepare"),
 ];
 
@@ -231,7 +232,7 @@ fn build(dialect: Dialect) -> Library {
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::Custom("sql".into()));
     environment.set_formatter(move |out, _state, value| print(dialect, out, value));
-    environment.add_function("col", move |alias: &str, name: Value| column(dialect, alias, &name));
+    environment.add_function("col", move |alias: Value, name: Value| column(dialect, &alias, &name));
     environment.add_function("step", step);
     environment.add_filter("sql", |text: &str| plain_name(text).map(Value::from_safe_string));
     let mut macros = HashMap::new();
@@ -270,9 +271,10 @@ fn refuse(why: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, why.to_owned())
 }
 
-/// `alias.column`, for names that a template wrote itself or that are identifiers.
-fn column(dialect: Dialect, alias: &str, name: &Value) -> Result<Value, Error> {
-    let mut text = plain_name(alias)?;
+/// `alias.column`, for names that a template wrote itself or that are identifiers; an alias may be what a macro printed.
+fn column(dialect: Dialect, alias: &Value, name: &Value) -> Result<Value, Error> {
+    let own = alias.as_str().ok_or_else(|| refuse("col() takes an alias"))?;
+    let mut text = if alias.is_safe() { own.to_owned() } else { plain_name(own)? };
     text.push('.');
     match (name.downcast_object_ref::<Printable>(), name.as_str()) {
         (Some(Printable::Ident(ident)), _) => {

@@ -8,7 +8,8 @@ use sqlparser::ast::{
     TableFactor, Visit, Visitor,
 };
 use sqlparser::dialect::{
-    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect,
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect,
+    SnowflakeDialect,
 };
 use sqlparser::parser::Parser;
 
@@ -79,6 +80,7 @@ impl ModelSql {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+            Dialect::Redshift => Box::new(RedshiftSqlDialect {}),
             Dialect::Snowflake => Box::new(SnowflakeDialect {}),
         };
         let text = contained(text, dialect)?;

@@ -222,15 +222,14 @@ pub(crate) fn null() -> Value {
 
 pub(crate) fn column_value(column: &Column, dialect: Dialect) -> Vec<(&'static str, Value)> {
     let fact = dialect.type_fact(&column.engine_type);
+    let scaled = column.logical == LogicalType::Decimal && column.engine_type.contains('(');
     let named = |name: Option<&String>| name.map_or(Value::from(()), |n| Value::from(n.as_str()));
     vec![
         ("name", ident(&Ident(column.name.clone()))),
         ("wire", named(fact.and_then(|f| f.wire.as_ref()))),
+        ("as_text", named(fact.and_then(|f| f.as_text.as_ref()))),
         ("comparable", named(fact.and_then(|f| f.comparable.as_ref()))),
-        (
-            "one_text",
-            named(fact.filter(|_| !column.engine_type.contains('(')).and_then(|f| f.one_text.as_ref())),
-        ),
+        ("one_text", named(fact.filter(|_| !scaled).and_then(|f| f.one_text.as_ref()))),
         ("binary", Value::from(column.logical == LogicalType::Binary)),
         (
             "type",

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use cases::cases;
 use sql_templates::{Dialect, Expect, Ident, Statement, Step};
 use sqlparser::dialect::{
-    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect,
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect,
+    SnowflakeDialect,
 };
 use sqlparser::parser::Parser;
 
@@ -126,6 +127,7 @@ fn every_statement_parses_in_its_dialect() {
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+            Dialect::Redshift => Box::new(RedshiftSqlDialect {}),
             Dialect::Snowflake => Box::new(SnowflakeDialect {}),
         };
         for (name, steps) in cases(dialect) {

@@ -10,7 +10,8 @@ use sql_templates::{
     SyncTables, TableRef, TestRowFacts,
 };
 use sqlparser::dialect::{
-    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, SnowflakeDialect,
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect,
+    SnowflakeDialect,
 };
 use sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -242,6 +243,7 @@ fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
         Dialect::Duckdb => Box::new(DuckDbDialect {}),
         Dialect::Mariadb => Box::new(MySqlDialect {}),
         Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+        Dialect::Redshift => Box::new(RedshiftSqlDialect {}),
         Dialect::Snowflake => Box::new(SnowflakeDialect {}),
     };
     let tokens = Tokenizer::new(grammar.as_ref(), sql).tokenize();

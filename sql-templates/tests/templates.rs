@@ -74,7 +74,7 @@ fn every_macro_is_called_by_something() {
             .facts()
             .types
             .iter()
-            .flat_map(|f| f.wire.iter().chain(&f.comparable).chain(&f.one_text))
+            .flat_map(|f| f.wire.iter().chain(&f.comparable).chain(&f.one_text).chain(&f.as_text))
             .collect();
         for name in &named {
             assert!(all.contains_key(*name), "{}: no macro {name} for its types", dialect.name());
@@ -97,7 +97,7 @@ fn every_macro_is_called_by_something() {
                 let types = &d.facts().types;
                 let of_types = types
                     .iter()
-                    .flat_map(|f| f.wire.iter().chain(&f.comparable).chain(&f.one_text))
+                    .flat_map(|f| f.wire.iter().chain(&f.comparable).chain(&f.one_text).chain(&f.as_text))
                     .any(|n| n == name);
                 let mut all = inherited(d);
                 all.extend(folder(d.name()));

@@ -15,6 +15,7 @@ use tests::bigquery::BigqueryDouble;
 use tests::front::{Answer, Front};
 use tests::mariadb::MariadbServer;
 use tests::postgres::PostgresServer;
+use tests::redshift::RedshiftDouble;
 use tests::snowflake::SnowflakeDouble;
 
 use super::Line;
@@ -113,6 +114,9 @@ pub fn measure(print: &mut dyn FnMut(Line)) {
     bigquery(&select(&many.replace("decimal(12, 2)", "numeric"), DIGITS), print);
     let snow = "{i} as id, 'Customer ' || {i} as name, 'customer' || {i} || '@example.com' as email, \
                 cast({i} / 100 as decimal(12, 2)) as amount, {i} as visits, cast('2026-01-02 03:04:05.678' as timestamp) as seen";
+    let redshift = RedshiftDouble::start().fresh_database().url;
+    let live = format!("{} cross join {fifty}", select(snow, DIGITS));
+    measured("redshift", "redshift", json!({"url": redshift}), &live, print);
     snowflake(&select(snow, DIGITS), print);
 }
 

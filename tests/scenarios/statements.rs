@@ -23,6 +23,11 @@ fn a_run_on_databricks_asks_more_than_it_needs() {
     a_run_asks_more_than_it_needs(Engine::Databricks);
 }
 
+#[test]
+fn a_run_on_redshift_asks_more_than_it_needs() {
+    a_run_asks_more_than_it_needs(Engine::Redshift);
+}
+
 fn a_run_asks_more_than_it_needs(engine: Engine) {
     let crm = Crm::new(engine, 12, "mode: mirror");
     let first = statements(&crm.project, SYNC);

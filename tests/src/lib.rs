@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod process;
 pub mod project;
 pub mod receiver;
+pub mod redshift;
 pub mod seeds;
 pub mod snowflake;
 pub mod stores;

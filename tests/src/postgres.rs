@@ -302,13 +302,29 @@ impl OpenConnection {
 /// # Panics
 /// When the statement fails.
 pub fn query(url: &str, select: &str) -> Vec<Vec<Option<String>>> {
-    let messages = connected(url, select, async |client| client.simple_query(select).await);
-    let cells = |row: &SimpleQueryRow| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect();
-    let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(cells(row)),
-        _ => None,
-    });
-    rows.collect()
+    queries(url, &[select]).remove(0)
+}
+
+/// The same of several statements, one after another on one connection.
+///
+/// # Panics
+/// When one of them fails.
+pub fn queries(url: &str, statements: &[&str]) -> Vec<Vec<Vec<Option<String>>>> {
+    connected(url, "statements", async |client| {
+        let mut answers = Vec::new();
+        for statement in statements {
+            let messages = client.simple_query(statement).await;
+            let messages = messages.unwrap_or_else(|e| panic!("{statement}: {e:?}"));
+            let cells =
+                |row: &SimpleQueryRow| (0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect();
+            let rows = messages.iter().filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(cells(row)),
+                _ => None,
+            });
+            answers.push(rows.collect());
+        }
+        Ok(answers)
+    })
 }
 
 /// Does something with a connection of its own.

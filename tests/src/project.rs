@@ -14,6 +14,7 @@ use crate::mariadb::{self, MariadbServer};
 use crate::postgres::{self, PostgresServer};
 pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
 use crate::receiver::Receiver;
+use crate::redshift::RedshiftDouble;
 use crate::terminal;
 
 /// The kinds of warehouse that scenarios run on: all of them on the first two.
@@ -30,6 +31,8 @@ pub enum Engine {
     BigQuery,
     /// A workspace of Databricks' double. Statements and models are spelled anew as for BigQuery.
     Databricks,
+    /// A database of Redshift's double. The tests' own statements go behind its wire, to PostgreSQL.
+    Redshift,
 }
 
 /// A project in a folder of its own, with a warehouse of its own.
@@ -71,6 +74,7 @@ impl Project {
             Engine::BigQuery => Self::on_bigquery(),
             Engine::Databricks => Self::on_databricks(),
             Engine::MariaDb => Self::on_mariadb(),
+            Engine::Redshift => Self::on_redshift(),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
         }
     }
@@ -103,6 +107,12 @@ impl Project {
         self.workspace.as_ref().expect("a workspace of Databricks' double")
     }
 
+    fn on_redshift() -> Self {
+        let database = RedshiftDouble::start().fresh_database();
+        let project = Self::with_warehouse(Engine::Redshift, Some(database.behind));
+        project.with_variable("WAREHOUSE_URL", &database.url)
+    }
+
     fn on_mariadb() -> Self {
         let server = MariadbServer::start();
         let database = server.fresh_database();
@@ -122,7 +132,7 @@ impl Project {
     /// A statement as the warehouse spells it.
     pub fn spelled(&self, statement: &str) -> String {
         match self.engine {
-            Engine::DuckDb | Engine::Postgres => return statement.to_owned(),
+            Engine::DuckDb | Engine::Postgres | Engine::Redshift => return statement.to_owned(),
             Engine::BigQuery | Engine::Databricks => return spoken(statement),
             Engine::MariaDb => {}
         }
@@ -151,6 +161,7 @@ impl Project {
                 Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n",
                 Engine::Postgres => "type: postgres\nurl: ${WAREHOUSE_URL}\n",
                 Engine::MariaDb => "type: mariadb\nurl: ${WAREHOUSE_URL}\n",
+                Engine::Redshift => "type: redshift\nurl: ${WAREHOUSE_URL}\n",
                 Engine::BigQuery => {
                     "type: bigquery\nproject: ${WAREHOUSE_PROJECT}\nendpoint: ${WAREHOUSE_URL}\nauth: none\ndataset: d\n"
                 }
@@ -158,7 +169,7 @@ impl Project {
             },
         );
         match engine {
-            Engine::DuckDb | Engine::BigQuery | Engine::Databricks => project,
+            Engine::DuckDb | Engine::BigQuery | Engine::Databricks | Engine::Redshift => project,
             Engine::Postgres | Engine::MariaDb => {
                 let url = project.warehouse.clone();
                 project.with_variable("WAREHOUSE_URL", &url)
@@ -280,7 +291,7 @@ impl Project {
                 }
             }
             Engine::MariaDb => mariadb::run(&self.warehouse, &self.spelled(statements)),
-            Engine::Postgres => postgres::run(&self.warehouse, statements),
+            Engine::Postgres | Engine::Redshift => postgres::run(&self.warehouse, statements),
         }
     }
 
@@ -299,7 +310,7 @@ impl Project {
             Engine::BigQuery => BigqueryDouble::start().texts(&self.warehouse, &spoken(select)),
             Engine::Databricks => self.workspace().texts(&spoken(select)),
             Engine::MariaDb => mariadb::texts(&self.warehouse, &self.spelled(select)),
-            Engine::Postgres => postgres::texts(&self.warehouse, select),
+            Engine::Postgres | Engine::Redshift => postgres::texts(&self.warehouse, select),
         }
     }
 
@@ -329,7 +340,9 @@ impl Project {
     /// All of a row of the table `t` as one text.
     fn whole_row(&self, table: &str) -> String {
         match self.engine {
-            Engine::DuckDb | Engine::Postgres | Engine::Databricks => return "cast(t as text)".to_owned(),
+            Engine::DuckDb | Engine::Postgres | Engine::Databricks | Engine::Redshift => {
+                return "cast(t as text)".to_owned();
+            }
             Engine::BigQuery => return "to_json_string(t)".to_owned(),
             Engine::MariaDb => {}
         }

@@ -157,7 +157,7 @@ impl StoreDouble {
 }
 
 /// The folder that a variable names, else the one in the cache where `./test` installs it.
-pub(crate) fn installed(variable: &str, folder: &str) -> PathBuf {
+pub fn installed(variable: &str, folder: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }

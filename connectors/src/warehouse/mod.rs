@@ -9,6 +9,7 @@ pub mod duckdb;
 mod duration;
 pub mod mariadb;
 pub mod postgres;
+pub mod redshift;
 pub mod sample;
 pub mod snowflake;
 

@@ -24,6 +24,7 @@ fn integer_type(dialect: Dialect) -> &'static str {
 fn text_type(dialect: Dialect) -> &'static str {
     match dialect.name() {
         "bigquery" => "string",
+        "redshift" => "character varying(200)",
         _ => "text",
     }
 }
@@ -31,6 +32,7 @@ fn text_type(dialect: Dialect) -> &'static str {
 fn json_type(dialect: Dialect) -> &'static str {
     match dialect.name() {
         "duckdb" => "JSON",
+        "redshift" => "super",
         "snowflake" => "VARIANT",
         _ => "json",
     }

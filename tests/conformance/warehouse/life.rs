@@ -10,6 +10,7 @@ use super::{Bench, on_every_warehouse};
 on_every_warehouse!(
     what_was_accepted_is_not_sent_again,
     what_was_not_accepted_comes_back,
+    a_first_run_leaves_out_what_was_refused,
     checkpoints_commit_a_part,
     a_key_in_doubt_stands_in_every_diff,
     a_doubt_of_a_key_that_left_is_a_removal,
@@ -108,6 +109,25 @@ async fn what_was_accepted_is_not_sent_again(bench: Bench) {
     let snapshot = trial.snapshot().await;
     let expected = [(["2"], ["∅", "2"]), (["3"], ["C", "33"]), (["4"], ["d", "∅"]), (["5"], ["", "5"])];
     assert_eq!(snapshot, expected.map(|(k, v)| (row(&k), row(&v))).into());
+}
+
+async fn a_first_run_leaves_out_what_was_refused(bench: Bench) {
+    bench
+        .setup(&[
+            "create table people (id bigint, email text)",
+            "insert into people values (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')",
+        ])
+        .await;
+    let mut trial = Trial::begin(bench, 1, "select id, email from people", &["id"]).await;
+    let found = trial.diff(Question::FIRST).await;
+    let exceptions =
+        ["1", "3"].map(|key| (find(&found, key).sequence, Exception::Rejected)).into_iter().collect();
+    trial.commit(&found, Ending { exceptions, adopt: true, ..Ending::default() }).await.unwrap();
+    let known: Vec<_> = trial.snapshot().await.into_keys().collect();
+    assert_eq!(known, [row(&["2"]), row(&["4"])]);
+    trial.take_lease().await;
+    let again = trial.diff(Question::default()).await;
+    assert_eq!(operations(&again), [("1", "added"), ("3", "added")]);
 }
 
 async fn what_was_not_accepted_comes_back(bench: Bench) {

@@ -75,6 +75,13 @@ async fn rows_leave_in_pages(bench: Bench) {
         "databricks" => "insert into people select n, 'e' || n from (select explode(sequence(1, 100)) as n)",
         "duckdb" => "insert into people select range, 'e' || range from range(1, 101)",
         "mariadb" => "insert into people select seq, concat('e', seq) from seq_1_to_100",
+        "redshift" => {
+            "insert into people select n, 'e' || n from (select 10 * t.d + o.d + 1 as n \
+             from (select 0 as d union all select 1 union all select 2 union all select 3 union all select 4 \
+             union all select 5 union all select 6 union all select 7 union all select 8 union all select 9) as t \
+             cross join (select 0 as d union all select 1 union all select 2 union all select 3 union all select 4 \
+             union all select 5 union all select 6 union all select 7 union all select 8 union all select 9) as o) as numbers"
+        }
         "snowflake" => {
             "insert into people select seq4() + 1, 'e' || (seq4() + 1) from table(generator(rowcount => 100))"
         }
@@ -246,6 +253,10 @@ async fn audits_hold_one_row_per_run(bench: Bench) {
         ),
         "mariadb" => format!(
             "select timestampdiff(microsecond, started_at, finished_at) / 1e6 as s from {}",
+            tables.sync_runs()
+        ),
+        "redshift" => format!(
+            "select cast(datediff(millisecond, started_at, finished_at) as double precision) / 1000 as s from {}",
             tables.sync_runs()
         ),
         "snowflake" => format!(

@@ -5,6 +5,7 @@ mod databricks_types;
 mod duckdb_types;
 mod mariadb_types;
 mod postgres_types;
+mod redshift_types;
 mod snowflake_types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,7 @@ fn truths(bench: &Bench) -> Vec<&'static Truth> {
         "databricks" => databricks_types::TRUTHS.iter().collect(),
         "duckdb" => duckdb_types::TRUTHS.iter().collect(),
         "mariadb" => mariadb_types::TRUTHS.iter().collect(),
+        "redshift" => redshift_types::TRUTHS.iter().collect(),
         "snowflake" => snowflake_types::TRUTHS.iter().collect(),
         _ => postgres_types::TRUTHS.iter().collect(),
     }

@@ -3,10 +3,9 @@
 mod decode;
 mod encode;
 
-use std::fmt::{self, Debug, Formatter};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -25,7 +24,7 @@ use super::{
     BatchStream, Canceller, Effect, ErrorKind, Session, StepEffect, Tag, Warehouse, WarehouseError, duration,
 };
 use crate::catalogue::{BuildContext, ConfigError, SourceConnector};
-use crate::postgres_client::{PostgresCanceller, PostgresConnection, PostgresUrl};
+use crate::postgres_client::{Link, Opener, PostgresConnection, PostgresUrl};
 
 /// The catalogue's entry.
 pub static POSTGRES: SourceConnector = SourceConnector {
@@ -114,17 +113,8 @@ impl Warehouse for PostgresWarehouse {
 
     async fn session(&self, tag: &Tag) -> Result<Box<dyn Session>, WarehouseError> {
         let name = format!("levin/{}/{}", tag.sync, tag.stage);
-        let (connection, id) = self.server.open(&name).await?;
-        let canceller = Arc::new(CurrentCanceller(Mutex::new(connection.canceller())));
-        Ok(Box::new(PostgresSession {
-            server: self.server.clone(),
-            name,
-            connection: Some(connection),
-            id,
-            canceller,
-            unfinished: false,
-            lost: false,
-        }))
+        let link = Link::open(Named { server: self.server.clone(), name }).await?;
+        Ok(Box::new(PostgresSession { link }))
     }
 
     async fn terminate(&self, session_id: &str) -> Result<(), WarehouseError> {
@@ -193,92 +183,38 @@ impl Server {
     }
 }
 
-/// One connection. After a stream was dropped half read, or a statement's future was dropped, the
-/// connection is given up (its statement cancelled on the server) and the next call opens another,
-/// under another [`Session::id`]: a late request to cancel must not hit the next statement.
-struct PostgresSession {
+/// Opens connections under a session's name.
+#[derive(Debug)]
+struct Named {
     server: Arc<Server>,
     name: String,
-    connection: Option<PostgresConnection>,
-    id: String,
-    canceller: Arc<CurrentCanceller>,
-    /// A statement was begun and its end was not seen.
-    unfinished: bool,
-    /// The server, or the way to it, went away. So it stays: what ran is unknown to the session, and
-    /// what it stood for may have been taken over.
-    lost: bool,
 }
 
-/// Cancels on whatever connection the session has now.
-struct CurrentCanceller(Mutex<PostgresCanceller>);
-
-impl Debug for PostgresSession {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresSession")
-            .field("name", &self.name)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+#[async_trait]
+impl Opener for Named {
+    async fn open(&self) -> Result<(PostgresConnection, Option<String>), WarehouseError> {
+        let (connection, id) = self.server.open(&self.name).await?;
+        Ok((connection, Some(id)))
     }
 }
 
-impl PostgresSession {
-    /// The connection, for a statement that now begins; [`Self::end`] tells that it ended.
-    #[expect(clippy::expect_used, reason = "opened above when it was not")]
-    async fn begin(&mut self) -> Result<&Client, WarehouseError> {
-        if self.lost {
-            let message = "the connection was lost; open another session";
-            return Err(WarehouseError::new(ErrorKind::ConnectionLost, message));
-        }
-        if self.unfinished {
-            self.abandon();
-        }
-        if self.connection.is_none() {
-            let (connection, id) = self.server.open(&self.name).await?;
-            *self.canceller.0.lock().unwrap_or_else(PoisonError::into_inner) = connection.canceller();
-            self.id = id;
-            self.connection = Some(connection);
-        }
-        self.unfinished = true;
-        Ok(&self.connection.as_ref().expect("was opened above").client)
-    }
-
-    /// The statement ended, well or not, and the connection can take the next if it still stands.
-    fn end<T>(&mut self, result: Result<T, WarehouseError>) -> Result<T, WarehouseError> {
-        self.unfinished = false;
-        self.lost |= matches!(&result, Err(error) if error.kind == ErrorKind::ConnectionLost);
-        result
-    }
-
-    /// Gives the connection up together with what runs on it.
-    fn abandon(&mut self) {
-        self.unfinished = false;
-        if let Some(connection) = self.connection.take() {
-            connection.abandon();
-        }
-    }
-}
-
-impl Drop for PostgresSession {
-    fn drop(&mut self) {
-        if self.unfinished {
-            self.abandon();
-        }
-    }
+struct PostgresSession {
+    link: Link<Named>,
 }
 
 #[async_trait]
 impl Session for PostgresSession {
     fn id(&self) -> Option<String> {
-        Some(self.id.clone())
+        self.link.id()
     }
 
     async fn describe(&mut self, select: &Sql) -> Result<Vec<Column>, WarehouseError> {
-        let described = describe(self.begin().await?, select).await;
-        self.end(described)
+        let described = describe(self.link.begin().await?, select).await;
+        self.link.end(described)
     }
 
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError> {
-        let client = self.begin().await?;
+        let client = self.link.begin().await?;
         let around = match script.atomicity {
             Atomicity::Snapshot => Some((SNAPSHOT, "commit")),
             Atomicity::Transaction => Some((TRANSACTION, "commit")),
@@ -291,14 +227,14 @@ impl Session for PostgresSession {
             // Not even undone: the next call gives this connection up, which undoes it.
             return result;
         }
-        self.end(result)
+        self.link.end(result)
     }
 
     async fn query(&mut self, select: &Sql) -> Result<BatchStream<'_>, WarehouseError> {
-        let opened = Rows::open(self.begin().await?, select).await;
+        let opened = Rows::open(self.link.begin().await?, select).await;
         match opened {
             Ok(rows) => Ok(SessionRows { session: self, rows }.into_stream()),
-            Err(error) => self.end(Err(error)),
+            Err(error) => self.link.end(Err(error)),
         }
     }
 
@@ -306,20 +242,12 @@ impl Session for PostgresSession {
         if batches.iter().all(|b| b.num_rows() == 0) {
             return Ok(0);
         }
-        let loaded = load(self.begin().await?, table, &batches).await;
-        self.end(loaded)
+        let loaded = load(self.link.begin().await?, table, &batches).await;
+        self.link.end(loaded)
     }
 
     fn canceller(&self) -> Arc<dyn Canceller> {
-        self.canceller.clone()
-    }
-}
-
-#[async_trait]
-impl Canceller for CurrentCanceller {
-    async fn cancel(&self) -> Result<(), WarehouseError> {
-        let current = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        current.cancel().await
+        self.link.canceller()
     }
 }
 
@@ -496,11 +424,11 @@ impl<'a> SessionRows<'a> {
         futures::stream::try_unfold(self, |mut stream| async move {
             match stream.rows.next().await {
                 Ok(Some(batch)) => Ok(Some((batch, stream))),
-                Ok(None) => stream.session.end(Ok(None)),
+                Ok(None) => stream.session.link.end(Ok(None)),
                 // The server's own error ended the statement. One of ours left it running: dropping
                 // the stream stops it.
                 Err(error) if error.code.is_some() || error.kind == ErrorKind::ConnectionLost => {
-                    stream.session.end(Err(error))
+                    stream.session.link.end(Err(error))
                 }
                 Err(error) => Err(error),
             }
@@ -511,9 +439,7 @@ impl<'a> SessionRows<'a> {
 
 impl Drop for SessionRows<'_> {
     fn drop(&mut self) {
-        if self.session.unfinished {
-            self.session.abandon();
-        }
+        self.session.link.abandon_unfinished();
     }
 }
 

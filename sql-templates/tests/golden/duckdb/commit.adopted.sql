@@ -44,15 +44,15 @@ f."profile",
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f."rowid"
 where o.in_doubt;
 
--- leave out what was not accepted
-delete from "levin_planner"."p6f0c2a9e_s1_diff_7" as t
-where t."rowid" in (select o.sequence from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o);
-
 -- drop the old snapshot
 drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot";
 
 -- the diff becomes the snapshot
 alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapshot";
+
+-- leave out what was not accepted
+delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
+where t."rowid" in (select o.sequence from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o);
 
 -- count what is left
 update "levin_planner"."p6f0c2a9e_s1_state"

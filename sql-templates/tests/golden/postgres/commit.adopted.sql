@@ -57,15 +57,15 @@ f."profile",
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid = f."ctid"
 where o.in_doubt;
 
--- leave out what was not accepted
-delete from "levin_planner"."p6f0c2a9e_s1_diff_7" as t
-where t."ctid" in (select ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o);
-
 -- drop the old snapshot
 drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot" cascade;
 
 -- the diff becomes the snapshot
 alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapshot";
+
+-- leave out what was not accepted
+delete from "levin_planner"."p6f0c2a9e_s1_snapshot" as t
+where t."ctid" in (select ('(' || (o.sequence >> 16)::text || ',' || (o.sequence & 65535)::text || ')')::tid from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o);
 
 -- count what is left
 update "levin_planner"."p6f0c2a9e_s1_state"

@@ -1,0 +1,67 @@
+-- fence (exactly one row)
+update "levin_planner"."p6f0c2a9e_s1_state"
+set checkpoint = checkpoint + 1, basis = 7,
+    delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
+where generation = 7 and checkpoint = 0;
+
+-- record the rejections
+insert into "levin_planner"."p6f0c2a9e_s1_rejections" ("id", _levin_generation, _levin_checkpoint, _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_fingerprint, _levin_parked, _levin_first_at, _levin_last_at)
+select f."id", 7, 1,
+'added', o.code, o.reason,
+  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_attempts else
+    case when r._levin_parked then 0 else coalesce(r._levin_attempts, 0) end + 1 end, 1, 12, f._levin_sequence,
+  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_fingerprint else '' end,
+  case when r._levin_run = 12 and r._levin_sequence = f._levin_sequence then r._levin_parked else 1 = 0 end,
+  coalesce(r._levin_first_at, cast(getdate() as timestamp with time zone)), cast(getdate() as timestamp with time zone)
+from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o
+join "levin_planner"."p6f0c2a9e_s1_diff_7" as f on o.sequence = f._levin_sequence
+left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on coalesce(cast(r."id" as varchar(65535)), '') = coalesce(cast(f."id" as varchar(65535)), '') and (r."id" is null) = (f."id" is null)
+where o.outcome = 'rejected';
+
+-- forget their older entries
+delete from "levin_planner"."p6f0c2a9e_s1_rejections"
+where ("p6f0c2a9e_s1_rejections"._levin_generation < 7 or "p6f0c2a9e_s1_rejections"._levin_checkpoint < 1)
+  and exists (
+    select 1 from "levin_planner"."p6f0c2a9e_s1_rejections" as n
+    where n._levin_generation = 7 and n._levin_checkpoint = 1
+      and coalesce(cast(n."id" as varchar(65535)), '') = coalesce(cast("p6f0c2a9e_s1_rejections"."id" as varchar(65535)), '') and (n."id" is null) = ("p6f0c2a9e_s1_rejections"."id" is null)
+  );
+
+-- replace older doubts
+delete from "levin_planner"."p6f0c2a9e_s1_doubts"
+where exists (
+  select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f._levin_sequence
+  where o.in_doubt and f."id" = "p6f0c2a9e_s1_doubts"."id"
+);
+
+-- write the doubts
+insert into "levin_planner"."p6f0c2a9e_s1_doubts"
+select f."id", f."email",
+f."O""Brien's ltv",
+f."profile",
+
+  7, 'added', '7.' || cast(f._levin_sequence as varchar(65535))
+from "levin_planner"."p6f0c2a9e_s1_diff_7" as f join "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o on o.sequence = f._levin_sequence
+where o.in_doubt;
+
+-- leave out what was not accepted
+delete from "levin_planner"."p6f0c2a9e_s1_diff_7"
+where "p6f0c2a9e_s1_diff_7"._levin_sequence in (select o.sequence from "levin_planner"."p6f0c2a9e_s1_outcomes_7_0" as o);
+
+-- forget the sequences
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" drop column _levin_sequence;
+
+-- drop the old snapshot
+drop table if exists "levin_planner"."p6f0c2a9e_s1_snapshot";
+
+-- the diff becomes the snapshot
+alter table "levin_planner"."p6f0c2a9e_s1_diff_7" rename to "p6f0c2a9e_s1_snapshot";
+
+-- count what is left
+update "levin_planner"."p6f0c2a9e_s1_state"
+set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
+    rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_fingerprint is not null),
+    parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked)
+where generation = 7;
+

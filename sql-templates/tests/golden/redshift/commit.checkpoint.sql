@@ -1,0 +1,36 @@
+-- fence (exactly one row)
+update "levin_planner"."p6f0c2a9e_s1_state"
+set checkpoint = checkpoint + 1, basis = 7
+where generation = 7 and checkpoint = 3;
+
+-- close rejections
+delete from "levin_planner"."p6f0c2a9e_s1_rejections"
+where not ("p6f0c2a9e_s1_rejections"._levin_generation = 7 and "p6f0c2a9e_s1_rejections"._levin_checkpoint = 4)
+  and (exists (
+    select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+    where coalesce(cast(f."id" as varchar(65535)), '') = coalesce(cast("p6f0c2a9e_s1_rejections"."id" as varchar(65535)), '') and (f."id" is null) = ("p6f0c2a9e_s1_rejections"."id" is null) and ((f._levin_operation = 'removed' and f._levin_sequence between 1 and 7) or (f._levin_operation = 'changed' and f._levin_sequence between 8 and 353))
+  ));
+
+-- take accepted rows out of the snapshot
+delete from "levin_planner"."p6f0c2a9e_s1_snapshot"
+where exists (
+  select 1 from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+  where f."id" = "p6f0c2a9e_s1_snapshot"."id" and (((f._levin_operation = 'removed' and f._levin_sequence between 1 and 7) or (f._levin_operation = 'changed' and f._levin_sequence between 8 and 353)))
+);
+
+-- put accepted rows into the snapshot
+insert into "levin_planner"."p6f0c2a9e_s1_snapshot"
+select f."id", f."email", f."O""Brien's ltv", f."profile", 7
+from "levin_planner"."p6f0c2a9e_s1_diff_7" as f
+where ((f._levin_operation = 'removed' and f._levin_sequence between 1 and 7) or (f._levin_operation = 'changed' and f._levin_sequence between 8 and 353))
+  and f._levin_operation <> 'removed';
+
+-- count what is left
+update "levin_planner"."p6f0c2a9e_s1_state"
+set doubts = (select count(*) from "levin_planner"."p6f0c2a9e_s1_doubts"),
+    rejections = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections"),
+    refused = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_fingerprint is not null),
+    parked = (select count(*) from "levin_planner"."p6f0c2a9e_s1_rejections" where _levin_parked),
+    lease_until = cast(getdate() as timestamp with time zone) + interval '60 seconds'
+where generation = 7;
+

@@ -1,0 +1,52 @@
+-- write the differences
+create table "levin_planner"."p6f0c2a9e_s1_diff_7" as
+select
+  cast(case
+    when m."tenant" is null then 'removed'
+    when k."tenant" is null then 'added'
+    else 'changed'
+  end
+ as varchar(65535)) as _levin_operation,
+  case
+    when m."tenant" is null or k."tenant" is null then null
+    else case when (coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k."email" as varchar(65535)), 'utf8'), false) or (m."email" is null and k."email" is not null) or (m."email" is not null and k."email" is null)) then '1' else '0' end
+  end as _levin_changed,
+  cast(null as varchar(65535)) as _levin_version,
+  coalesce(m."tenant", k."tenant") as "tenant",
+  coalesce(m."id", k."id") as "id",
+  m."email",
+  k."tenant" as _levin_previous0, k."id" as _levin_previous1, k."email" as _levin_previous2, row_number() over () as _levin_sequence
+from (
+  select * from (
+select * from customers -- all of them;
+) as m
+  where m."tenant" is not null and m."id" is not null
+) as m
+full join "levin_planner"."p6f0c2a9e_s1_snapshot" as k on m."tenant" = k."tenant" and m."id" = k."id"
+where (m."tenant" is null
+  or k."tenant" is null
+  or (coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k."email" as varchar(65535)), 'utf8'), false) or (m."email" is null and k."email" is not null) or (m."email" is not null and k."email" is null))
+);
+
+-- count (returns rows)
+select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
+  s.known - r.gone + r.new_keys as expected,
+  (select count(*) from (select 1 as one from "levin_planner"."p6f0c2a9e_s1_diff_7" group by "tenant", "id" having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
+from (
+  select count(*) as queried, cast(coalesce(sum(case when m."tenant" is null or m."id" is null then 1 else 0 end), 0) as bigint) as null_keys
+  from (
+select * from customers -- all of them;
+) as m
+) as q
+cross join (
+  select
+    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as bigint) as added,
+    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as bigint) as new_keys,
+    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as bigint) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as bigint) as gone,
+    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as bigint) as removed
+  from "levin_planner"."p6f0c2a9e_s1_diff_7"
+) as r
+cross join (select count(*) as known from "levin_planner"."p6f0c2a9e_s1_snapshot" as k) as s;
+
