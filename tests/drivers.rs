@@ -2,6 +2,8 @@
 
 #[path = "drivers/bigquery.rs"]
 mod bigquery;
+#[path = "drivers/databricks.rs"]
+mod databricks;
 #[path = "drivers/duckdb.rs"]
 mod duckdb;
 #[path = "drivers/postgres.rs"]

@@ -9,6 +9,8 @@ mod changes;
 mod clearing;
 #[path = "scenarios/commands.rs"]
 mod commands;
+#[path = "scenarios/databricks.rs"]
+mod databricks;
 #[path = "scenarios/dbt.rs"]
 mod dbt;
 #[path = "scenarios/defects.rs"]

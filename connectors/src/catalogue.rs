@@ -10,11 +10,12 @@ use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
 use crate::destination::{self, Destination};
-use crate::warehouse::{Warehouse, bigquery, duckdb, mariadb, postgres, redshift, snowflake};
+use crate::warehouse::{Warehouse, bigquery, databricks, duckdb, mariadb, postgres, redshift, snowflake};
 
 /// Every kind of source.
 pub static SOURCES: &[&SourceConnector] = &[
     &bigquery::BIGQUERY,
+    &databricks::DATABRICKS,
     &duckdb::DUCKDB,
     &mariadb::MARIADB,
     &postgres::POSTGRES,

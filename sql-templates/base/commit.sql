@@ -1,7 +1,7 @@
 {# How rows ended that were not accepted, loaded before the commit and read by nobody else. #}
 {% macro create_outcomes() %}
 {{ step("create the outcomes") }}
-{{ d.create_of_run() }} {{ outcomes }} as
+{{ d.create_of_run() }} {{ d.made(outcomes) }} as
 select {{ d.wide(0) }} as sequence, cast(null as {{ d.type_text() }}) as outcome, 1 = 0 as in_doubt,
   cast(null as {{ d.type_text() }}) as code, cast(null as {{ d.type_text() }}) as reason
 {{ d.no_rows() }}
@@ -98,6 +98,11 @@ where generation = {{ generation }} and checkpoint = {{ checkpoint }}
 {% endif %}
 {% if not rehearsed %}
 {{ step("count what is left") }}
+{{ d.count_left() }}
+{% endif %}
+{% endmacro %}
+
+{% macro count_left() %}
 update {{ state }}
 set doubts = (select count(*) from {{ doubts }}),
     rejections = (select count(*) from {{ rejections }}),
@@ -105,7 +110,6 @@ set doubts = (select count(*) from {{ doubts }}),
     parked = (select count(*) from {{ rejections }} where _levin_parked){% if lease_seconds %},
     lease_until = {{ d.seconds_later(d.now(), lease_seconds) }}{% endif +%}
 where generation = {{ generation }}
-{% endif %}
 {% endmacro %}
 
 {# Keys that were set aside may hold nulls. Written as equalities, because engines hash those and
@@ -215,14 +219,7 @@ where not ({{ col(t, "_levin_generation") }} = {{ generation }} and {{ col(t, "_
 {% macro settle_doubts() %}
 {% set t = d.deleted(doubts) %}
 {% if had_doubts %}
-{{ step("end doubts") }}
-{{ d.delete_from(doubts) }}
-where exists (
-  select 1 from {{ diff }} as f
-  where {{ d.same_key(keys, "f", t) }}
-    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %}){% if matching and shape == "full" +%}
-    and {{ d.same_record("f", t) }}{% endif +%}
-)
+{{ d.end_doubts() }}
 {% endif %}
 {% if exceptions %}
 {{ step("replace older doubts") }}
@@ -250,6 +247,18 @@ where o.in_doubt
 {% endif %}
 {% endmacro %}
 
+{% macro end_doubts() %}
+{% set t = d.deleted(doubts) %}
+{{ step("end doubts") }}
+{{ d.delete_from(doubts) }}
+where exists (
+  select 1 from {{ diff }} as f
+  where {{ d.same_key(keys, "f", t) }}
+    and ({{ d.accepted("f") }}{% if forgets_removed %} or f._levin_operation = 'removed'{% endif %}){% if matching and shape == "full" +%}
+    and {{ d.same_record("f", t) }}{% endif +%}
+)
+{% endmacro %}
+
 {% macro apply_accepted() %}
 {% if in_place %}
 {{ step("write accepted changes into the snapshot") }}
@@ -259,6 +268,13 @@ from {{ diff }} as f
 where {{ d.same_key(keys, "f", "t") }} and f._levin_operation = 'changed'
   and {{ d.accepted("f") }}
 {% endif %}
+{{ d.take_accepted_out() }}
+{% if ranges %}
+{{ d.put_accepted() }}
+{% endif %}
+{% endmacro %}
+
+{% macro take_accepted_out() %}
 {% set t = d.deleted(snapshot) %}
 {{ step("take accepted rows out of the snapshot") }}
 {{ d.delete_from(snapshot) }}
@@ -272,7 +288,9 @@ where exists (
 {% else %}
 where {{ d.is_taken_out(t) }}
 {% endif %}
-{% if ranges %}
+{% endmacro %}
+
+{% macro put_accepted() %}
 {{ step("put accepted rows into the snapshot") }}
 insert into {{ snapshot }}
 select {% for c in all %}{{ col("f", c.name) }}, {% endfor %}{{ diff_generation }}
@@ -280,7 +298,6 @@ from {{ diff }} as f
 where {{ d.accepted("f") }}
 {% if shape == "full" %}
   and f._levin_operation {% if in_place %}= 'added'{% else %}<> 'removed'{% endif +%}
-{% endif %}
 {% endif %}
 {% endmacro %}
 
@@ -365,6 +382,10 @@ where {% if park %}not _levin_parked and _levin_fingerprint <> ''{% else %}_levi
   and {{ keys[loop.index0].name }} = {{ d.value_of(keys[loop.index0], value) }}
 {% endfor %}
 {{ step("count what is parked", "one row") }}
+{{ d.count_parked() }}
+{% endmacro %}
+
+{% macro count_parked() %}
 update {{ state }}
 set parked = (select count(*) from {{ rejections }} where _levin_parked), basis = {{ generation }}
 where generation = {{ generation }}

@@ -12,13 +12,13 @@
 {% macro stage_model() %}
 {% if stage %}
 {{ step("stage the model") }}
-{{ d.create_scratch() }} {{ stage }} as
+{{ d.create_scratch() }} {{ d.made(stage) }} as
 select {% for c in all %}{{ c.name }}{% if not loop.last %}, {% endif %}{% endfor +%}
 from {{ d.modelled() }} as m
 {% endif %}
 {% if set_aside %}
 {{ step("set keys aside") }}
-{{ d.create_of_run() }} {{ set_aside }} as
+{{ d.create_of_run() }} {{ d.made(set_aside) }} as
 select {% for key in keys %}{{ key.name }}, {% endfor %}count(*) as _levin_rows,
   case when {{ d.key_is_null(keys, "m") }} then 'NULL_PRIMARY_KEY' else 'DUPLICATE_PRIMARY_KEY' end as _levin_code
 from {{ d.source() }} as m
@@ -69,7 +69,7 @@ cross join (
 {% macro diff_first() %}
 {{ d.stage_model() }}
 {{ step("write the rows") }}
-{{ d.create_of_run() }} {{ diff }} as
+{{ d.create_of_run() }} {{ d.made(diff) }} as
 select {% for c in all %}m.{{ c.name }}{% if not loop.last %}, {% endif %}{% endfor %}{{ d.generation_here() }}{{ d.number_here() }}
 {% if matching %}
   {{ d.first_claim() }}
@@ -143,7 +143,7 @@ cross join (select count(*) as added from {{ diff }}) as r
 {{ d.prepare_halves() }}
 {% endif %}
 {{ step("write the differences") }}
-{{ d.create_of_run() }} {{ diff }} as
+{{ d.create_of_run() }} {{ d.made(diff) }} as
 {% if matching %}
 {{ d.claimed_differences() }}
 {% else %}

@@ -91,10 +91,14 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro create_scratch() %}create table{% endmacro %}
 {# How one begins that is kept until its run was committed, or settled. #}
 {% macro create_of_run() %}create table{% endmacro %}
+{# A new table's name, with what the engine wants to know of it. #}
+{% macro made(table) %}{{ table }}{% endmacro %}
 {# A step that makes a table's keys unique and quick to find; nothing where the engine needs none. #}
 {% macro index_keys(table, keys) %}{% endmacro %}
 {# A step with which the planner is told how to join model and snapshot; nothing where it knows. #}
 {% macro join_hint(sorted) %}{% endmacro %}
+{# A name as the catalogue keeps it. #}
+{% macro as_catalogued(name) %}{{ name }}{% endmacro %}
 {# A name in the catalogue, letter by letter. #}
 {% macro exact_name(name) %}{{ name }}{% endmacro %}
 {# How a deletion begins, what its rows are called, and the table itself inside its conditions. #}

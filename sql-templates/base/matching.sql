@@ -181,6 +181,12 @@ left join (select distinct {{ d.match_columns("w") }} from waiting as w) as othe
    any longer, nor a doubt about it. What is only in doubt may have overwritten the record: no row is known to be
    there, and the doubt answers for it. #}
 {% macro hand_over() %}
+{{ d.take_values() }}
+{% if had_doubts %}
+{{ d.end_doubts_about_values() }}
+{% endif %}
+{% endmacro %}
+{% macro take_values() %}
 {% set t = d.deleted(snapshot) %}
 {{ step("take values from who had them") }}
 {{ d.delete_from(snapshot) }}
@@ -190,7 +196,8 @@ where {{ col(t, "_levin_generation") }} < {{ diff_generation }}
     where {{ d.is_of("f", t) }} and not ({{ d.same_key(keys, "f", t) }}) and f._levin_claim is null
       and ({{ d.accepted("f") }}{% if exceptions %} or exists (select 1 from {{ outcomes }} as o where o.in_doubt and {{ d.same_row("o", "f") }}){% endif %})
   )
-{% if had_doubts %}
+{% endmacro %}
+{% macro end_doubts_about_values() %}
 {% set t = d.deleted(doubts) %}
 {{ step("end doubts about values that others have now") }}
 {{ d.delete_from(doubts) }}
@@ -200,7 +207,6 @@ where {{ col(t, "_levin_generation") }} < {{ diff_generation }}
     where {{ d.is_of("f", t) }} and not ({{ d.same_key(keys, "f", t) }}) and f._levin_claim is null
       and {{ d.accepted("f") }}
   )
-{% endif %}
 {% endmacro %}
 {# Whether a row of a full diff is about the record that another row has. #}
 {% macro is_of(diff_row, known) %}

@@ -3,7 +3,7 @@
 {{ step("find the managed schemas", "rows") }}
 select schema_name
 from information_schema.schemata
-where schema_name in ({{ planner_literal }}, {{ audit_literal }})
+where schema_name in ({{ d.as_catalogued(planner_literal) }}, {{ d.as_catalogued(audit_literal) }})
 {% endmacro %}
 
 {% macro create_schemas() %}
@@ -16,7 +16,7 @@ create schema if not exists {{ audit_schema }}
 {% macro create_state() %}
 {# Made with its row, in one statement: two that begin at once make one. #}
 {{ step("create the state") }}
-{{ d.create_once() }} {{ state }} as
+{{ d.create_once() }} {{ d.made(state) }} as
 select
   cast({{ project }} as {{ d.type_text() }}) as project,
   {{ d.wide(sync_id) }} as sync_id,
@@ -92,11 +92,14 @@ where generation = {{ generation }}
 
 {% macro relation_kind() %}
 {{ step("look at the relation", "rows") }}
-select count(*) as found, cast(coalesce(sum(case when table_type = 'BASE TABLE' then 1 else 0 end), 0) as {{ d.type_bigint() }}) as tables
+select count(*) as found, cast(coalesce(sum(case when {{ d.is_table() }} then 1 else 0 end), 0) as {{ d.type_bigint() }}) as tables
 from information_schema.tables
 where {{ d.is_relation() }}
 {% endmacro %}
-{% macro is_relation() %}table_name = {{ table_name }}{% if table_schema %} and table_schema = {{ table_schema }}{% else %}{{ d.where_unqualified() }}{% endif %}{% endmacro %}
+{% macro is_relation() %}table_name = {{ d.as_catalogued(table_name) }}{% if table_schema %} and table_schema = {{ d.as_catalogued(table_schema) }}{% else %}{{ d.where_unqualified() }}{% endif %}{% endmacro %}
+
+{# A table, which has one state while a statement reads it, however often. #}
+{% macro is_table() %}table_type = 'BASE TABLE'{% endmacro %}
 
 {# Where names without a schema are looked up, if that is in one place. #}
 {% macro where_unqualified() %}{% endmacro %}
@@ -106,7 +109,7 @@ where {{ d.is_relation() }}
 {{ step("drop the old snapshot") }}
 {{ d.drop(snapshot) }}
 {{ step("create the snapshot") }}
-create table {{ snapshot }} as
+create table {{ d.made(snapshot) }} as
 select {% for c in all %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation
 from {{ d.modelled() }} as m
 where 1 = 0
@@ -114,14 +117,14 @@ where 1 = 0
 {{ step("drop the old doubts") }}
 {{ d.drop(doubts) }}
 {{ step("create the doubts") }}
-create table {{ doubts }} as
+create table {{ d.made(doubts) }} as
 select {% for c in all %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation, cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_version
 from {{ d.modelled() }} as m
 where 1 = 0
 {{ step("drop the old rejections") }}
 {{ d.drop(rejections) }}
 {{ step("create the rejections") }}
-create table {{ rejections }} as
+create table {{ d.made(rejections) }} as
 select {% for c in keys %}{{ c.name }}, {% endfor %}{{ d.wide(0) }} as _levin_generation, {{ d.wide(0) }} as _levin_checkpoint,
   cast('' as {{ d.type_text() }}) as _levin_operation, cast('' as {{ d.type_text() }}) as _levin_code, cast('' as {{ d.type_text() }}) as _levin_reason,
   {{ d.wide(0) }} as _levin_attempts, {{ d.wide(0) }} as _levin_rows, {{ d.wide(0) }} as _levin_run,
@@ -136,7 +139,7 @@ where 1 = 0
    which it is not null differs; where the form on the wire changed, rows that held a value fall due. #}
 {% macro reshape() %}
 {{ step("write " ~ what ~ " in their new shape") }}
-create table {{ reshaped }} as
+create table {{ d.made(reshaped) }} as
 select {% for c in all %}m.{{ c.name }}, {% endfor %}{% for extra in extras %}{{ col("s", extra) }}{% if not loop.last %}, {% endif %}{% endfor +%}
 from {{ d.modelled() }} as m, {{ table }} as s
 where 1 = 0

@@ -11,10 +11,10 @@
 {{ step("list the managed tables", "rows") }}
 select table_name, 'managed' as kind
 from information_schema.tables
-where table_schema = {{ schema_literal }} and {{ d.exact_name("table_name" | sql) }} like {{ pattern }} escape {{ escape }}
+where table_schema = {{ d.as_catalogued(schema_literal) }} and {{ d.exact_name("table_name" | sql) }} like {{ pattern }} escape {{ escape }}
 {% if relation %}
 union all
-select table_name, case when table_type = 'BASE TABLE' then 'table' else 'relation' end
+select table_name, case when {{ d.is_table() }} then 'table' else 'relation' end
 from information_schema.tables
 where {{ d.is_relation() }}
 {% endif %}

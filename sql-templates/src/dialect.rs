@@ -12,6 +12,8 @@ use crate::column::LogicalType;
 pub enum Dialect {
     /// Google BigQuery.
     Bigquery,
+    /// Databricks SQL, over Unity Catalog.
+    Databricks,
     /// DuckDB 1.5.
     Duckdb,
     /// MariaDB 10.6 and later.
@@ -88,6 +90,8 @@ pub struct Lexing {
     pub dollar_names: bool,
     /// `//` begins a comment, as `--` does.
     pub slash_comments: bool,
+    /// A backslash at a line's end lets a `--` comment go on, and in `r'…'` it is a backslash.
+    pub spark: bool,
 }
 
 impl Default for Lexing {
@@ -102,6 +106,7 @@ impl Default for Lexing {
             googlesql: false,
             dollar_names: false,
             slash_comments: false,
+            spark: false,
         }
     }
 }
@@ -155,13 +160,14 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 6] =
-        [Self::Bigquery, Self::Duckdb, Self::Mariadb, Self::Postgres, Self::Redshift, Self::Snowflake];
+    pub const ALL: [Self; 7] =
+        [Self::Bigquery, Self::Databricks, Self::Duckdb, Self::Mariadb, Self::Postgres, Self::Redshift, Self::Snowflake];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bigquery => "bigquery",
+            Self::Databricks => "databricks",
             Self::Duckdb => "duckdb",
             Self::Mariadb => "mariadb",
             Self::Postgres => "postgres",
@@ -173,6 +179,7 @@ impl Dialect {
     /// The facts of the dialect's folder.
     pub fn facts(self) -> &'static Facts {
         static BIGQUERY: OnceLock<Facts> = OnceLock::new();
+        static DATABRICKS: OnceLock<Facts> = OnceLock::new();
         static DUCKDB: OnceLock<Facts> = OnceLock::new();
         static MARIADB: OnceLock<Facts> = OnceLock::new();
         static POSTGRES: OnceLock<Facts> = OnceLock::new();
@@ -180,6 +187,7 @@ impl Dialect {
         static SNOWFLAKE: OnceLock<Facts> = OnceLock::new();
         let (cell, text) = match self {
             Self::Bigquery => (&BIGQUERY, include_str!("../bigquery/dialect.toml")),
+            Self::Databricks => (&DATABRICKS, include_str!("../databricks/dialect.toml")),
             Self::Duckdb => (&DUCKDB, include_str!("../duckdb/dialect.toml")),
             Self::Mariadb => (&MARIADB, include_str!("../mariadb/dialect.toml")),
             Self::Postgres => (&POSTGRES, include_str!("../postgres/dialect.toml")),

@@ -180,6 +180,7 @@ macro_rules! folder {
 pub(crate) const FOLDERS: &[(&str, &[(&str, &str)])] = &[
     folder!("base": "exprs", "prepare", "diff", "matching", "plan", "deliver", "commit", "prune", "audit"),
     folder!("bigquery": "exprs", "prepare", "deliver", "prune"),
+    folder!("databricks": "exprs", "prepare", "diff", "commit"),
     folder!("duckdb": "exprs", "prepare", "diff"),
     folder!("mariadb": "exprs", "prepare", "diff"),
     folder!("postgres": "exprs", "prepare", "diff"),

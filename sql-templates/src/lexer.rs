@@ -21,7 +21,11 @@ pub(crate) fn meaningful(text: &str, lexing: Lexing) -> Result<Vec<(usize, u8)>,
                 continue;
             }
             b'-' | b'/' if begins_comment(rest, lexing) => {
-                at += rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len());
+                let length = rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len());
+                if lexing.spark && rest[..length].ends_with(b"\\") {
+                    return Err("a `--` comment ends with a backslash, which lets it go on; take that out");
+                }
+                at += length;
                 continue;
             }
             b'/' if rest.starts_with(b"/*") => {
@@ -37,8 +41,17 @@ pub(crate) fn meaningful(text: &str, lexing: Lexing) -> Result<Vec<(usize, u8)>,
                 at += 1;
                 continue;
             }
+            b'\'' | b'"' if lexing.spark && is_prefix(&bytes[..at], b'r') => {
+                let end = at + quoted(rest, byte, false).ok_or("a text is never closed")?;
+                if bytes[at..end].contains(&b'\\') {
+                    return Err(
+                        "an `r'…'` literal holds a backslash; write it without the r, with two backslashes",
+                    );
+                }
+                end
+            }
             b'\'' => {
-                let prefixed = is_escape_prefix(&bytes[..at]);
+                let prefixed = is_prefix(&bytes[..at], b'e');
                 let escapes = lexing.backslashes || prefixed;
                 let end = at + quoted(rest, b'\'', escapes).ok_or("a `'` is never closed")?;
                 // A literal may go on after a line end, and then its backslashes are escapes too.
@@ -114,8 +127,8 @@ fn dollar_tag(text: &[u8], names: bool) -> Option<&[u8]> {
     is_tag.then_some(&text[..=end])
 }
 
-fn is_escape_prefix(before: &[u8]) -> bool {
-    matches!(before, [name @ .., b'e' | b'E'] if !ends_in_name(name))
+fn is_prefix(before: &[u8], letter: u8) -> bool {
+    matches!(before, [name @ .., last] if last.eq_ignore_ascii_case(&letter) && !ends_in_name(name))
 }
 
 fn ends_in_name(text: &[u8]) -> bool {

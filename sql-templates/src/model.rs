@@ -8,7 +8,7 @@ use sqlparser::ast::{
     TableFactor, Visit, Visitor,
 };
 use sqlparser::dialect::{
-    BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
 };
 use sqlparser::parser::Parser;
 
@@ -75,6 +75,7 @@ impl ModelSql {
         }
         let parser_dialect: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Bigquery => Box::new(BigQueryDialect {}),
+            Dialect::Databricks => Box::new(DatabricksDialect {}),
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),

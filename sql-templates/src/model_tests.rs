@@ -226,3 +226,29 @@ fn a_relation_is_named_as_the_engine_names_it() {
         }
     }
 }
+
+#[test]
+fn sparks_raw_texts_and_comments_that_go_on_are_no_way_out() {
+    for text in [
+        r"select r'\' ) as m; drop table t; --'",
+        r"select R'\\' as x",
+        "select 1 -- \\\n ) as m",
+        r"select '\'' ) as m; drop table t; --'",
+        r#"select "\"" ) as m; drop table t; --""#,
+        "select `a` ) as m; drop table t; -- `",
+    ] {
+        let refused = ModelSql::query(text, Dialect::Databricks);
+        assert!(refused.is_err(), "{text:?} became {refused:?}");
+    }
+    for text in [
+        r"select 'it\'s ) ;' as x",
+        r"select r'a) ;' as x",
+        r"select owner'x' from t",
+        "select `a``) ;` from t -- all of it )\n",
+        "select parts:name::string as name from main.shop.orders",
+    ] {
+        assert!(ModelSql::query(text, Dialect::Databricks).is_ok(), "{text}");
+    }
+    let table = ModelSql::query("select id from shop.Customers", Dialect::Databricks).unwrap();
+    assert_eq!(table.plain_table().map(|t| t.name.as_str()), Some("Customers"));
+}

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use cases::cases;
 use sql_templates::{Dialect, Expect, Ident, Statement, Step};
 use sqlparser::dialect::{
-    BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
 };
 use sqlparser::parser::Parser;
 
@@ -110,6 +110,8 @@ fn the_grant_scripts_that_are_handed_out_are_these() {
 const UNPARSABLE: &[(&str, &str)] = &[
     ("alter default privileges", "Postgres: sqlparser knows no default privileges"),
     ("grant `roles/", "BigQuery: sqlparser knows no roles of Google Cloud"),
+    ("grant create schema on catalog", "Databricks: sqlparser knows no catalogs"),
+    ("grant use ", "Databricks: sqlparser knows no right to use a catalog or schema"),
     ("grant usage, create table on", "Snowflake: sqlparser knows the right to create, and not what"),
 ];
 
@@ -120,6 +122,7 @@ fn every_statement_parses_in_its_dialect() {
     for dialect in Dialect::ALL {
         let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
             Dialect::Bigquery => Box::new(BigQueryDialect {}),
+            Dialect::Databricks => Box::new(DatabricksDialect {}),
             Dialect::Duckdb => Box::new(DuckDbDialect {}),
             Dialect::Mariadb => Box::new(MySqlDialect {}),
             Dialect::Postgres => Box::new(PostgreSqlDialect {}),

@@ -10,7 +10,7 @@ use sql_templates::{
     SyncTables, TableRef, TestRowFacts,
 };
 use sqlparser::dialect::{
-    BigQueryDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
 };
 use sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -238,6 +238,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
 fn tokens(dialect: Dialect, sql: &str) -> Vec<Token> {
     let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
         Dialect::Bigquery => Box::new(BigQueryDialect {}),
+        Dialect::Databricks => Box::new(DatabricksDialect {}),
         Dialect::Duckdb => Box::new(DuckDbDialect {}),
         Dialect::Mariadb => Box::new(MySqlDialect {}),
         Dialect::Postgres => Box::new(PostgreSqlDialect {}),

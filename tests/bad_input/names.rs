@@ -54,7 +54,7 @@ fn names(engine: Engine) -> Vec<String> {
     names.push("ü".repeat(31));
     match engine {
         // These two differ in nothing but case.
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Redshift => {
+        _ => {
             names.extend(["Case".to_owned(), "case".to_owned()])
         }
         Engine::DuckDb => names.push("l".repeat(400)),
@@ -132,7 +132,7 @@ fn managed_schemas_slugs_and_folders_may_have_any_name(engine: Engine) {
     let case = Case::small(engine);
     let source = match engine {
         Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n",
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Redshift => {
+        _ => {
             "type: postgres\nurl: ${WAREHOUSE_URL}\n"
         }
     };

@@ -64,7 +64,7 @@ fn key_types(engine: Engine) -> Vec<KeyType> {
             ),
             ("timetz", ["'00:00:00+00'", "'12:00:00+02'", "'12:00:00+03'"]),
         ]),
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Redshift => types.extend([
+        _ => types.extend([
             ("numeric", ["1", "1e-30", "1e40"]),
             ("oid", ["0", "1", "4294967295"]),
             ("name", ["'a'", "'A'", "'é'"]),
@@ -151,7 +151,7 @@ fn a_key_of_every_type_finds_its_rows_again(engine: Engine) {
 
 fn a_key_that_cannot_be_compared_is_refused(engine: Engine) {
     let refused = match engine {
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Redshift => {
+        _ => {
             vec!["json", "jsonb", "point", "xml", "tsvector", "int4range", "integer[]", "interval", "polygon"]
         }
         Engine::DuckDb => vec![
@@ -178,7 +178,7 @@ fn a_key_that_cannot_be_compared_is_refused(engine: Engine) {
 /// Values of types that have no form of their own on the wire, and the form that they get.
 fn odd_values(engine: Engine) -> Vec<(&'static str, Value)> {
     match engine {
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Redshift => vec![
+        _ => vec![
             ("int4range(1, 5)", json!("[1,5)")),
             ("'{[1,2),[5,7)}'::int4multirange", json!("{[1,2),[5,7)}")),
             ("'it''s'::mood", json!("it's")),
@@ -221,7 +221,7 @@ fn odd_values(engine: Engine) -> Vec<(&'static str, Value)> {
 
 fn odd_types_travel_stay_quiet_and_are_compared(engine: Engine) {
     let setup = match engine {
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Redshift => {
+        _ => {
             "create type mood as enum ('it''s', 'b'); create type pair as (n integer, t text); \
                  create domain positive as integer check (value > 0); create table t (id integer); insert into t values (1), (2)"
         }
@@ -272,7 +272,7 @@ fn values_beyond_the_wires_calendar_are_rejected_alone(engine: Engine) {
         ("timestamp '2026-01-01 00:00:00'", true),
     ];
     match engine {
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Redshift => values.extend([
+        _ => values.extend([
             ("timestamp '294276-12-31 23:59:59'", true),
             ("timestamptz 'infinity'", false),
             ("date '0044-03-15 BC'", true),

@@ -19,6 +19,11 @@ fn a_run_on_bigquery_asks_more_than_it_needs() {
 }
 
 #[test]
+fn a_run_on_databricks_asks_more_than_it_needs() {
+    a_run_asks_more_than_it_needs(Engine::Databricks);
+}
+
+#[test]
 fn a_run_on_redshift_asks_more_than_it_needs() {
     a_run_asks_more_than_it_needs(Engine::Redshift);
 }

@@ -1,6 +1,7 @@
 //! What several of the tests here start or read.
 
 pub mod bigquery;
+pub mod databricks;
 pub mod front;
 pub mod mariadb;
 pub mod outcomes;

@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bigquery::{BigqueryDouble, spoken};
+use crate::databricks::{DatabricksDouble, DatabricksWorkspace};
 use crate::mariadb::{self, MariadbServer};
 use crate::postgres::{self, PostgresServer};
 pub use crate::process::{Ended, Running, levin_binary, levin_with_failpoints};
@@ -30,6 +31,8 @@ pub enum Engine {
     BigQuery,
     /// A database of Redshift's double. The tests' own statements go behind its wire, to PostgreSQL.
     Redshift,
+    /// A workspace of Databricks' double. Statements and models are spelled anew as for BigQuery.
+    Databricks,
 }
 
 /// A project in a folder of its own, with a warehouse of its own.
@@ -39,6 +42,8 @@ pub struct Project {
     engine: Engine,
     /// The address of the warehouse's database, or the path of its file.
     warehouse: String,
+    /// The workspace of Databricks' double, where the warehouse is one.
+    workspace: Option<DatabricksWorkspace>,
     /// The managed schemas.
     schemas: [String; 2],
     environment: Vec<(String, String)>,
@@ -67,6 +72,7 @@ impl Project {
         match engine {
             Engine::DuckDb => Self::with_warehouse(engine, None),
             Engine::BigQuery => Self::on_bigquery(),
+            Engine::Databricks => Self::on_databricks(),
             Engine::MariaDb => Self::on_mariadb(),
             Engine::Redshift => Self::on_redshift(),
             Engine::Postgres => Self::on_postgres(PostgresServer::start().fresh_database()),
@@ -86,6 +92,25 @@ impl Project {
         let database = RedshiftDouble::start().fresh_database();
         let project = Self::with_warehouse(Engine::Redshift, Some(database.behind));
         project.with_variable("WAREHOUSE_URL", &database.url)
+    }
+
+    fn on_databricks() -> Self {
+        let workspace = DatabricksDouble::start().fresh_workspace();
+        let mut project = Self::with_warehouse(Engine::Databricks, Some(workspace.warehouse.clone()));
+        let mut source = workspace.source();
+        source["auth"] = json!({"token": "${DATABRICKS_TOKEN}"});
+        project.write("sources/wh.yml", &source.to_string());
+        let token = workspace.token.clone();
+        project.workspace = Some(workspace);
+        project.with_variable("DATABRICKS_TOKEN", &token)
+    }
+
+    /// The workspace of Databricks' double.
+    ///
+    /// # Panics
+    /// When the warehouse is none.
+    pub fn workspace(&self) -> &DatabricksWorkspace {
+        self.workspace.as_ref().expect("a workspace of Databricks' double")
     }
 
     fn on_mariadb() -> Self {
@@ -108,7 +133,7 @@ impl Project {
     pub fn spelled(&self, statement: &str) -> String {
         match self.engine {
             Engine::DuckDb | Engine::Postgres | Engine::Redshift => return statement.to_owned(),
-            Engine::BigQuery => return spoken(statement),
+            Engine::BigQuery | Engine::Databricks => return spoken(statement),
             Engine::MariaDb => {}
         }
         let [planner, audit] = &self.schemas;
@@ -128,7 +153,7 @@ impl Project {
         let file = folder.path().join("warehouse.duckdb");
         let warehouse = url.unwrap_or_else(|| file.to_string_lossy().into_owned());
         let schemas = ["levin_planner", "levin_audit"].map(str::to_owned);
-        let project = Self { folder, engine, warehouse, schemas, environment: Vec::new() };
+        let project = Self { folder, engine, warehouse, workspace: None, schemas, environment: Vec::new() };
         project.write("levin.yml", "name: scenario\n");
         project.write(
             "sources/wh.yml",
@@ -140,10 +165,11 @@ impl Project {
                 Engine::BigQuery => {
                     "type: bigquery\nproject: ${WAREHOUSE_PROJECT}\nendpoint: ${WAREHOUSE_URL}\nauth: none\ndataset: d\n"
                 }
+                Engine::Databricks => "type: databricks\n",
             },
         );
         match engine {
-            Engine::DuckDb | Engine::BigQuery | Engine::Redshift => project,
+            Engine::DuckDb | Engine::BigQuery | Engine::Databricks | Engine::Redshift => project,
             Engine::Postgres | Engine::MariaDb => {
                 let url = project.warehouse.clone();
                 project.with_variable("WAREHOUSE_URL", &url)
@@ -161,6 +187,7 @@ impl Project {
             folder,
             engine: self.engine,
             warehouse: self.warehouse.clone(),
+            workspace: self.workspace.clone(),
             schemas: self.schemas.clone(),
             environment: self.environment.clone(),
         };
@@ -258,6 +285,11 @@ impl Project {
                     BigqueryDouble::start().texts(&self.warehouse, &spoken(statement));
                 }
             }
+            Engine::Databricks => {
+                for statement in statements.split(';').filter(|s| !s.trim().is_empty()) {
+                    self.workspace().texts(&spoken(statement));
+                }
+            }
             Engine::MariaDb => mariadb::run(&self.warehouse, &self.spelled(statements)),
             Engine::Postgres | Engine::Redshift => postgres::run(&self.warehouse, statements),
         }
@@ -276,6 +308,7 @@ impl Project {
                 rows.collect::<Result<_, _>>().unwrap_or_else(|e| panic!("{select}: {e}"))
             }
             Engine::BigQuery => BigqueryDouble::start().texts(&self.warehouse, &spoken(select)),
+            Engine::Databricks => self.workspace().texts(&spoken(select)),
             Engine::MariaDb => mariadb::texts(&self.warehouse, &self.spelled(select)),
             Engine::Postgres | Engine::Redshift => postgres::texts(&self.warehouse, select),
         }
@@ -307,7 +340,9 @@ impl Project {
     /// All of a row of the table `t` as one text.
     fn whole_row(&self, table: &str) -> String {
         match self.engine {
-            Engine::DuckDb | Engine::Postgres | Engine::Redshift => return "cast(t as text)".to_owned(),
+            Engine::DuckDb | Engine::Postgres | Engine::Databricks | Engine::Redshift => {
+                return "cast(t as text)".to_owned();
+            }
             Engine::BigQuery => return "to_json_string(t)".to_owned(),
             Engine::MariaDb => {}
         }

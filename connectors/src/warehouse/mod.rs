@@ -4,6 +4,7 @@
 //! `tests/conformance/warehouse` checks on each of them.
 
 pub mod bigquery;
+pub mod databricks;
 pub mod duckdb;
 mod duration;
 pub mod mariadb;

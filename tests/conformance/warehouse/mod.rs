@@ -3,6 +3,7 @@
 
 mod bigquery;
 mod cloud;
+mod databricks;
 mod laws;
 mod lease;
 mod life;
@@ -25,6 +26,7 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 use sql_templates::{Atomicity, Expect, Folding, Script, Sql, Step};
 use tests::bigquery::BigqueryDouble;
+use tests::databricks::DatabricksDouble;
 use tests::mariadb::{self, MariadbServer};
 use tests::postgres::PostgresServer;
 use tests::redshift::RedshiftDouble;
@@ -50,6 +52,12 @@ impl Bench {
         double.make_dataset(&project, "d");
         let config = json!({"project": project, "endpoint": double.url(), "auth": "none", "dataset": "d"});
         Self::of(source("bigquery", config, Path::new("/")), None)
+    }
+
+    fn databricks() -> Self {
+        let mut config = DatabricksDouble::start().fresh_workspace().source();
+        config.as_object_mut().expect("keys").remove("type");
+        Self::of(source("databricks", config, Path::new("/")), None)
     }
 
     fn duckdb() -> Self {
@@ -156,7 +164,7 @@ impl Bench {
     /// Statements of the suite in the engine's spelling: they quote names and cast as most engines do.
     pub fn spelled(&self, statement: &str) -> String {
         match self.engine() {
-            "bigquery" => tests::bigquery::spoken(statement),
+            "bigquery" | "databricks" => tests::bigquery::spoken(statement),
             "mariadb" => mariadb::spelled(statement),
             _ => statement.to_owned(),
         }
@@ -227,6 +235,12 @@ macro_rules! on_every_warehouse {
 
                 #[tokio::test]
                 #[ignore = "needs an account"]
+                async fn databricks() {
+                    crate::warehouse::cloud::on("databricks", super::super::$test).await;
+                }
+
+                #[tokio::test]
+                #[ignore = "needs an account"]
                 async fn redshift() {
                     crate::warehouse::cloud::on("redshift", super::super::$test).await;
                 }
@@ -236,6 +250,13 @@ macro_rules! on_every_warehouse {
                 async fn snowflake() {
                     crate::warehouse::cloud::on("snowflake", super::super::$test).await;
                 }
+            })*
+        }
+        mod databricks {
+            $(#[tokio::test]
+            async fn $test() {
+                let trial = super::$test(crate::warehouse::Bench::databricks());
+                crate::warehouse::waivers::held(crate::warehouse::waivers::DATABRICKS, stringify!($test), trial).await;
             })*
         }
         mod duckdb {

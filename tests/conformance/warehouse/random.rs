@@ -175,7 +175,7 @@ async fn every_life_obeys_the_rules(bench: Bench) {
     let config = ProptestConfig {
         cases: if seeds::is_long() {
             MANY
-        } else if bench.engine() == "bigquery" {
+        } else if matches!(bench.engine(), "bigquery" | "databricks") {
             FEW
         } else {
             CASES

@@ -1,6 +1,7 @@
 //! Truth tables: for every type when two values differ, and in what form a value leaves.
 
 mod bigquery_types;
+mod databricks_types;
 mod duckdb_types;
 mod mariadb_types;
 mod postgres_types;
@@ -43,6 +44,7 @@ const fn truth(
 fn truths(bench: &Bench) -> Vec<&'static Truth> {
     match bench.engine() {
         "bigquery" => bigquery_types::TRUTHS.iter().collect(),
+        "databricks" => databricks_types::TRUTHS.iter().collect(),
         "duckdb" => duckdb_types::TRUTHS.iter().collect(),
         "mariadb" => mariadb_types::TRUTHS.iter().collect(),
         "redshift" => redshift_types::TRUTHS.iter().collect(),
@@ -237,7 +239,11 @@ async fn every_type_of_the_dialect_has_a_truth_table(bench: Bench) {
     let dialect: Dialect = bench.warehouse.dialect();
     let facts: Vec<_> =
         truths(&bench).iter().map(|t| dialect.type_fact(described(&bench, t.engine_type)).unwrap()).collect();
-    let waived = if bench.engine() == "snowflake" { snowflake_types::WAIVED } else { &[] };
+    let waived = match bench.engine() {
+        "databricks" => databricks_types::WAIVED,
+        "snowflake" => snowflake_types::WAIVED,
+        _ => &[],
+    };
     for fact in &dialect.facts().types {
         let waiver = waived.iter().find(|(engine_type, _)| dialect.type_fact(engine_type) == Some(fact));
         assert!(

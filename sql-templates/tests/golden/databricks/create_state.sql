@@ -1,0 +1,31 @@
+-- create the state
+create table if not exists `levin_planner`.`p6f0c2a9e_s1_state` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+select
+  cast('6f0c2a9e' as string) as project,
+  cast(1 as bigint) as sync_id,
+  cast('customers-to-crm' as string) as sync_slug,
+  cast(0 as bigint) as generation,
+  cast(0 as bigint) as checkpoint,
+  cast(null as string) as holder,
+  cast(null as timestamp) as lease_until,
+  cast(null as bigint) as delivering,
+  cast(null as string) as delivering_table,
+  cast(null as string) as delivering_store,
+  cast(null as bigint) as delivering_run,
+  cast(null as string) as delivering_shape,
+  cast(null as string) as delivering_sent,
+  cast(null as string) as delivering_numbers,
+  cast(0 as bigint) as due_before,
+  cast(null as string) as target,
+  cast(null as string) as definition,
+  cast(null as bigint) as queried,
+  cast(0 as bigint) as doubts,
+  cast(0 as bigint) as rejections,
+  cast(0 as bigint) as refused,
+  cast(null as timestamp) as ran_at,
+  cast(0 as bigint) as basis,
+  cast(0 as bigint) as parked,
+  cast(null as string) as plans,
+  cast(null as bigint) as counted,
+  cast(null as bigint) as counted_basis;
+

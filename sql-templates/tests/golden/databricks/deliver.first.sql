@@ -1,0 +1,9 @@
+-- deliver added (returns rows)
+select d._levin_sequence as _levin_sequence
+  , d.`id` as k0
+  , d.`email` as c0
+  , d.`O"Brien's ltv` as c1
+  , d.`profile` as c2
+from `levin_planner`.`p6f0c2a9e_s1_diff_7` as d
+order by d._levin_sequence;
+

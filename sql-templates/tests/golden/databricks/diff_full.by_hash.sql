@@ -1,0 +1,62 @@
+-- write the differences
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+select
+  case
+    when m.`tenant` is null then 'removed'
+    when k.`tenant` is null then 'added'
+    else 'changed'
+  end as _levin_operation,
+  case
+    when m.`tenant` is null or k.`tenant` is null then null
+    else case when m.`email` is distinct from k.`email` then '1' else '0' end
+  end as _levin_changed,
+  cast(null as string) as _levin_version,
+  coalesce(m.`tenant`, k.`tenant`) as `tenant`,
+  coalesce(m.`id`, k.`id`) as `id`,
+  m.`email`,
+  struct(k.`tenant` as `tenant`, k.`id` as `id`, k.`email` as `email`) as _levin_previous, monotonically_increasing_id() as _levin_sequence
+from (
+  select * from (
+select * from customers -- all of them;
+) as m
+  where m.`tenant` is not null and m.`id` is not null
+) as m
+full join `levin_planner`.`p6f0c2a9e_s1_snapshot` as k on m.`tenant` = k.`tenant` and m.`id` = k.`id`
+where (m.`tenant` is null
+  or k.`tenant` is null
+  or m.`email` is distinct from k.`email`
+)
+union all
+select 'queried', cast(count(*) as string), cast(coalesce(sum(case when m.`tenant` is null or m.`id` is null then 1 else 0 end), 0) as string),
+  null,
+  null,
+  null,
+null, 0
+from (
+select * from customers -- all of them;
+) as m;
+
+-- count (returns rows)
+select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
+  s.known - r.gone + r.new_keys as expected,
+  (select count(*) from (select 1 as one from `levin_planner`.`p6f0c2a9e_s1_diff_7` group by `tenant`, `id` having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
+from (
+  select cast(_levin_changed as bigint) as queried, cast(_levin_version as bigint) as null_keys
+  from `levin_planner`.`p6f0c2a9e_s1_diff_7`
+  where _levin_operation = 'queried'
+) as q
+cross join (
+  select
+    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as bigint) as added,
+    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as bigint) as new_keys,
+    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as bigint) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as bigint) as gone,
+    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as bigint) as removed
+  from `levin_planner`.`p6f0c2a9e_s1_diff_7`
+) as r
+cross join (select count(*) as known from `levin_planner`.`p6f0c2a9e_s1_snapshot` as k) as s;
+
+-- forget the count
+delete from `levin_planner`.`p6f0c2a9e_s1_diff_7` where _levin_operation = 'queried';
+

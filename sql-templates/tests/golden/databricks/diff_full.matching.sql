@@ -1,0 +1,120 @@
+-- stage the model
+create table `levin_planner`.`p6f0c2a9e_s1_model_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+select `id`, `email`, `O"Brien's ltv`, `profile`
+from (
+select * from customers -- all of them;
+) as m;
+
+-- write the differences
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` tblproperties ('delta.feature.catalogManaged' = 'supported', 'delta.columnMapping.mode' = 'name') as
+with f as (
+select
+  case
+    when p.part > 1 then 'removed'
+    when k.`id` is null or (m.`id` is not null and k.`id` is not null and not coalesce(m.`email` = k.`email`, false)) then 'added'
+    else 'changed'
+  end as _levin_operation,
+  case
+    when p.part = 3 then '000'
+    when ((m.`id` is not null and k.`id` is not null and not coalesce(m.`email` = k.`email`, false)) and k.`email` is not null) then null
+    when m.`id` is null or k.`id` is null then null
+    else case when m.`email` is distinct from k.`email` then '1' else '0' end
+      || case when m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv` then '1' else '0' end
+      || case when m.`profile` is distinct from k.`profile` then '1' else '0' end
+  end as _levin_changed,
+  cast(null as string) as _levin_version,
+  coalesce(m.`id`, k.`id`) as `id`,
+  case when p.part = 1 then m.`email` end as `email`,
+  case when p.part = 1 then m.`O"Brien's ltv` end as `O"Brien's ltv`,
+  case when p.part = 1 then m.`profile` end as `profile`,
+  struct(k.`id` as `id`, k.`email` as `email`, k.`O"Brien's ltv` as `O"Brien's ltv`, k.`profile` as `profile`) as _levin_previous,
+case p.part when 1 then m.`email` when 2 then k.`email` end as _levin_match0,
+  p.part = 1 and (k.`id` is null or (m.`id` is not null and k.`id` is not null and not coalesce(m.`email` = k.`email`, false))) as _levin_claims,
+1 = 0 as _levin_doubtful
+from (
+  select * from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
+  where m.`id` is not null
+) as m
+full join `levin_planner`.`p6f0c2a9e_s1_snapshot` as k on m.`id` = k.`id`
+cross join (select 1 as part union all select 2) as p
+where (p.part = 1 and m.`id` is not null
+    or p.part = 2 and k.`id` is not null and (m.`id` is null or ((m.`id` is not null and k.`id` is not null and not coalesce(m.`email` = k.`email`, false)) and k.`email` is not null))) and (m.`id` is null
+  or k.`id` is null
+  or m.`email` is distinct from k.`email`
+  or m.`O"Brien's ltv` is distinct from k.`O"Brien's ltv`
+  or m.`profile` is distinct from k.`profile`
+)
+),
+holders as (
+  select `id`, `email` as _levin_match0 from `levin_planner`.`p6f0c2a9e_s1_snapshot`
+),
+standing as (
+  select h.*
+  from holders as h
+  left join f as r on r._levin_operation = 'removed' and r.`id` = h.`id` and r._levin_match0 = h._levin_match0
+  where r.`id` is null
+),
+contested as (
+  select f._levin_match0 from f where f._levin_claims group by f._levin_match0 having count(*) > 1
+),
+held as (
+  select distinct f.`id`
+  from f
+  join standing as h on h._levin_match0 = f._levin_match0
+  where f._levin_claims and not (h.`id` = f.`id`)
+),
+judged as (
+  select f.*,
+    case
+      when f._levin_operation = 'removed' then null
+      when f._levin_match0 is null then 'NULL_MATCH_VALUE'
+      when f._levin_claims and (c._levin_match0 is not null or h.`id` is not null) then 'DUPLICATE_MATCH_VALUE'
+    end as _levin_judgement
+  from f
+  left join contested as c on c._levin_match0 = f._levin_match0
+  left join held as h on h.`id` = f.`id`
+),
+arriving as (
+  select j.`id`, j._levin_match0 from judged as j where j._levin_operation <> 'removed' and j._levin_judgement is null
+  union all
+  select h.`id`, h._levin_match0 from standing as h
+),
+superseded as (
+  select distinct r.`id`, r._levin_match0
+  from f as r
+  join arriving as a on a._levin_match0 = r._levin_match0
+  where r._levin_operation = 'removed' and not r._levin_doubtful and not (a.`id` = r.`id`)
+)
+select j._levin_operation, j._levin_changed, j._levin_version,
+  j.`id`,
+  j.`email`,
+  j.`O"Brien's ltv`,
+  j.`profile`,
+  j._levin_previous, j._levin_match0,
+  case when s.`id` is not null then 'SUPERSEDED' else j._levin_judgement end as _levin_claim, monotonically_increasing_id() as _levin_sequence
+from judged as j
+left join superseded as s on j._levin_operation = 'removed' and s.`id` = j.`id` and s._levin_match0 = j._levin_match0;
+
+-- count (returns rows)
+select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known,
+  s.known - r.gone + r.new_keys as expected,
+  (select count(*) from (select 1 as one from `levin_planner`.`p6f0c2a9e_s1_diff_7` where not _levin_operation = 'removed' group by `id` having count(*) > 1) as r) as own_duplicates,
+  0 as longest_key
+from (
+  select count(*) as queried, cast(coalesce(sum(case when m.`id` is null then 1 else 0 end), 0) as bigint) as null_keys
+  from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
+) as q
+cross join (
+  select
+    cast(coalesce(sum(case when _levin_operation = 'added' then 1 else 0 end), 0) as bigint) as added,
+    cast(coalesce(sum(case when _levin_operation = 'added' and _levin_changed is null then 1 else 0 end), 0) as bigint) as new_keys,
+    cast(coalesce(sum(case when _levin_operation = 'changed' then 1 else 0 end), 0) as bigint) as changed,
+    cast(coalesce(sum(case when _levin_operation = 'removed' and _levin_changed is null then 1 else 0 end), 0) as bigint) as gone,
+    cast(coalesce(sum(case when _levin_operation = 'removed' then 1 else 0 end), 0) as bigint) as removed
+  from `levin_planner`.`p6f0c2a9e_s1_diff_7`
+) as r
+cross join (select count(*) as known from `levin_planner`.`p6f0c2a9e_s1_snapshot` as k) as s;
+
+-- drop the staged model
+drop table `levin_planner`.`p6f0c2a9e_s1_model_7`;
+
