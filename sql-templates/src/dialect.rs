@@ -160,8 +160,15 @@ pub struct TypeFact {
 
 impl Dialect {
     /// Every dialect.
-    pub const ALL: [Self; 7] =
-        [Self::Bigquery, Self::Databricks, Self::Duckdb, Self::Mariadb, Self::Postgres, Self::Redshift, Self::Snowflake];
+    pub const ALL: [Self; 7] = [
+        Self::Bigquery,
+        Self::Databricks,
+        Self::Duckdb,
+        Self::Mariadb,
+        Self::Postgres,
+        Self::Redshift,
+        Self::Snowflake,
+    ];
 
     /// The folder's name, which is the word in `type:`.
     pub fn name(self) -> &'static str {

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use cases::cases;
 use sql_templates::{Dialect, Expect, Ident, Statement, Step};
 use sqlparser::dialect::{
-    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect,
+    SnowflakeDialect,
 };
 use sqlparser::parser::Parser;
 

@@ -10,7 +10,8 @@ use sql_templates::{
     SyncTables, TableRef, TestRowFacts,
 };
 use sqlparser::dialect::{
-    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect, SnowflakeDialect,
+    BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect,
+    SnowflakeDialect,
 };
 use sqlparser::tokenizer::{Token, Tokenizer};
 

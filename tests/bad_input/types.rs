@@ -151,9 +151,6 @@ fn a_key_of_every_type_finds_its_rows_again(engine: Engine) {
 
 fn a_key_that_cannot_be_compared_is_refused(engine: Engine) {
     let refused = match engine {
-        _ => {
-            vec!["json", "jsonb", "point", "xml", "tsvector", "int4range", "integer[]", "interval", "polygon"]
-        }
         Engine::DuckDb => vec![
             "json",
             "integer[]",
@@ -163,6 +160,9 @@ fn a_key_that_cannot_be_compared_is_refused(engine: Engine) {
             "interval",
             "union(a integer)",
         ],
+        _ => {
+            vec!["json", "jsonb", "point", "xml", "tsvector", "int4range", "integer[]", "interval", "polygon"]
+        }
     };
     let case = Case::small(engine);
     case.sends([3, 0, 0]);
@@ -178,6 +178,20 @@ fn a_key_that_cannot_be_compared_is_refused(engine: Engine) {
 /// Values of types that have no form of their own on the wire, and the form that they get.
 fn odd_values(engine: Engine) -> Vec<(&'static str, Value)> {
     match engine {
+        Engine::DuckDb => vec![
+            ("'it''s'::enum('it''s', 'b')", json!("it's")),
+            ("[1, null, 3]", json!([1, null, 3])),
+            ("[['a'], []]", json!([["a"], []])),
+            ("{'a': 1, 'b c': 'x'}", json!({"a": 1, "b c": "x"})),
+            ("map(['k'], [1])", json!({"k": 1})),
+            ("array_value(1, 2, 3)", json!([1, 2, 3])),
+            ("'101'::bit", json!("101")),
+            ("'\\xDE\\xAD'::blob", json!("3q0=")),
+            ("'{\"b\": 1}'::json", json!({"b": 1})),
+            ("0.10::decimal(4,2)", json!(0.1)),
+            ("uuid '6F0C2A9E-1111-2222-3333-444455556666'", json!("6f0c2a9e-1111-2222-3333-444455556666")),
+            ("null::integer[]", json!(null)),
+        ],
         _ => vec![
             ("int4range(1, 5)", json!("[1,5)")),
             ("'{[1,2),[5,7)}'::int4multirange", json!("{[1,2),[5,7)}")),
@@ -202,30 +216,16 @@ fn odd_values(engine: Engine) -> Vec<(&'static str, Value)> {
             ("'pg_class'::regclass", json!("pg_class")),
             ("null::int4range", json!(null)),
         ],
-        Engine::DuckDb => vec![
-            ("'it''s'::enum('it''s', 'b')", json!("it's")),
-            ("[1, null, 3]", json!([1, null, 3])),
-            ("[['a'], []]", json!([["a"], []])),
-            ("{'a': 1, 'b c': 'x'}", json!({"a": 1, "b c": "x"})),
-            ("map(['k'], [1])", json!({"k": 1})),
-            ("array_value(1, 2, 3)", json!([1, 2, 3])),
-            ("'101'::bit", json!("101")),
-            ("'\\xDE\\xAD'::blob", json!("3q0=")),
-            ("'{\"b\": 1}'::json", json!({"b": 1})),
-            ("0.10::decimal(4,2)", json!(0.1)),
-            ("uuid '6F0C2A9E-1111-2222-3333-444455556666'", json!("6f0c2a9e-1111-2222-3333-444455556666")),
-            ("null::integer[]", json!(null)),
-        ],
     }
 }
 
 fn odd_types_travel_stay_quiet_and_are_compared(engine: Engine) {
     let setup = match engine {
+        Engine::DuckDb => "create table t (id integer); insert into t values (1), (2)",
         _ => {
             "create type mood as enum ('it''s', 'b'); create type pair as (n integer, t text); \
                  create domain positive as integer check (value > 0); create table t (id integer); insert into t values (1), (2)"
         }
-        Engine::DuckDb => "create table t (id integer); insert into t values (1), (2)",
     };
     let case = Case::new(engine, setup);
     let values = odd_values(engine);
@@ -272,12 +272,12 @@ fn values_beyond_the_wires_calendar_are_rejected_alone(engine: Engine) {
         ("timestamp '2026-01-01 00:00:00'", true),
     ];
     match engine {
+        Engine::DuckDb => values.extend([("'NaN'::double", false), ("'infinity'::float", false)]),
         _ => values.extend([
             ("timestamp '294276-12-31 23:59:59'", true),
             ("timestamptz 'infinity'", false),
             ("date '0044-03-15 BC'", true),
         ]),
-        Engine::DuckDb => values.extend([("'NaN'::double", false), ("'infinity'::float", false)]),
     }
     let case = Case::new(engine, "create table t (id integer); insert into t values (1), (2), (3)");
     for (sql, _) in values {

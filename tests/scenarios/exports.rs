@@ -32,9 +32,7 @@ fn a_typed_file_loses_types_or_digits(engine: Engine) {
     let export = Export::new(engine, 0, "mode: all\nobject: all.parquet");
     let (float, blob, uuid) = match engine {
         Engine::DuckDb => ("double", "blob", "uuid"),
-        _ => {
-            ("double precision", "bytea", "uuid")
-        }
+        _ => ("double precision", "bytea", "uuid"),
     };
     export.0.sql(&format!(
         "create table typed (id bigint, price decimal(38,10), qty decimal(9,2), big decimal(12,0), made timestamp, seen timestamptz, \
@@ -128,9 +126,7 @@ fn a_value_that_does_not_fit_destroys_a_file(engine: Engine) {
     // Numbers of any number of digits are no number of 64 bits, and a decimal without digits is text.
     let (any, big) = match engine {
         Engine::DuckDb => ("decimal(30,0)", "hugeint"),
-        _ => {
-            ("numeric", "numeric(30,0)")
-        }
+        _ => ("numeric", "numeric(30,0)"),
     };
     export.0.sql(&format!("create table odd (id bigint, x {any}, y {big}); insert into odd values (1, 1, 1), (2, 2, 99999999999999999999999)"));
     export.0.write("models/customers.yml", "source: wh\nprimary_key: id\nsql: select id, x, y from odd\n");
@@ -200,9 +196,7 @@ fn a_killed_upload_is_seen_half_done(engine: Engine) {
     let export = in_bucket(engine, &bucket, 0, "mode: diff\nobject: 'changes-{{ generation }}.jsonl'");
     let series = match engine {
         Engine::DuckDb => "range(1, 60001) as t(i)",
-        _ => {
-            "generate_series(1, 60000) as t(i)"
-        }
+        _ => "generate_series(1, 60000) as t(i)",
     };
     export.0.sql(&format!("insert into customers select i, repeat('x', 1000) from {series}"));
     let running = export.0.spawn("export", &[]);
