@@ -54,10 +54,8 @@ fn names(engine: Engine) -> Vec<String> {
     names.push("ü".repeat(31));
     match engine {
         // These two differ in nothing but case.
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Databricks | Engine::Redshift => {
-            names.extend(["Case".to_owned(), "case".to_owned()])
-        }
         Engine::DuckDb => names.push("l".repeat(400)),
+        _ => names.extend(["Case".to_owned(), "case".to_owned()]),
     }
     names
 }
@@ -132,9 +130,7 @@ fn managed_schemas_slugs_and_folders_may_have_any_name(engine: Engine) {
     let case = Case::small(engine);
     let source = match engine {
         Engine::DuckDb => "type: duckdb\npath: warehouse.duckdb\n",
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Databricks | Engine::Redshift => {
-            "type: postgres\nurl: ${WAREHOUSE_URL}\n"
-        }
+        _ => "type: postgres\nurl: ${WAREHOUSE_URL}\n",
     };
     case.project.write(
         "sources/wh.yml",

@@ -51,9 +51,7 @@ fn with_manifest(engine: Engine) -> Crm {
     let crm = Crm::new(engine, 12, "mode: mirror");
     let database = match engine {
         Engine::DuckDb => "warehouse".to_owned(),
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Databricks | Engine::Redshift => {
-            crm.project.texts("select current_database()::text")[0].clone().unwrap()
-        }
+        _ => crm.project.texts("select current_database()::text")[0].clone().unwrap(),
     };
     crm.project.write("dbt/target/manifest.json", &manifest(&database).to_string());
     crm

@@ -56,7 +56,7 @@ fn hold_up(crm: &Crm) -> HeldUp {
                 }
             }
         }
-        Engine::Postgres | Engine::MariaDb | Engine::BigQuery | Engine::Databricks | Engine::Redshift => {
+        _ => {
             let lock = format!("begin; select 1 from {state} for update");
             HeldUp::Row(OpenConnection::after(warehouse, &lock))
         }

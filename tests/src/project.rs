@@ -29,10 +29,10 @@ pub enum Engine {
     MariaDb,
     /// A project of BigQuery's double, with the dataset `d`. Statements and models are spelled anew here too.
     BigQuery,
-    /// A workspace of Databricks' double. Statements and models are spelled anew as for BigQuery.
-    Databricks,
     /// A database of Redshift's double. The tests' own statements go behind its wire, to PostgreSQL.
     Redshift,
+    /// A workspace of Databricks' double. Statements and models are spelled anew as for BigQuery.
+    Databricks,
 }
 
 /// A project in a folder of its own, with a warehouse of its own.
@@ -88,6 +88,12 @@ impl Project {
         project.with_variable("WAREHOUSE_PROJECT", &name).with_variable("WAREHOUSE_URL", &double.url())
     }
 
+    fn on_redshift() -> Self {
+        let database = RedshiftDouble::start().fresh_database();
+        let project = Self::with_warehouse(Engine::Redshift, Some(database.behind));
+        project.with_variable("WAREHOUSE_URL", &database.url)
+    }
+
     fn on_databricks() -> Self {
         let workspace = DatabricksDouble::start().fresh_workspace();
         let mut project = Self::with_warehouse(Engine::Databricks, Some(workspace.warehouse.clone()));
@@ -105,12 +111,6 @@ impl Project {
     /// When the warehouse is none.
     pub fn workspace(&self) -> &DatabricksWorkspace {
         self.workspace.as_ref().expect("a workspace of Databricks' double")
-    }
-
-    fn on_redshift() -> Self {
-        let database = RedshiftDouble::start().fresh_database();
-        let project = Self::with_warehouse(Engine::Redshift, Some(database.behind));
-        project.with_variable("WAREHOUSE_URL", &database.url)
     }
 
     fn on_mariadb() -> Self {
