@@ -50,6 +50,9 @@ pub struct Facts {
     /// A whole row can be one value, which the macro `pack` makes.
     #[serde(default = "yes")]
     pub packs_rows: bool,
+    /// Inside a subquery, a field of a column comes before a column of a row outside whose name is that of the column.
+    #[serde(default)]
+    pub fields_first: bool,
     /// Changing a row where it stands is cheaper than taking it out and putting it in again.
     #[serde(default)]
     pub updates_in_place: bool,

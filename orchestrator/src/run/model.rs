@@ -5,7 +5,8 @@ use std::sync::Arc;
 use connectors::change::Mode;
 use connectors::warehouse::{ErrorKind, Session, WarehouseError};
 use sql_templates::{
-    Atomicity, Column, Dialect, ModelSql, NotOneSelect, PlainTable, Statement, SyncTables, script,
+    Atomicity, Column, Dialect, LogicalType, ModelSql, NotOneSelect, PlainTable, Statement, SyncTables,
+    script,
 };
 
 use super::Run;
@@ -250,6 +251,20 @@ fn check_columns(columns: &[Column], model: &ModelSpec, dialect: Dialect) -> Res
             return Err(Error::new(
                 ErrorCode::ModelDuplicateColumn,
                 format!("model `{}` returns the column `{}` more than once", model.slug, column.name),
+            )
+            .at(model.file.clone(), 1));
+        }
+        let letter = column.name.len() == 1 && column.name.chars().all(|c| c.is_ascii_alphabetic());
+        if dialect.facts().fields_first && letter && column.logical == LogicalType::Json {
+            return Err(Error::new(
+                ErrorCode::ModelReservedColumn,
+                format!(
+                    "model `{}` returns the nested column `{}`; levin's statements name rows by one letter, and {} would \
+                     take a field of the column for a column of such a row",
+                    model.slug,
+                    column.name,
+                    dialect.name()
+                ),
             )
             .at(model.file.clone(), 1));
         }
