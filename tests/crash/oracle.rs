@@ -1,6 +1,7 @@
 //! What must hold, whatever happened: judged from what the destination saw and what levin reported.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -105,12 +106,20 @@ pub fn nothing_is_left_over(scene: &Scene) {
     let noted = scene.runs_with_notes();
     assert!(noted.is_empty(), "notes of runs {noted:?} are left in the store");
     if scene.engine == Engine::Postgres {
-        let sessions = crate::scene::query(
-            scene.warehouse_url(),
-            "select application_name, state from pg_stat_activity
-             where datname = current_database() and pid <> pg_backend_pid() and application_name like 'levin%'",
-        );
-        assert!(sessions.is_empty(), "sessions are left: {sessions:?}");
+        let sessions = || {
+            crate::scene::query(
+                scene.warehouse_url(),
+                "select application_name, state from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid() and application_name like 'levin%'",
+            )
+        };
+        // The server ends them when it hears that their process is gone, which on a busy machine takes a moment.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !sessions().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let left = sessions();
+        assert!(left.is_empty(), "sessions are left: {left:?}");
     }
 }
 
