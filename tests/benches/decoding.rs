@@ -109,7 +109,8 @@ pub fn measure(print: &mut dyn FnMut(Line)) {
         .replace("cast({i} / 100 as decimal(12, 2))", "cast(cast({i} / 100.0 as decimal(12, 2)) as text)");
     let live = format!("{} cross join {fifty}", select(&text.replace("datetime", "timestamp"), DIGITS));
     measured("postgres", "postgres", json!({"url": postgres}), &live, print);
-    let mariadb = MariadbServer::start().fresh_database();
+    let server = MariadbServer::start();
+    let mariadb = server.url(&server.fresh_database());
     let live =
         format!("{} cross join {fifty}", select(&many.replace("as datetime", "as datetime(3)"), DIGITS));
     measured("mariadb", "mariadb", json!({"url": mariadb}), &live, print);

@@ -180,8 +180,10 @@ fn serve(
 fn pass(behind: Option<SocketAddr>, asked: &Asked, target: &str) -> std::io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(behind.expect("a server to pass requests on to"))?;
     let content_type = asked.headers.get("content-type").map_or("application/json", String::as_str);
+    let who =
+        asked.headers.get("authorization").map(|who| format!("authorization: {who}\r\n")).unwrap_or_default();
     let head = format!(
-        "{} {target} HTTP/1.1\r\nhost: front\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "{} {target} HTTP/1.1\r\nhost: front\r\ncontent-type: {content_type}\r\n{who}content-length: {}\r\nconnection: close\r\n\r\n",
         asked.method,
         asked.body.len()
     );
