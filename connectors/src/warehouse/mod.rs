@@ -20,6 +20,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use serde::Serialize;
 use sql_templates::{Column, Dialect, Script, Sql, TableRef};
 
 /// Who a statement belongs to; drivers show it to the warehouse (application name, query tag,
@@ -169,7 +170,8 @@ impl Effect {
 }
 
 /// What the engine says that work has cost. What it does not tell is `None`, never 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Cost {
     /// Bytes that were scanned, as the engine counts or bills them.
     pub bytes_scanned: Option<u64>,

@@ -172,7 +172,7 @@ fn print(plan: &PlanReport, context: &Context) {
         thousands(plan.duplicate_key_count),
         thousands(plan.null_key_count),
     ));
-    if let Some(bytes) = plan.estimated_bytes.or(plan.cost.bytes_scanned) {
+    if let Some(bytes) = plan.estimated_bytes.or(plan.cost.cost.bytes_scanned) {
         report.data(&format!("reading the model scans about {}\n", size(bytes)));
     }
     if plan.superseded_count > 0 {

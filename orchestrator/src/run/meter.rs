@@ -22,12 +22,9 @@ pub struct Usage {
     pub rows_read: u64,
     /// Rows that were written in it, as far as the engine counts them.
     pub rows_written: Option<u64>,
-    /// Bytes that were scanned.
-    pub bytes_scanned: Option<u64>,
-    /// Seconds of work of the engine's processing slots, all together.
-    pub slot_seconds: Option<f64>,
-    /// Credits, in the engine's own unit.
-    pub credits: Option<f64>,
+    /// What the engine says that it cost.
+    #[serde(flatten)]
+    pub cost: Cost,
 }
 
 impl Usage {
@@ -37,13 +34,6 @@ impl Usage {
         }
     }
 
-    fn add_cost(&mut self, cost: Cost) {
-        let Self { bytes_scanned, slot_seconds, credits, .. } = *self;
-        let all = Cost { bytes_scanned, slot_seconds, credits }.and(cost);
-        (self.bytes_scanned, self.slot_seconds, self.credits) =
-            (all.bytes_scanned, all.slot_seconds, all.credits);
-    }
-
     /// This and another stage's together.
     #[must_use]
     pub fn and(mut self, other: &Self) -> Self {
@@ -51,8 +41,7 @@ impl Usage {
         self.seconds += other.seconds;
         self.rows_read += other.rows_read;
         self.wrote(other.rows_written);
-        let Self { bytes_scanned, slot_seconds, credits, .. } = *other;
-        self.add_cost(Cost { bytes_scanned, slot_seconds, credits });
+        self.cost = self.cost.and(other.cost);
         self
     }
 }
@@ -107,7 +96,7 @@ impl Metered {
         self.meter.note(|usage| {
             usage.statements += statements as u64;
             usage.seconds += since.elapsed().as_secs_f64();
-            usage.add_cost(cost);
+            usage.cost = usage.cost.and(cost);
         });
     }
 }
@@ -115,7 +104,7 @@ impl Metered {
 impl Drop for Metered {
     fn drop(&mut self) {
         let cost = self.inner.cost();
-        self.meter.note(|usage| usage.add_cost(cost));
+        self.meter.note(|usage| usage.cost = usage.cost.and(cost));
     }
 }
 
@@ -200,11 +189,12 @@ mod tests {
 
     #[test]
     fn what_is_not_told_stays_unknown() {
-        let told = Usage { statements: 1, bytes_scanned: Some(10), ..Usage::default() };
+        let cost = Cost { bytes_scanned: Some(10), ..Cost::default() };
+        let told = Usage { statements: 1, cost, ..Usage::default() };
         let silent = Usage { statements: 2, rows_read: 3, ..Usage::default() };
         let both = told.and(&silent);
-        assert_eq!((both.statements, both.rows_read, both.bytes_scanned), (3, 3, Some(10)));
-        assert_eq!((both.rows_written, both.slot_seconds, both.credits), (None, None, None));
+        assert_eq!((both.statements, both.rows_read, both.cost.bytes_scanned), (3, 3, Some(10)));
+        assert_eq!((both.rows_written, both.cost.slot_seconds, both.cost.credits), (None, None, None));
         let json = serde_json::to_value(silent).unwrap();
         assert!(json["bytesScanned"].is_null() && json["rowsWritten"].is_null(), "{json}");
     }

@@ -378,7 +378,7 @@ async fn execute_with_lease<'a>(
 ) -> Result<(), Error> {
     let mut commits = Commits::new(lease.generation());
     let known = state.definition.is_some();
-    let relation = model::plain_relation(run)?;
+    let relation = model::plain_relation(run, &model_sql(&run.sync.model, run.dialect())?);
     let plain;
     (course.settled, plain) =
         settle::clear_away(run, session, state, &mut commits, relation.as_ref()).await?;

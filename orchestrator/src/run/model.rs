@@ -162,12 +162,11 @@ fn matching(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<Ve
 
 /// The relation of which the model only picks rows and columns, where it does no more than that; under the schema in
 /// which the warehouse looks it up, where the model names none.
-pub fn plain_relation(run: &Run<'_>) -> Result<Option<PlainTable>, Error> {
-    let model = model_sql(&run.sync.model, run.dialect())?;
-    Ok(model.plain_table().map(|table| PlainTable {
+pub fn plain_relation(run: &Run<'_>, model: &ModelSql) -> Option<PlainTable> {
+    model.plain_table().map(|table| PlainTable {
         schema: table.schema.clone().or_else(|| run.warehouse().default_schema()),
         name: table.name.clone(),
-    }))
+    })
 }
 
 /// Looks at the model of a run. `plain` says whether it reads one plain table, where that is known already.
@@ -179,7 +178,7 @@ pub async fn describe(
     let dialect = run.dialect();
     let returned = look_at_model(session, &run.sync.model, dialect).await?;
     let (definition, needed) = define(&run.sync, dialect, &returned)?;
-    let plain = match (plain, plain_relation(run)?) {
+    let plain = match (plain, plain_relation(run, &returned.model)) {
         (Some(plain), _) => plain,
         (None, None) => false,
         (None, Some(table)) => {

@@ -62,7 +62,7 @@ pub(super) fn committed(delivered: &Delivered) -> String {
 
 /// The same line, with what the stage scanned where the warehouse tells.
 pub(super) fn with_scanned(summary: &str, usage: &Usage) -> String {
-    match usage.bytes_scanned.filter(|bytes| *bytes > 0) {
+    match usage.cost.bytes_scanned.filter(|bytes| *bytes > 0) {
         Some(bytes) if summary.is_empty() => format!("{} scanned", size(bytes)),
         Some(bytes) => format!("{summary} · {} scanned", size(bytes)),
         None => summary.to_owned(),
