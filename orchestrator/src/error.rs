@@ -219,6 +219,7 @@ error_codes! {
     ClearUnsupported      "CLEAR_UNSUPPORTED"         Usage    "for `http_request` add `clear: {method, path}` to the sync; `--full-resync` sends every row without emptying anything"
     GuardTripped          "GUARD_TRIPPED"             Guard    "look at `levin plan SYNC`; when it is meant, `levin run SYNC --approve PLAN`"
     SyncBusy              "SYNC_BUSY"                 Failed   "wait for the other run, or run again with `--wait 5m`"
+    SyncDisabled          "SYNC_DISABLED"             Usage    "enable it again, through the API or in its file; `levin run SYNC` runs it all the same"
     LeaseLost             "LEASE_LOST"                Failed   "nothing to do: the run that took over, or the next one, settles this one"
     PlanStale             "PLAN_STALE"                Failed   "make a new plan with `levin plan SYNC`"
     DestinationUnavailable "DESTINATION_UNAVAILABLE"  Failed   "run again once the destination is well; rows not accepted come again"
@@ -240,6 +241,7 @@ error_codes! {
     Interrupted           "INTERRUPTED"               Failed   "run again; the unfinished run is settled first"
     SnapshotExpired       "SNAPSHOT_EXPIRED"          Failed   "`--full-resync` sends every row again; `--reset-cdc` takes today's rows as accepted"
     SnapshotMissing       "SNAPSHOT_MISSING"          Failed   "restore the tables from a backup; or `--full-resync` sends every row again, and `--reset-cdc` takes today's rows as accepted"
+    ListenFailed          "LISTEN_FAILED"             Failed   "name another address with `--listen`, or end what listens there"
     Internal              "INTERNAL"                  Failed   "this is a fault of levin: report it with the output of the same command with `-vv`"
 }
 

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono_tz::Tz;
 use connectors::catalogue::{DestinationConnector, SourceConnector};
 use connectors::change::{Mode, OnRemoved};
 use connectors::destination::Destination;
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse, WarehouseError};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -29,6 +30,8 @@ pub struct Project {
     pub store_url: String,
     /// For how long a run holds its sync without a sign of life.
     pub lease: Duration,
+    /// How the service works.
+    pub serve: ServeSpec,
     /// Every source, by slug.
     pub sources: Vec<Arc<SourceSpec>>,
     /// Every model, by slug.
@@ -79,6 +82,17 @@ fn find<'a, T>(
     })
 }
 
+/// How the service works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeSpec {
+    /// Where the API listens.
+    pub listen: String,
+    /// The most runs that go on at once in one process.
+    pub runs_at_once: usize,
+    /// For how long runs are remembered.
+    pub history: Duration,
+}
+
 /// A source, live: its [`Warehouse`] opens nothing until it is asked for a session.
 #[derive(Debug, Clone)]
 pub struct SourceSpec {
@@ -98,6 +112,8 @@ pub struct SourceSpec {
     pub audit_schema: String,
     /// After how long without a run a snapshot counts as expired; `None`: never.
     pub snapshot_retention: Option<Duration>,
+    /// The most runs that read it at once.
+    pub runs_at_once: Option<usize>,
     /// The warehouse itself.
     pub warehouse: Arc<dyn Warehouse>,
 }
@@ -170,6 +186,8 @@ pub struct DestinationSpec {
     pub file: PathBuf,
     /// What kind of destination it is.
     pub connector: &'static DestinationConnector,
+    /// The most runs that send to it at once.
+    pub runs_at_once: Option<usize>,
     /// The destination itself.
     pub destination: Arc<dyn Destination>,
 }
@@ -209,6 +227,10 @@ pub struct SyncSpec {
     pub max_attempts: Option<u32>,
     /// When it runs by itself.
     pub schedule: Option<Schedule>,
+    /// By how much that may be put off.
+    pub jitter: Duration,
+    /// It rests, as its file says.
+    pub disabled: bool,
     /// The connector's own keys of the sync file.
     pub options: Value,
 }
@@ -323,7 +345,7 @@ impl Default for Guards {
 }
 
 /// A limit; either of the two trips, none of them is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Limit {
     /// Percent, 0 to 100.
     pub percent: Option<f64>,
@@ -369,21 +391,21 @@ pub enum OnNotFound {
 pub enum Schedule {
     /// So long after the last start.
     Every(Duration),
-    /// By a cron expression of five fields.
+    /// By a cron expression of five fields, or of six with seconds first.
     Cron {
         /// The expression.
         expression: String,
-        /// An IANA zone, or UTC.
-        timezone: String,
+        /// Where its times are read off the clock.
+        timezone: Tz,
     },
     /// At times of day.
     At {
         /// The times.
         times: Vec<TimeOfDay>,
-        /// An IANA zone, or UTC.
-        timezone: String,
+        /// Where its times are read off the clock.
+        timezone: Tz,
     },
-    /// After each successful run of these syncs.
+    /// After successful runs of these syncs, once each of them has run since the last time.
     After(Vec<String>),
     /// After a job of dbt Cloud; its keys as written.
     DbtCloud(Value),
@@ -411,8 +433,32 @@ pub struct SequenceSpec {
     pub slug: String,
     /// Its file, relative to the project.
     pub file: PathBuf,
-    /// The slugs of its syncs, in the order in which they run.
-    pub syncs: Vec<String>,
+    /// Its syncs, in the order in which they run.
+    pub members: Vec<MemberSpec>,
     /// When it runs by itself.
     pub schedule: Option<Schedule>,
+    /// By how much that may be put off.
+    pub jitter: Duration,
+}
+
+/// A sync in a sequence, and what ends the sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MemberSpec {
+    /// The slug of the sync.
+    pub sync: String,
+    /// What a failed run means for the members that come after it.
+    pub on_failure: OnFailure,
+    /// More rejected rows than this end the sequence too.
+    pub max_rejected: Limit,
+}
+
+/// What a failed run means for the members of a sequence that come after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// They do not run.
+    #[default]
+    Stop,
+    /// They run all the same.
+    Continue,
 }

@@ -23,6 +23,7 @@ pub mod rejected;
 pub mod run;
 pub mod runs;
 pub mod schema;
+pub mod serve;
 pub mod sql;
 pub mod test_row;
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::project::{Engine, NewColumns, OnDuplicateKey, OnNotFound, Variable};
+use crate::project::{Engine, NewColumns, OnDuplicateKey, OnFailure, OnNotFound, Variable};
 
 /// `levin.yml`: what belongs to the project as a whole.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -24,6 +24,30 @@ pub(crate) struct ProjectConfig {
     #[schemars(extend("format" = "duration"))]
     #[serde(default = "default_lease")]
     pub(crate) lease: String,
+    /// How `levin serve` works.
+    #[serde(default)]
+    pub(crate) serve: ServeConfig,
+}
+
+/// How `levin serve` works.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServeConfig {
+    /// The address and port of the API. Other addresses than `127.0.0.1` let other machines in.
+    #[schemars(regex(pattern = r"^.+:[0-9]{1,5}$"))]
+    pub(crate) listen: String,
+    /// The most runs that go on at once in this process.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) runs_at_once: u32,
+    /// For how long the history of runs is kept.
+    #[schemars(extend("format" = "duration"))]
+    pub(crate) history: String,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8484".to_owned(), runs_at_once: 8, history: "90d".to_owned() }
+    }
 }
 
 fn default_store() -> String {
@@ -61,6 +85,9 @@ pub(crate) struct SourceConfig {
     /// After how long without a run a snapshot counts as expired. Default: never.
     #[schemars(extend("format" = "duration"))]
     pub(crate) snapshot_retention: Option<String>,
+    /// The most runs that read it at once, of all its syncs and on all replicas. Default: no limit of its own.
+    #[schemars(range(min = 1))]
+    pub(crate) runs_at_once: Option<u32>,
 }
 
 fn default_planner_schema() -> String {
@@ -137,6 +164,9 @@ impl Words {
 pub(crate) struct DestinationConfig {
     /// Which kind of destination: `levin connectors` lists them.
     pub(crate) r#type: String,
+    /// The most runs that send to it at once, of all its syncs and on all replicas. Default: no limit of its own.
+    #[schemars(range(min = 1))]
+    pub(crate) runs_at_once: Option<u32>,
     /// The name by which syncs refer to it. Default: the file's name.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"))]
     #[expect(dead_code, reason = "read from the tree, before the rest of the file is known to be right")]
@@ -179,6 +209,9 @@ pub(crate) struct SyncConfig {
     pub(crate) guards: GuardsConfig,
     /// When the sync runs by itself, under `levin serve`.
     pub(crate) schedule: Option<ScheduleConfig>,
+    /// Whether the sync rests: it does not run by itself, and no one can start it but by `levin run`.
+    #[serde(default)]
+    pub(crate) disabled: bool,
     /// What happens when a key occurs twice: its rows are set aside, or the run fails.
     #[serde(default)]
     pub(crate) on_duplicate_key: OnDuplicateKey,
@@ -289,12 +322,12 @@ pub(crate) struct ScheduleConfig {
     /// So long after the last start: `15m`, `1h`.
     #[schemars(extend("format" = "duration"))]
     pub(crate) every: Option<String>,
-    /// A cron expression of five fields: `0 9 * * MON-FRI`.
+    /// A cron expression of five fields: `0 9 * * MON-FRI`; or of six, with seconds first.
     pub(crate) cron: Option<String>,
     /// At these times of day.
     #[schemars(length(min = 1))]
     pub(crate) at: Option<Vec<AtConfig>>,
-    /// After each successful run of these syncs.
+    /// After successful runs of these syncs: once each of them has run since the last time.
     #[schemars(length(min = 1))]
     pub(crate) after: Option<Vec<String>>,
     /// After a job of dbt Cloud.
@@ -303,6 +336,9 @@ pub(crate) struct ScheduleConfig {
     pub(crate) fivetran: Option<serde_json::Map<String, Value>>,
     /// The zone of `cron` and `at`: `Europe/Berlin`. Default: UTC.
     pub(crate) timezone: Option<String>,
+    /// Up to so long after the moment itself, each time another while, so that not everything begins at once.
+    #[schemars(extend("format" = "duration"))]
+    pub(crate) jitter: Option<String>,
 }
 
 /// A time of day on some days.
@@ -342,9 +378,33 @@ pub(crate) struct SequenceConfig {
     /// The slug it had before: its id moves along.
     #[expect(dead_code, reason = "read from the tree, as `slug` is")]
     pub(crate) renamed_from: Option<String>,
-    /// The slugs of the syncs, in the order in which they run.
+    /// The syncs, in the order in which they run: slugs, or slugs with rules.
     #[schemars(length(min = 1))]
-    pub(crate) syncs: Vec<String>,
+    pub(crate) syncs: Vec<MemberConfig>,
     /// When the sequence runs by itself, under `levin serve`.
     pub(crate) schedule: Option<ScheduleConfig>,
+}
+
+/// A member of a sequence.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum MemberConfig {
+    /// The slug of a sync; when it fails, the sequence ends.
+    Slug(#[schemars(length(min = 1))] String),
+    /// A sync, and what ends the sequence.
+    Rules(MemberRules),
+}
+
+/// A sync, and what ends the sequence.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberRules {
+    /// The slug of the sync.
+    #[schemars(length(min = 1))]
+    pub(crate) sync: String,
+    /// What a failed run means for the members that come after it.
+    #[serde(default)]
+    pub(crate) on_failure: OnFailure,
+    /// More rejected rows than this end the sequence too, as a share of the rows planned or a number.
+    pub(crate) max_rejected: Option<LimitConfig>,
 }

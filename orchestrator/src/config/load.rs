@@ -22,7 +22,7 @@ use crate::redact::Redactor;
 use crate::suggestion;
 
 /// The file that makes a folder a project.
-pub(crate) const PROJECT_FILE: &str = "levin.yml";
+pub const PROJECT_FILE: &str = "levin.yml";
 
 /// A project file, read.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::yaml::{self, Node, Tree};
 use crate::error::{Error, ErrorCode};
 
 /// The file's name.
-pub(super) const FILE: &str = "levin.lock.yml";
+pub const FILE: &str = "levin.lock.yml";
 
 const HEAD: &str = "\
 # Written by levin; commit it with the project. It binds every object to its number, and with the

@@ -22,10 +22,15 @@ mod yaml;
 
 use crate::project::Project;
 
+/// The folders of a project's files.
+pub const PROJECT_FOLDERS: [&str; 5] = ["sources", "models", "destinations", "syncs", "sequences"];
+
 pub use finding::{Finding, Severity, verdict};
-pub use load::load;
+pub use load::{PROJECT_FILE, load};
+pub use lock::FILE as LOCK_FILE;
 pub use schedule::duration;
 pub(crate) use schema::dereferenced;
+
 pub use schema::{Kind, published, published_together};
 pub use secrets::Environment;
 

@@ -1,6 +1,6 @@
 //! From files as written to checked specs: the one place where they meet.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::dbt::{DbtModel, Manifests};
 use super::file::{
-    DbtConfig, DestinationConfig, GuardsConfig, LimitConfig, Matches, ModelConfig, ProjectConfig,
-    ScheduleConfig, SequenceConfig, SourceConfig, SyncConfig, Words,
+    DbtConfig, DestinationConfig, GuardsConfig, LimitConfig, Matches, MemberConfig, ModelConfig,
+    ProjectConfig, ScheduleConfig, SequenceConfig, ServeConfig, SourceConfig, SyncConfig, Words,
 };
 use super::finding::Findings;
 use super::load::ProjectFile;
@@ -22,8 +22,8 @@ use super::secrets::reason;
 use super::yaml::Step;
 use crate::catalogue::Catalogue;
 use crate::project::{
-    DestinationSpec, Engine, Guards, Limit, MatchField, ModelQuery, ModelSpec, Project, Schedule,
-    SequenceSpec, SourceSpec, SyncSpec,
+    DestinationSpec, Engine, Guards, Limit, MatchField, MemberSpec, ModelQuery, ModelSpec, OnFailure,
+    Project, Schedule, SequenceSpec, ServeSpec, SourceSpec, SyncSpec,
 };
 use crate::redact::Redactor;
 use crate::run::{Meaning, model_sql};
@@ -80,12 +80,14 @@ impl Resolver<'_> {
             Some(lease) => lease?,
             None => self.duration(file, "lease", &written.lease)?,
         };
+        let serve = self.serve(file, written.serve)?;
         Some(Project {
             root: self.root.to_owned(),
             name: written.name,
             uuid: self.lock.project,
             store_url: written.store,
             lease,
+            serve,
             sources: sources.into_values().collect(),
             models: models.into_values().collect(),
             destinations: destinations.into_values().collect(),
@@ -101,6 +103,8 @@ impl Resolver<'_> {
     /// Every slug that a file names is that of another file.
     fn check_references(&mut self) {
         let mut unknown = Vec::new();
+        let known: HashSet<(Kind, &str)> =
+            self.files.iter().map(|file| (file.kind, file.slug.as_str())).collect();
         for file in self.files {
             let mut references: Vec<(Kind, Vec<Step>)> = Vec::new();
             let key = |name: &str| Step::Key(name.to_owned());
@@ -124,6 +128,10 @@ impl Resolver<'_> {
                 }
                 Kind::Sequence => {
                     references.extend(list(vec![key("syncs")]));
+                    references.extend(list(vec![key("syncs")]).map(|(kind, mut path)| {
+                        path.push(key("sync"));
+                        (kind, path)
+                    }));
                     references.extend(list(vec![key("schedule"), key("after")]));
                 }
                 Kind::Project | Kind::Source | Kind::Destination => {}
@@ -132,8 +140,8 @@ impl Resolver<'_> {
                 let Some(super::yaml::Tree::Text(text)) = file.node.at(&path).map(|node| &node.tree) else {
                     continue;
                 };
-                let slugs = self.slugs(kind);
-                if !slugs.contains(&text.resolved.as_str()) {
+                if !known.contains(&(kind, text.resolved.as_str())) {
+                    let slugs = self.slugs(kind);
                     let hint = suggestion::hint(&text.written, &slugs, &format!("{}s", kind.name()));
                     unknown.push((
                         file,
@@ -249,6 +257,7 @@ impl Resolver<'_> {
             planner_schema: written.planner_schema,
             audit_schema: written.audit_schema,
             snapshot_retention,
+            runs_at_once: written.runs_at_once.map(|most| most as usize),
             warehouse,
         })
     }
@@ -365,7 +374,14 @@ impl Resolver<'_> {
         let destination = (connector.build)(file.own_keys(), &self.context(file))
             .map_err(|error| self.refused(file, &error))
             .ok()?;
-        Some(DestinationSpec { id, slug: file.slug.clone(), file: file.path.clone(), connector, destination })
+        Some(DestinationSpec {
+            id,
+            slug: file.slug.clone(),
+            file: file.path.clone(),
+            connector,
+            runs_at_once: written.runs_at_once.map(|most| most as usize),
+            destination,
+        })
     }
 
     fn sync(
@@ -408,6 +424,8 @@ impl Resolver<'_> {
             not_found: written.not_found,
             max_attempts: written.max_attempts,
             schedule,
+            jitter: self.jitter(file, written.schedule.as_ref())?,
+            disabled: written.disabled,
             options: file.own_keys(),
         })
     }
@@ -506,15 +524,52 @@ impl Resolver<'_> {
             .ok()
     }
 
+    fn jitter(
+        &mut self,
+        file: &ProjectFile,
+        written: Option<&ScheduleConfig>,
+    ) -> Option<std::time::Duration> {
+        let Some(text) = written.and_then(|schedule| schedule.jitter.as_deref()) else {
+            return Some(std::time::Duration::ZERO);
+        };
+        let path = [Step::Key("schedule".to_owned()), Step::Key("jitter".to_owned())];
+        schedule::duration(text)
+            .map_err(|message| {
+                self.findings.mistake(&file.path, file.node.line_at(&path), format!("`jitter`: {message}"));
+            })
+            .ok()
+    }
+
+    fn serve(&mut self, file: &ProjectFile, written: ServeConfig) -> Option<ServeSpec> {
+        let path = [Step::Key("serve".to_owned()), Step::Key("history".to_owned())];
+        let history = schedule::duration(&written.history)
+            .map_err(|message| {
+                self.findings.mistake(&file.path, file.node.line_at(&path), format!("`history`: {message}"));
+            })
+            .ok()?;
+        Some(ServeSpec { listen: written.listen, runs_at_once: written.runs_at_once as usize, history })
+    }
+
     fn sequence(&mut self, file: &ProjectFile, id: i64) -> Option<SequenceSpec> {
         let written: SequenceConfig = file.written(self.findings)?;
         let schedule = written.schedule.as_ref().and_then(|schedule| self.schedule(file, schedule));
+        let members = written.syncs.into_iter().map(|member| match member {
+            MemberConfig::Slug(sync) => {
+                MemberSpec { sync, on_failure: OnFailure::Stop, max_rejected: Limit::default() }
+            }
+            MemberConfig::Rules(rules) => MemberSpec {
+                sync: rules.sync,
+                on_failure: rules.on_failure,
+                max_rejected: limit(&rules.max_rejected).unwrap_or_default(),
+            },
+        });
         Some(SequenceSpec {
             id,
             slug: file.slug.clone(),
             file: file.path.clone(),
-            syncs: written.syncs,
+            members: members.collect(),
             schedule,
+            jitter: self.jitter(file, written.schedule.as_ref())?,
         })
     }
 
@@ -588,9 +643,11 @@ fn on_removed_name(on_removed: OnRemoved) -> &'static str {
     }
 }
 
+fn limit(written: &Option<LimitConfig>) -> Option<Limit> {
+    written.as_ref().map(|limit| Limit { percent: limit.percent, rows: limit.rows })
+}
+
 fn guards(written: &GuardsConfig) -> Guards {
-    let limit =
-        |limit: &Option<LimitConfig>| limit.as_ref().map(|l| Limit { percent: l.percent, rows: l.rows });
     Guards {
         max_removed: limit(&written.max_removed).unwrap_or_default(),
         max_changed: limit(&written.max_changed).unwrap_or_default(),

@@ -1,10 +1,12 @@
-//! Durations, cron expressions and times of day, as project files write them.
+//! Durations, and when something runs by itself, as project files write them.
 
 use std::time::Duration;
 
+use chrono_tz::Tz;
+
 use super::file::ScheduleConfig;
 use crate::project::{Schedule, TimeOfDay};
-use crate::suggestion;
+use crate::{schedule, suggestion};
 
 /// `500ms`, `30s`, `15m`, `2h`, `1d`, `1w`, or several of them in a row: `1h30m`. More than zero.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -35,96 +37,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if total.is_zero() { Err(format!("`{text}` is no time at all")) } else { Ok(total) }
 }
 
-const MONTHS: [&str; 12] =
-    ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
-const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
-
-struct Field {
-    name: &'static str,
-    min: u32,
-    max: u32,
-    /// Names of values, the first standing for `first_name`.
-    names: &'static [&'static str],
-    first_name: u32,
-}
-
-const FIELDS: [Field; 5] = [
-    Field { name: "minute", min: 0, max: 59, names: &[], first_name: 0 },
-    Field { name: "hour", min: 0, max: 23, names: &[], first_name: 0 },
-    Field { name: "day of the month", min: 1, max: 31, names: &[], first_name: 0 },
-    Field { name: "month", min: 1, max: 12, names: &MONTHS, first_name: 1 },
-    Field { name: "day of the week", min: 0, max: 7, names: &DAYS, first_name: 0 },
-];
-
-/// Checks a cron expression of five fields: `*`, numbers, names, ranges, steps and lists.
-pub(super) fn check_cron(text: &str) -> Result<(), String> {
-    let parts: Vec<&str> = text.split_whitespace().collect();
-    if parts.len() != FIELDS.len() {
-        return Err(format!(
-            "`{text}` has {} instead of 5 fields (minute, hour, day of the month, month, day of the week)",
-            parts.len()
-        ));
-    }
-    for (part, field) in parts.iter().zip(&FIELDS) {
-        for item in part.split(',') {
-            check_cron_item(item, field).map_err(|why| format!("`{part}` is no {}: {why}", field.name))?;
-        }
-    }
-    Ok(())
-}
-
-fn check_cron_item(item: &str, field: &Field) -> Result<(), String> {
-    let (range, step) = match item.split_once('/') {
-        Some((range, step)) => (range, Some(step)),
-        None => (item, None),
-    };
-    if let Some(step) = step {
-        let valid = step.parse::<u32>().is_ok_and(|step| step >= 1 && step <= field.max);
-        if !valid {
-            return Err(format!("the step `{step}` is not a number from 1 to {}", field.max));
-        }
-    }
-    if range == "*" {
-        return Ok(());
-    }
-    let value = |text: &str| -> Result<u32, String> {
-        let named = field.names.iter().position(|name| name.eq_ignore_ascii_case(text));
-        let number = match named {
-            Some(index) => Some(u32::try_from(index).unwrap_or(u32::MAX).saturating_add(field.first_name)),
-            None => text.parse().ok(),
-        };
-        number.filter(|number| (field.min..=field.max).contains(number)).ok_or_else(|| {
-            let names = match field.names {
-                [first, .., last] => format!(" or {first} to {last}"),
-                _ => String::new(),
-            };
-            format!("`{text}` is not {} to {}{names}", field.min, field.max)
-        })
-    };
-    match range.split_once('-') {
-        Some((from, to)) => {
-            let (from_value, to_value) = (value(from)?, value(to)?);
-            // `FRI-SUN`: Sunday ends the week as well as it begins it.
-            let to_value = if to_value == 0 && field.max == 7 { 7 } else { to_value };
-            if from_value > to_value { Err(format!("`{range}` runs backwards")) } else { Ok(()) }
-        }
-        None => value(range).map(drop),
-    }
-}
-
-/// An IANA zone's form: `UTC`, `Europe/Berlin`. Whether there is such a zone the scheduler tells.
-fn check_timezone(text: &str) -> Result<(), String> {
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphabetic())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "_+-".contains(c))
-    };
-    if text.split('/').all(part) {
-        Ok(())
-    } else {
-        Err(format!("`{text}` is not a time zone such as `UTC` or `Europe/Berlin`"))
-    }
-}
-
 /// Checks a schedule. An error names the key that is to blame; `None` means the schedule as a whole.
 pub(super) fn checked(config: &ScheduleConfig) -> Result<Schedule, (Option<&'static str>, String)> {
     let given: Vec<&'static str> = [
@@ -149,19 +61,19 @@ pub(super) fn checked(config: &ScheduleConfig) -> Result<Schedule, (Option<&'sta
             ));
         }
     };
-    if let Some(zone) = &config.timezone {
-        if !["cron", "at"].contains(&key) {
-            return Err((Some("timezone"), format!("`timezone` has no meaning beside `{key}`")));
-        }
-        check_timezone(zone).map_err(|message| (Some("timezone"), message))?;
+    if config.timezone.is_some() && !["cron", "at"].contains(&key) {
+        return Err((Some("timezone"), format!("`timezone` has no meaning beside `{key}`")));
     }
-    let timezone = config.timezone.clone().unwrap_or_else(|| "UTC".to_owned());
+    let timezone = match &config.timezone {
+        Some(zone) => schedule::zone(zone).map_err(|message| (Some("timezone"), message))?,
+        None => Tz::UTC,
+    };
     let blame = |message| (Some(key), message);
     if let Some(every) = &config.every {
         return duration(every).map(Schedule::Every).map_err(blame);
     }
     if let Some(cron) = &config.cron {
-        check_cron(cron).map_err(blame)?;
+        schedule::cron(cron).map_err(blame)?;
         return Ok(Schedule::Cron { expression: cron.clone(), timezone });
     }
     if let Some(times) = &config.at {
@@ -221,23 +133,25 @@ mod tests {
 
     #[test]
     fn cron_expressions() {
+        let look = |text: &str| checked(&serde_json::from_value(json!({"cron": text})).unwrap());
         for right in
-            ["* * * * *", "0 9 * * MON-FRI", "*/15 0-6/2 1,15 jan-mar 0", "5 4 * * 7", "0 0 1 * fri-sun"]
+            ["* * * * *", "0 9 * * MON-FRI", "*/15 0-6/2 1,15 jan-mar 0", "5 4 * * 7", "30 0 9 * * *"]
         {
-            assert_eq!(check_cron(right), Ok(()), "{right}");
+            assert!(look(right).is_ok(), "{right}: {:?}", look(right));
         }
-        for (wrong, words) in [
-            ("* * * *", "4 instead of 5"),
-            ("60 * * * *", "0 to 59"),
-            ("* 25 * * *", "no hour"),
-            ("* * 0 * *", "1 to 31"),
-            ("* * * * FUNDAY", "SUN to SAT"),
-            ("*/0 * * * *", "step"),
-            ("30-10 * * * *", "backwards"),
-            ("1, * * * *", "is not"),
+        for wrong in [
+            "* * * *",
+            "* * * * * * 2026",
+            "60 * * * *",
+            "* 25 * * *",
+            "* * 0 * *",
+            "* * * * FUNDAY",
+            "*/0 * * * *",
+            "30-10 * * * *",
+            "",
         ] {
-            let message = check_cron(wrong).unwrap_err();
-            assert!(message.contains(words), "{wrong}: {message}");
+            let (key, message) = look(wrong).unwrap_err();
+            assert!(key == Some("cron") && message.contains("no cron expression"), "{wrong}: {message}");
         }
     }
 
@@ -247,13 +161,13 @@ mod tests {
         assert_eq!(look(json!({"every": "15m"})), Ok(Schedule::Every(Duration::from_secs(900))));
         assert_eq!(
             look(json!({"cron": "0 9 * * *", "timezone": "Europe/Berlin"})),
-            Ok(Schedule::Cron { expression: "0 9 * * *".to_owned(), timezone: "Europe/Berlin".to_owned() })
+            Ok(Schedule::Cron { expression: "0 9 * * *".to_owned(), timezone: Tz::Europe__Berlin })
         );
         assert_eq!(
             look(json!({"at": [{"days": ["mon", "sun"], "time": "09:05"}]})),
             Ok(Schedule::At {
                 times: vec![TimeOfDay { days: vec![0, 6], hour: 9, minute: 5 }],
-                timezone: "UTC".to_owned()
+                timezone: Tz::UTC
             })
         );
         assert_eq!(look(json!({"after": ["a"]})), Ok(Schedule::After(vec!["a".to_owned()])));

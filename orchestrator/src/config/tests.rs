@@ -376,7 +376,7 @@ schedule: {every: 15x}
     assert!(loaded.project.is_none());
     let found = lines(&loaded);
     let expected = [
-        "destinations/out.yml:2: unknown key `token` (other keys: `slug`, `renamed_from`)",
+        "destinations/out.yml:2: unknown key `token` (other keys: `runs_at_once`, `slug`, `renamed_from`)",
         "levin.yml:1: `name` is empty",
         "levin.yml:2: unknown key `stroe` (did you mean `store`?)",
         "levin.yml:3: `lease`: `soon` is not a duration such as `30s`, `15m`, `2h` or `1h30m`",

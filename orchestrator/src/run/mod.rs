@@ -22,6 +22,7 @@ mod prune;
 mod rehearsal;
 mod rejections;
 mod report;
+mod request;
 mod reshape;
 mod rows;
 mod settle;
@@ -40,7 +41,6 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use connectors::change::{Mode, Operation};
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
-use serde::{Deserialize, Serialize};
 use sql_templates::{Dialect, DiffShape, SyncScope, SyncTables};
 
 pub use definition::{Change, Definition, Meaning};
@@ -52,6 +52,7 @@ pub use plans::PlanId;
 pub use rehearsal::rehearse;
 pub use rejections::{OpenRejection, key_parts, mark_parked, no_key, open_rejections};
 pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
+pub use request::{Goal, Progress, Request, Silent, Start};
 pub use rows::{ResultRow, only_row, result_rows};
 pub use stages::Stage;
 pub use statements::statements_of;
@@ -75,65 +76,6 @@ use prune::Noted;
 use reshape::Reshaping;
 use state::State;
 use view::Known;
-
-/// From where a run starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Start {
-    /// From what the destination last accepted.
-    #[default]
-    Incremental,
-    /// From nothing: every row is sent again as added.
-    FullResync {
-        /// Rows that left are removed too.
-        keep_removals: bool,
-    },
-    /// From an empty destination, which is emptied first.
-    ClearAndFill,
-    /// The model's rows are declared accepted; nothing is sent.
-    ResetCdc,
-}
-
-/// How far a run goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Goal {
-    /// It sends what differs, unless a guard forbids it.
-    #[default]
-    Deliver,
-    /// It keeps what differs as a plan, and sends nothing.
-    Save,
-    /// It sends exactly the rows of a plan that was kept, whatever the guards said of them.
-    Apply(PlanId),
-}
-
-/// What is asked of a run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Request {
-    /// From where it starts; a plan that is applied starts from where it was made.
-    pub start: Start,
-    /// How far it goes.
-    pub goal: Goal,
-    /// How long it waits for another run of the same sync.
-    pub wait: Option<Duration>,
-}
-
-/// Hears how a run goes on.
-pub trait Progress: Send + Sync {
-    /// A stage ended, with what it came to.
-    fn stage(&self, sync: &str, stage: Stage, summary: &str, seconds: f64);
-
-    /// Rows that have ended so far, of those that will be sent.
-    fn delivered(&self, sync: &str, done: u64, total: u64);
-}
-
-/// Hears nothing.
-#[derive(Debug, Clone, Copy)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn stage(&self, _: &str, _: Stage, _: &str, _: f64) {}
-    fn delivered(&self, _: &str, _: u64, _: u64) {}
-}
 
 /// How long to leave a busy warehouse alone before asking again.
 const BUSY_PAUSE: Duration = Duration::from_millis(200);
@@ -295,11 +237,7 @@ pub async fn run(
         run.request.start = plans::start_of(&run, id).await?;
     }
     run.id = store.begin_run(sync.id, &sync.slug, &run.started_text(), &Holder::this(None)).await?;
-    let mut course = Course::default();
-    let mut clock = Clock::new(&run);
-    let outcome = execute(&run, &mut course, &mut clock).await;
-    let (stages, usage) = (std::mem::take(&mut clock.seconds), std::mem::take(&mut clock.usage));
-    let mut report = course.report(&run, stages, usage, outcome.err());
+    let mut report = carry_out(&run).await;
     let text = serde_json::to_string(&report).unwrap_or_default();
     if let Err(error) = store.end_run(run.id, report.status.name(), &report.finished_at, &text).await {
         report.status = Status::Failed;
@@ -307,6 +245,42 @@ pub async fn run(
         report.error.get_or_insert_with(|| ReportedError::from(&error));
     }
     Ok(report)
+}
+
+/// Runs a sync as the run of this number, which was queued, or which another process began and left. How it ended is
+/// for the caller to record.
+///
+/// # Errors
+/// Only when nothing could be asked of the sync's warehouse at all; everything else is in the report.
+pub async fn run_queued(
+    project: &Project,
+    sync: &Arc<SyncSpec>,
+    store: &Store,
+    id: i64,
+    request: Request,
+    progress: &dyn Progress,
+    cancel: Cancel,
+) -> Result<RunReport, Error> {
+    let mut run = Run::new(project, sync, store, request, progress, cancel)?;
+    run.id = id;
+    let begun = async {
+        if let Goal::Apply(id) = request.goal {
+            run.request.start = plans::start_of(&run, id).await?;
+        }
+        store.adopt_run(id, &run.started_text(), &Holder::this(None)).await
+    };
+    match begun.await {
+        Ok(()) => Ok(carry_out(&run).await),
+        Err(error) => Ok(Course::default().report(&run, BTreeMap::new(), BTreeMap::new(), Some(error))),
+    }
+}
+
+async fn carry_out(run: &Run<'_>) -> RunReport {
+    let mut course = Course::default();
+    let mut clock = Clock::new(run);
+    let outcome = execute(run, &mut course, &mut clock).await;
+    let (stages, usage) = (std::mem::take(&mut clock.seconds), std::mem::take(&mut clock.usage));
+    course.report(run, stages, usage, outcome.err())
 }
 
 /// Computes what a run would send, as a run does, and keeps it as a plan that can be applied.

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use chrono::Utc;
 use connectors::change::Operation;
 use serde::{Deserialize, Serialize};
 
 use super::meter::Usage;
 use super::plans::PlanId;
+use super::text_of;
 use crate::error::{Error, Exit};
+use crate::project::SyncSpec;
 
 /// Rows by operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +157,42 @@ pub struct RunReport {
     /// The exit code of a command that ran only this.
     #[serde(skip)]
     pub exit: Exit,
+}
+
+impl RunReport {
+    /// The report of a run that an error ended before it could begin.
+    pub fn never_began(sync: &SyncSpec, id: i64, error: &Error) -> Self {
+        let now = text_of(Utc::now());
+        Self {
+            sync_id: sync.id,
+            sync_slug: sync.slug.clone(),
+            id,
+            status: Status::Failed,
+            query_size: None,
+            planned_rows: OperationCounts::default(),
+            successful_rows: OperationCounts::default(),
+            failed_rows: OperationCounts::default(),
+            aborted_rows: OperationCounts::default(),
+            unchanged_count: None,
+            duplicate_key_count: None,
+            null_key_count: None,
+            superseded_count: 0,
+            parked_count: 0,
+            parked_rows: OperationCounts::default(),
+            in_doubt_count: 0,
+            not_sent: OperationCounts::default(),
+            started_at: now.clone(),
+            finished_at: now,
+            stages: BTreeMap::new(),
+            cost: Spending::default(),
+            destination_calls: 0,
+            retries: 0,
+            error: Some(ReportedError::from(error)),
+            settled: None,
+            plan_id: None,
+            exit: error.code.exit(),
+        }
+    }
 }
 
 /// What a run took of its warehouse: in all, and in each stage.

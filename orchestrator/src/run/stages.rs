@@ -22,6 +22,16 @@ impl Stage {
     pub const ALL: [Self; 6] =
         [Self::Prepare, Self::Diff, Self::Plan, Self::Deliver, Self::Commit, Self::Prune];
 
+    /// The stage of that word.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+
+    /// The stage that comes after it.
+    pub fn next(self) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| *stage > self)
+    }
+
     /// The stage's word.
     pub fn name(self) -> &'static str {
         match self {

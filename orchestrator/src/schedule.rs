@@ -1,0 +1,208 @@
+//! When a schedule is due: pure calculation, on moments of UTC.
+//!
+//! Times of day and cron expressions live in a time zone. Where its clocks skip a time, that time is due when they go
+//! on; where they show one twice, it is due once.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
+
+use crate::project::{Schedule, TimeOfDay};
+
+/// Tells the ticks of a schedule that goes by the clock.
+#[derive(Debug, Clone)]
+pub enum Ticker {
+    /// So long after the last tick.
+    Every(TimeDelta),
+    /// Whenever one of these says so.
+    Crons(Vec<Cron>, Tz),
+}
+
+impl Ticker {
+    /// The ticker of a schedule; `None` for one that waits for something else than the clock.
+    pub fn of(schedule: &Schedule) -> Option<Self> {
+        match schedule {
+            Schedule::Every(every) => TimeDelta::from_std(*every).ok().map(Self::Every),
+            Schedule::Cron { expression, timezone } => {
+                cron(expression).ok().map(|cron| Self::Crons(vec![cron], *timezone))
+            }
+            Schedule::At { times, timezone } => {
+                let crons = times.iter().filter_map(|time| cron(&expression_of(time)).ok()).collect();
+                Some(Self::Crons(crons, *timezone))
+            }
+            Schedule::After(_) | Schedule::DbtCloud(_) | Schedule::Fivetran(_) => None,
+        }
+    }
+
+    /// The first tick after a moment; `None` when there is none any more.
+    pub fn after(&self, moment: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Every(every) => moment.checked_add_signed(*every),
+            Self::Crons(crons, zone) => {
+                let local = moment.with_timezone(zone);
+                let next = crons.iter().filter_map(|cron| cron.find_next_occurrence(&local, false).ok());
+                next.map(|next| next.with_timezone(&Utc)).filter(|next| *next > moment).min()
+            }
+        }
+    }
+
+    /// The last tick after `since` and not after `now`: of several that were missed, the one that counts.
+    pub fn latest(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let first = self.after(since).filter(|first| *first <= now)?;
+        Some(match self {
+            Self::Every(every) => {
+                let missed = (now - first).num_milliseconds() / every.num_milliseconds().max(1);
+                first + TimeDelta::milliseconds(missed * every.num_milliseconds())
+            }
+            Self::Crons(crons, zone) => {
+                let local = now.with_timezone(zone);
+                let last = crons.iter().filter_map(|cron| cron.find_previous_occurrence(&local, true).ok());
+                last.map(|last| last.with_timezone(&Utc))
+                    .filter(|last| *last <= now)
+                    .max()
+                    .unwrap_or(first)
+                    .max(first)
+            }
+        })
+    }
+}
+
+/// By how much a tick is put off so that schedules of the same minute do not all begin at once: the same for the same
+/// object and tick on every replica, below the limit.
+pub fn jitter(limit: Duration, object: &str, tick: DateTime<Utc>) -> Duration {
+    let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    if millis == 0 {
+        return Duration::ZERO;
+    }
+    let digest = blake3::hash(format!("{object} {}", tick.timestamp_millis()).as_bytes());
+    let number = digest.as_bytes().iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    Duration::from_millis(number % millis)
+}
+
+/// Reads a cron expression of five fields, or of six with seconds first.
+pub fn cron(text: &str) -> Result<Cron, String> {
+    let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+    parser.parse(text).map_err(|error| format!("`{text}` is no cron expression: {error}"))
+}
+
+/// Reads the name of a time zone.
+pub fn zone(text: &str) -> Result<Tz, String> {
+    Tz::from_str(text).map_err(|_| format!("`{text}` is not a time zone such as `UTC` or `Europe/Berlin`"))
+}
+
+fn expression_of(time: &TimeOfDay) -> String {
+    // Monday is 0 there and 1 here.
+    let days: Vec<String> = time.days.iter().map(|day| ((day + 1) % 7).to_string()).collect();
+    format!("{} {} * * {}", time.minute, time.hour, days.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    fn by_cron(expression: &str, zone: &str) -> Ticker {
+        let timezone = self::zone(zone).unwrap();
+        Ticker::of(&Schedule::Cron { expression: expression.to_owned(), timezone }).unwrap()
+    }
+
+    fn ticks(ticker: &Ticker, from: &str, count: usize) -> Vec<String> {
+        let first = ticker.after(moment(from));
+        std::iter::successors(first, |last| ticker.after(*last)).take(count).map(|t| t.to_rfc3339()).collect()
+    }
+
+    #[test]
+    fn an_interval_counts_from_its_last_tick_and_missed_ones_are_one() {
+        let ticker = Ticker::of(&Schedule::Every(Duration::from_secs(900))).unwrap();
+        let last = moment("2026-01-01T00:00:00Z");
+        assert_eq!(ticker.after(last), Some(moment("2026-01-01T00:15:00Z")));
+        assert_eq!(ticker.latest(last, moment("2026-01-01T00:14:59Z")), None);
+        assert_eq!(ticker.latest(last, moment("2026-01-01T01:07:00Z")), Some(moment("2026-01-01T01:00:00Z")));
+    }
+
+    #[test]
+    fn a_time_that_the_clocks_skip_is_due_when_they_go_on() {
+        let ticker = by_cron("30 2 * * *", "Europe/Berlin");
+        let found = ticks(&ticker, "2026-03-28T00:00:00Z", 3);
+        // 02:30 of winter, 03:00 of the day that has no 02:30, 02:30 of summer.
+        assert_eq!(
+            found,
+            ["2026-03-28T01:30:00+00:00", "2026-03-29T01:00:00+00:00", "2026-03-30T00:30:00+00:00"]
+        );
+    }
+
+    #[test]
+    fn a_time_that_the_clocks_show_twice_is_due_once() {
+        let ticker = by_cron("30 2 * * *", "Europe/Berlin");
+        let found = ticks(&ticker, "2026-10-24T12:00:00Z", 2);
+        assert_eq!(found, ["2026-10-25T00:30:00+00:00", "2026-10-26T01:30:00+00:00"]);
+        let times = Schedule::At {
+            times: vec![TimeOfDay { days: (0..7).collect(), hour: 2, minute: 30 }],
+            timezone: zone("Europe/Berlin").unwrap(),
+        };
+        assert_eq!(ticks(&Ticker::of(&times).unwrap(), "2026-10-24T12:00:00Z", 2), found);
+    }
+
+    #[test]
+    fn an_hourly_expression_ticks_in_every_hour_that_there_is() {
+        let found = ticks(&by_cron("0 * * * *", "Europe/Berlin"), "2026-10-24T23:30:00Z", 4);
+        let hours: Vec<&str> = found.iter().map(|tick| &tick[11..13]).collect();
+        assert!(hours.starts_with(&["00"]), "{found:?}");
+        let unique: std::collections::BTreeSet<&String> = found.iter().collect();
+        assert_eq!(unique.len(), found.len(), "{found:?}");
+    }
+
+    #[test]
+    fn six_fields_count_seconds_and_zones_shift_days() {
+        assert_eq!(
+            ticks(&by_cron("*/20 * * * * *", "UTC"), "2026-01-01T00:00:05Z", 2),
+            ["2026-01-01T00:00:20+00:00", "2026-01-01T00:00:40+00:00"]
+        );
+        // Monday in Auckland is still Sunday in UTC.
+        assert_eq!(
+            ticks(&by_cron("0 9 * * MON", "Pacific/Auckland"), "2026-01-01T00:00:00Z", 1),
+            ["2026-01-04T20:00:00+00:00"]
+        );
+    }
+
+    #[test]
+    fn times_of_day_are_those_of_the_days_that_are_named() {
+        let times = vec![
+            TimeOfDay { days: vec![0, 4], hour: 9, minute: 5 },
+            TimeOfDay { days: vec![6], hour: 18, minute: 0 },
+        ];
+        let ticker = Ticker::of(&Schedule::At { times, timezone: Tz::UTC }).unwrap();
+        // The first of January 2026 is a Thursday.
+        assert_eq!(
+            ticks(&ticker, "2026-01-01T00:00:00Z", 3),
+            ["2026-01-02T09:05:00+00:00", "2026-01-04T18:00:00+00:00", "2026-01-05T09:05:00+00:00"]
+        );
+        assert_eq!(
+            ticker.latest(moment("2026-01-01T00:00:00Z"), moment("2026-01-05T00:00:00Z")),
+            Some(moment("2026-01-04T18:00:00Z"))
+        );
+    }
+
+    #[test]
+    fn a_date_that_never_comes_has_no_tick() {
+        assert_eq!(by_cron("0 0 30 2 *", "UTC").after(moment("2026-01-01T00:00:00Z")), None);
+    }
+
+    #[test]
+    fn jitter_is_the_same_everywhere_and_below_its_limit() {
+        let tick = moment("2026-01-01T00:00:00Z");
+        let limit = Duration::from_secs(30);
+        let all: std::collections::BTreeSet<Duration> =
+            (0..100).map(|id| jitter(limit, &format!("sync:{id}"), tick)).collect();
+        assert!(all.len() > 90 && all.iter().all(|jitter| *jitter < limit));
+        assert_eq!(jitter(limit, "sync:1", tick), jitter(limit, "sync:1", tick));
+        assert_eq!(jitter(Duration::ZERO, "sync:1", tick), Duration::ZERO);
+    }
+}

@@ -1,0 +1,185 @@
+//! One run, from the moment it is claimed until its end is written.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Ended, Running, Service, wish};
+use crate::error::{Error, ErrorCode};
+use crate::project::{Project, Schedule, SyncSpec};
+use crate::run::{Cancel, Goal, Progress, Request, RunReport, Stage, Status, run_queued};
+use crate::store::{Asked, Cause, Claimed, Ending, Wish, now, text_of_now};
+
+/// How often the store hears how far a run is.
+const FLUSH: Duration = Duration::from_millis(500);
+/// How long to leave a store alone that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Executes a run and writes how it ended.
+pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
+    let project = service.project();
+    let Some(sync) = project.syncs.iter().find(|sync| sync.id == claimed.sync_id).cloned() else {
+        gone(&service, &claimed).await;
+        return;
+    };
+    let cancel = Cancel::default();
+    let running = Running { cancel: cancel.clone(), asked: false };
+    service.running.lock().unwrap_or_else(PoisonError::into_inner).insert(claimed.run, running);
+    // Whoever asked before the run was known here is heard here.
+    if service.is_stopping() {
+        cancel.cancel();
+    }
+    let report = carry_out(&service, &project, &sync, &claimed, cancel).await;
+    let running = service.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&claimed.run);
+    let asked = running.is_some_and(|running| running.asked);
+    if service.is_stopping() && !asked && report.status == Status::Cancelled {
+        let handed = service.store.hand_back(claimed.run, &service.replica, &text_of_now()).await;
+        if let Err(error) = handed {
+            tracing::warn!(run = claimed.run, error = %error, "the run was not handed back; it is taken over");
+        }
+        return;
+    }
+    let followers = if matches!(report.status, Status::Success | Status::Warning) {
+        followers(&service, &project, &sync, claimed.run)
+    } else {
+        Vec::new()
+    };
+    let text = serde_json::to_string(&report).unwrap_or_default();
+    let ending = Ending {
+        run: claimed.run,
+        replica: &service.replica,
+        status: report.status.name(),
+        finished_at: &report.finished_at,
+        report: &text,
+        followers: &followers,
+    };
+    if record(&service, &ending).await {
+        let _ = service.ended.send(Ended { sync, report: Arc::new(report) });
+    }
+}
+
+async fn carry_out(
+    service: &Service,
+    project: &Project,
+    sync: &Arc<SyncSpec>,
+    claimed: &Claimed,
+    cancel: Cancel,
+) -> RunReport {
+    let live = Live::default();
+    let request = Request {
+        start: claimed.asked.start,
+        goal: claimed.asked.approve.map_or(Goal::Deliver, Goal::Apply),
+        // A command may run the sync, and a replica that is gone may still hold its lease.
+        wait: Some(project.lease * 2 + Duration::from_secs(10)),
+    };
+    let executed = run_queued(project, sync, &service.store, claimed.run, request, &live, cancel);
+    tokio::pin!(executed);
+    let mut flush = tokio::time::interval(FLUSH);
+    let mut told = None;
+    let report = loop {
+        tokio::select! {
+            report = &mut executed => break report,
+            _ = flush.tick() => {
+                let now = live.now();
+                if told != Some(now) {
+                    let (stage, done, total) = now;
+                    if service.store.progress(claimed.run, stage, done, total).await.is_ok() {
+                        told = Some(now);
+                    }
+                }
+            }
+        }
+    };
+    report.unwrap_or_else(|error| RunReport::never_began(sync, claimed.run, &error))
+}
+
+/// Writes how a run ended, however long the store takes: until then nobody else can run the sync.
+async fn record(service: &Service, ending: &Ending<'_>) -> bool {
+    loop {
+        match service.store.finish(ending).await {
+            Ok(ended) => {
+                if ended.is_none() {
+                    tracing::warn!(run = ending.run, "another replica has taken the run over");
+                }
+                match service.store.advance_sequences().await {
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(error = %error, "sequences go on in a moment"),
+                }
+                service.wake.notify_waiters();
+                return ended.is_some();
+            }
+            Err(error) => {
+                tracing::warn!(run = ending.run, error = %error, "how the run ended could not be written");
+                if service.is_stopping() {
+                    return false;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The sync is in the project no more.
+async fn gone(service: &Service, claimed: &Claimed) {
+    let error =
+        Error::new(ErrorCode::Cancelled, "the sync was taken out of the project before the run began");
+    let report = serde_json::json!({
+        "syncId": claimed.sync_id, "id": claimed.run, "status": "cancelled",
+        "error": {"code": error.code.name(), "message": error.message, "hint": error.advice()},
+    });
+    let ending = Ending {
+        run: claimed.run,
+        replica: &service.replica,
+        status: Status::Cancelled.name(),
+        finished_at: &text_of_now(),
+        report: &report.to_string(),
+        followers: &[],
+    };
+    record(service, &ending).await;
+}
+
+/// Syncs that follow this one, each with everything that it follows.
+fn followers(service: &Service, project: &Project, parent: &SyncSpec, run: i64) -> Vec<(Wish, Vec<i64>)> {
+    let mut found = Vec::new();
+    for sync in &project.syncs {
+        let Some(Schedule::After(parents)) = &sync.schedule else { continue };
+        if !parents.contains(&parent.slug) || service.is_disabled(sync) {
+            continue;
+        }
+        let cause = Cause::After { sync: parent.slug.clone(), run };
+        let parents = parents.iter().filter_map(|slug| Some(project.sync(slug).ok()?.id)).collect();
+        found.push((wish(sync, Asked::because(cause), now()), parents));
+    }
+    found
+}
+
+/// How far a run is.
+struct Live {
+    stage: Mutex<Stage>,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { stage: Mutex::new(Stage::Prepare), done: AtomicU64::new(0), total: AtomicU64::new(0) }
+    }
+}
+
+impl Live {
+    fn now(&self) -> (Stage, u64, u64) {
+        let stage = *self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        (stage, self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+}
+
+impl Progress for Live {
+    fn stage(&self, _: &str, stage: Stage, _: &str, _: f64) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage.next().unwrap_or(stage);
+    }
+
+    fn delivered(&self, _: &str, done: u64, total: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+    }
+}

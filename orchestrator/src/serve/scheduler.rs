@@ -1,0 +1,177 @@
+//! Ticks: the moments at which schedules are due become runs.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::{Service, sequence_wish, wish};
+use crate::error::Error;
+use crate::project::{Project, Schedule, SequenceSpec, SyncSpec};
+use crate::schedule::{Ticker, jitter};
+use crate::store::{Asked, Cause, Due, What};
+
+/// How long to leave a store alone that failed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest sleep: a clock that is set is noticed by then.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Brings ticks until the service ends.
+pub(super) async fn work(service: Arc<Service>) {
+    let mut projects = service.project.subscribe();
+    let mut disabled = service.disabled.subscribe();
+    while !service.is_stopping() {
+        projects.mark_unchanged();
+        disabled.mark_unchanged();
+        let project = service.project();
+        let mut table = match Timetable::of(&service, &project).await {
+            Ok(table) => table,
+            Err(error) => {
+                tracing::warn!(error = %error, "the schedules could not be looked at; they are again in a moment");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        loop {
+            let sleep = table.until_next().min(LONGEST);
+            tokio::select! {
+                () = tokio::time::sleep(sleep) => {}
+                () = service.stopped() => return,
+                _ = projects.changed() => break,
+                _ = disabled.changed() => break,
+            }
+            if let Err(error) = table.bring(&service, &project).await {
+                tracing::warn!(error = %error, "due runs could not be queued; they are again in a moment");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+enum Scheduled {
+    Sync(Arc<SyncSpec>),
+    Sequence(Arc<SequenceSpec>),
+}
+
+struct Entry {
+    object: String,
+    /// The schedule, as text: the store remembers which one a tick was of.
+    schedule: String,
+    ticker: Ticker,
+    jitter: Duration,
+    what: Scheduled,
+}
+
+/// Everything that goes by the clock, and when each is due next.
+struct Timetable {
+    entries: Vec<Entry>,
+    next: BinaryHeap<Reverse<(DateTime<Utc>, usize)>>,
+}
+
+impl Timetable {
+    async fn of(service: &Service, project: &Project) -> Result<Self, Error> {
+        let known = service.store.ticks().await?;
+        let syncs = project.syncs.iter().filter(|sync| !service.is_disabled(sync)).filter_map(|sync| {
+            let what = Scheduled::Sync(sync.clone());
+            entry(format!("sync:{}", sync.id), sync.schedule.as_ref()?, sync.jitter, what)
+        });
+        let sequences = project.sequences.iter().filter_map(|sequence| {
+            let what = Scheduled::Sequence(sequence.clone());
+            entry(format!("sequence:{}", sequence.id), sequence.schedule.as_ref()?, sequence.jitter, what)
+        });
+        let mut table = Self { entries: syncs.chain(sequences).collect(), next: BinaryHeap::new() };
+        let (now, mut begun) = (Utc::now(), Vec::new());
+        for (index, entry) in table.entries.iter().enumerate() {
+            let last = known.get(&entry.object).and_then(|(_, last)| DateTime::from_timestamp_millis(*last));
+            let due = match (last, &entry.ticker) {
+                // Of what was missed, the last; else what comes.
+                (Some(last), ticker) => ticker.latest(last, now).or_else(|| ticker.after(last)),
+                (None, Ticker::Every(_)) => Some(now),
+                (None, ticker) => {
+                    begun.push(Due {
+                        object: entry.object.clone(),
+                        schedule: entry.schedule.clone(),
+                        tick: now.timestamp_millis(),
+                        what: What::Nothing,
+                    });
+                    ticker.after(now)
+                }
+            };
+            if let Some(due) = due {
+                table.next.push(Reverse((due, index)));
+            }
+        }
+        if !begun.is_empty() {
+            service.store.fire(&begun).await?;
+        }
+        Ok(table)
+    }
+
+    fn until_next(&self) -> Duration {
+        match self.next.peek() {
+            Some(Reverse((due, _))) => (*due - Utc::now()).to_std().unwrap_or_default(),
+            None => LONGEST,
+        }
+    }
+
+    /// Queues whatever is due by now.
+    async fn bring(&mut self, service: &Service, project: &Project) -> Result<(), Error> {
+        let now = Utc::now();
+        let (mut dues, mut again) = (Vec::new(), Vec::new());
+        while let Some(Reverse((tick, index))) = self.next.peek().copied() {
+            if tick > now {
+                break;
+            }
+            self.next.pop();
+            let entry = &self.entries[index];
+            // The process may have slept through some: they are one.
+            let tick = entry.ticker.latest(tick, now).unwrap_or(tick);
+            dues.push(due(entry, project, tick)?);
+            again.push((tick, index));
+        }
+        if dues.is_empty() {
+            return Ok(());
+        }
+        match service.store.fire(&dues).await {
+            Ok(placed) => {
+                for (tick, index) in again {
+                    if let Some(next) = self.entries[index].ticker.after(tick) {
+                        self.next.push(Reverse((next, index)));
+                    }
+                }
+                if placed.iter().any(Option::is_some)
+                    || dues.iter().any(|due| matches!(due.what, What::Sequence(_)))
+                {
+                    service.wake.notify_waiters();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.next.extend(again.into_iter().map(Reverse));
+                Err(error)
+            }
+        }
+    }
+}
+
+fn entry(object: String, schedule: &Schedule, jitter: Duration, what: Scheduled) -> Option<Entry> {
+    let ticker = Ticker::of(schedule)?;
+    Some(Entry { object, schedule: format!("{schedule:?}"), ticker, jitter, what })
+}
+
+fn due(entry: &Entry, project: &Project, tick: DateTime<Utc>) -> Result<Due, Error> {
+    let cause = Cause::Schedule { tick: tick.timestamp_millis() };
+    let ready = tick + jitter(entry.jitter, &entry.object, tick);
+    let what = match &entry.what {
+        Scheduled::Sync(sync) => What::Sync(wish(sync, Asked::because(cause), ready.timestamp_millis())),
+        Scheduled::Sequence(sequence) => What::Sequence(sequence_wish(project, sequence, cause)?),
+    };
+    Ok(Due {
+        object: entry.object.clone(),
+        schedule: entry.schedule.clone(),
+        tick: tick.timestamp_millis(),
+        what,
+    })
+}

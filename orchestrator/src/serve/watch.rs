@@ -1,0 +1,84 @@
+//! The project's files: read again when they change, and only taken when nothing is wrong with them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Service;
+use crate::config::{self, PROJECT_FOLDERS};
+use crate::error::{Error, ErrorCode};
+
+/// How often the files are looked at. Looking works on every file system, also where nobody tells of changes: network
+/// folders, and folders that a container gets from outside.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Watches until the service ends.
+pub(super) async fn work(service: Arc<Service>) {
+    let root = service.context.root.clone();
+    let mut known = state_of(&root);
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    loop {
+        tokio::select! {
+            () = service.stopped() => return,
+            _ = hangup.recv() => {}
+            () = tokio::time::sleep(LOOK) => {
+                let now = state_of(&root);
+                // Somebody may still be writing: what is read is what stands still.
+                if now == known {
+                    continue;
+                }
+                known = now;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                let now = state_of(&root);
+                if now != known {
+                    continue;
+                }
+            }
+        }
+        if let Err(error) = reload(&service).await {
+            tracing::error!(error = %error, "the project is wrong now; the one read before stays");
+        }
+        // Reading may have written the lock file.
+        known = state_of(&root);
+    }
+}
+
+pub(super) async fn reload(service: &Service) -> Result<(), Error> {
+    let context = service.context.clone();
+    let loaded = tokio::task::spawn_blocking(move || context.project()).await;
+    let project = loaded.map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))??;
+    let before = service.project();
+    if project.uuid != before.uuid || project.store_url != before.store_url {
+        let message = "the files are those of another project, or name another store";
+        return Err(Error::new(ErrorCode::ProjectInvalid, message).hint("start `levin serve` again"));
+    }
+    let count = project.syncs.len();
+    service.project.send_replace(Arc::new(project));
+    tracing::info!(syncs = count, "the project was read again");
+    Ok(())
+}
+
+/// What a look at the files comes to: other when one of them changed.
+fn state_of(root: &Path) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let mut look = |path: &Path| {
+        let Ok(metadata) = std::fs::metadata(path) else { return };
+        let changed =
+            metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        hasher.update(path.as_os_str().as_encoded_bytes());
+        hasher.update(&changed.as_nanos().to_le_bytes());
+        hasher.update(&metadata.len().to_le_bytes());
+    };
+    for file in [config::PROJECT_FILE, config::LOCK_FILE] {
+        look(&root.join(file));
+    }
+    for folder in PROJECT_FOLDERS {
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
+        let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+        paths.sort();
+        paths.iter().for_each(|path| look(path));
+    }
+    hasher.finalize()
+}

@@ -1,0 +1,175 @@
+//! The history of runs.
+
+use sqlx::Row;
+
+use super::{Store, exchange, failed};
+use crate::error::Error;
+use crate::run::Holder;
+
+/// A run as the history shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRecord {
+    /// Its number.
+    pub id: i64,
+    /// The sync's slug when it ran.
+    pub sync: String,
+    /// `running`, or how it ended.
+    pub status: String,
+    /// When it began, RFC 3339.
+    pub started_at: String,
+    /// When it ended.
+    pub finished_at: Option<String>,
+    /// The report, as `run --json` prints it.
+    pub report: Option<serde_json::Value>,
+    /// The process that runs it, while it says `running`.
+    pub holder: Option<Holder>,
+}
+
+impl Store {
+    /// A new run's number. `holder` is the process that runs it.
+    pub async fn begin_run(
+        &self,
+        sync_id: i64,
+        sync: &str,
+        started_at: &str,
+        holder: &Holder,
+    ) -> Result<i64, Error> {
+        exchange()?;
+        fail::fail_point!("store.begin_run");
+        let run: i64 = loop {
+            let begun = sqlx::query(
+                "insert into levin_runs (id, sync_id, sync, status, started_at)
+                 select coalesce(max(id), 0) + 1, $1, $2, 'running', $3 from levin_runs returning id",
+            )
+            .bind(sync_id)
+            .bind(sync)
+            .bind(started_at)
+            .fetch_one(&self.pool)
+            .await;
+            match begun {
+                // Another replica took the number; the next one is free.
+                Err(sqlx::Error::Database(e)) if e.is_unique_violation() => {}
+                begun => break begun.map(|row| row.get(0)).map_err(failed)?,
+            }
+        };
+        let holder = serde_json::to_string(holder).unwrap_or_default();
+        sqlx::query(
+            "insert into levin_holders (run, holder) values ($1, $2)
+             on conflict (run) do update set holder = excluded.holder",
+        )
+        .bind(run)
+        .bind(holder)
+        .execute(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(run)
+    }
+
+    /// How a run ended.
+    pub async fn end_run(
+        &self,
+        run: i64,
+        status: &str,
+        finished_at: &str,
+        report: &str,
+    ) -> Result<(), Error> {
+        exchange()?;
+        fail::fail_point!("store.end_run");
+        sqlx::query("delete from levin_holders where run = $1")
+            .bind(run)
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?;
+        sqlx::query("update levin_runs set status = $1, finished_at = $2, report = $3 where id = $4")
+            .bind(status)
+            .bind(finished_at)
+            .bind(report)
+            .bind(run)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(failed)
+    }
+
+    /// Runs of this sync that still say `running`, although another one now holds its lease.
+    pub async fn mark_interrupted(&self, sync_id: i64, but: i64, finished_at: &str) -> Result<(), Error> {
+        exchange()?;
+        sqlx::query(
+            "update levin_runs set status = 'interrupted', finished_at = $1
+             where sync_id = $2 and status = 'running' and id < $3",
+        )
+        .bind(finished_at)
+        .bind(sync_id)
+        .bind(but)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+        .map_err(failed)
+    }
+
+    /// Drops the notes of every other run of a sync, whose lease the run now holds: what they proved is
+    /// committed, and a run that ended between its commit and forgetting left them behind.
+    pub async fn forget_others(&self, sync_id: i64, but: i64) -> Result<(), Error> {
+        exchange()?;
+        for delete in [
+            "delete from levin_deliveries where run <> $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+            "delete from levin_notes_of where run <> $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+            "delete from levin_holders where run < $2
+             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+        ] {
+            sqlx::query(delete).bind(sync_id).bind(but).execute(&self.pool).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets runs that ended longer ago than this, but the last of each sync.
+    pub async fn forget_history(&self, kept: std::time::Duration) -> Result<(), Error> {
+        let kept = chrono::TimeDelta::from_std(kept).unwrap_or(chrono::TimeDelta::MAX);
+        let Some(before) = chrono::Utc::now().checked_sub_signed(kept) else { return Ok(()) };
+        let before = before.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        for delete in [
+            "delete from levin_runs where finished_at < $1
+             and id < (select max(newer.id) from levin_runs newer where newer.sync_id = levin_runs.sync_id)",
+            "delete from levin_sequence_members where sequence_run in
+             (select id from levin_sequence_runs where finished_at < $1)",
+            "delete from levin_sequence_runs where finished_at < $1",
+        ] {
+            sqlx::query(delete).bind(&before).execute(&self.pool).await.map_err(failed)?;
+        }
+        let day_ago = super::now() - 86_400_000;
+        sqlx::query("delete from levin_answers where created_at < $1")
+            .bind(day_ago)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(failed)
+    }
+
+    /// The newest runs, of one sync or of all.
+    pub async fn runs(&self, sync_id: Option<i64>, limit: i64) -> Result<Vec<RunRecord>, Error> {
+        let rows = sqlx::query(
+            "select id, sync, status, started_at, finished_at, report, holder
+             from levin_runs left join levin_holders on run = id
+             where sync_id = $1 or $1 < 0 order by id desc limit $2",
+        )
+        .bind(sync_id.unwrap_or(-1))
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(rows
+            .iter()
+            .map(|row| RunRecord {
+                id: row.get(0),
+                sync: row.get(1),
+                status: row.get(2),
+                started_at: row.get(3),
+                finished_at: row.get(4),
+                report: row.get::<Option<String>, _>(5).and_then(|text| serde_json::from_str(&text).ok()),
+                holder: row.get::<Option<String>, _>(6).and_then(|text| serde_json::from_str(&text).ok()),
+            })
+            .collect())
+    }
+}
