@@ -586,7 +586,7 @@ pub(super) async fn place(connection: &mut AnyConnection, wish: &Wish) -> Result
         // inserted then, where an error would end the transaction.
         let row = sqlx::query(
             "insert into levin_runs (id, sync_id, sync, status, started_at, created_at, causes)
-             select coalesce(max(id), 0) + 1, $1, $2, 'queued', $3, $3, $4 from levin_runs
+             select coalesce(max(id), 0) + 1, $1, $2, 'queued', $3, $3, $4 from levin_runs where true
              on conflict (id) do nothing returning id",
         )
         .bind(wish.sync_id)
@@ -682,3 +682,7 @@ async fn end(
     .map(drop)
     .map_err(failed)
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
