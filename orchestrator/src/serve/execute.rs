@@ -1,5 +1,6 @@
 //! One run, from the moment it is claimed until its end is written.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,24 +74,25 @@ async fn carry_out(
         wait: Some(project.lease * 2 + Duration::from_secs(10)),
     };
     let executed = run_queued(project, sync, &service.store, claimed.run, request, &live, cancel);
-    tokio::pin!(executed);
-    let mut flush = tokio::time::interval(FLUSH);
-    let mut told = None;
-    let report = loop {
-        tokio::select! {
-            report = &mut executed => break report,
-            _ = flush.tick() => {
-                let now = live.now();
-                if told != Some(now) {
-                    let (stage, done, total) = now;
-                    if service.store.progress(claimed.run, stage, done, total).await.is_ok() {
-                        told = Some(now);
-                    }
-                }
-            }
-        }
+    // Beside the run, not in turn with it: what tells of it may wait for a lock of the store that the run holds.
+    let report = tokio::select! {
+        report = executed => report,
+        never = tell(service, claimed.run, &live) => match never {},
     };
     report.unwrap_or_else(|error| RunReport::never_began(sync, claimed.run, &error))
+}
+
+/// Tells the store how far a run is, as long as it goes on.
+async fn tell(service: &Service, run: i64, live: &Live) -> Infallible {
+    let mut told = None;
+    loop {
+        let now = live.now();
+        let (stage, done, total) = now;
+        if told != Some(now) && service.store.progress(run, stage, done, total).await.is_ok() {
+            told = Some(now);
+        }
+        tokio::time::sleep(FLUSH).await;
+    }
 }
 
 /// Writes how a run ended, however long the store takes: until then nobody else can run the sync.
