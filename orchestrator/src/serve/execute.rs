@@ -30,11 +30,15 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
     if service.is_stopping() {
         cancel.cancel();
     }
-    let report = carry_out(&service, &project, &sync, &claimed, cancel).await;
+    let mut report = carry_out(&service, &project, &sync, &claimed, cancel).await;
+    if let Some(earlier) = &claimed.earlier {
+        report.go_on_from(earlier);
+    }
+    let text = serde_json::to_string(&report).unwrap_or_default();
     let running = service.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&claimed.run);
     let asked = running.is_some_and(|running| running.asked);
     if service.is_stopping() && !asked && report.status == Status::Cancelled {
-        let handed = service.store.hand_back(claimed.run, &service.replica, &text_of_now()).await;
+        let handed = service.store.hand_back(claimed.run, &service.replica, &report.finished_at, &text).await;
         if let Err(error) = handed {
             tracing::warn!(run = claimed.run, error = %error, "the run was not handed back; it is taken over");
         }
@@ -45,7 +49,6 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
     } else {
         Vec::new()
     };
-    let text = serde_json::to_string(&report).unwrap_or_default();
     let ending = Ending {
         run: claimed.run,
         replica: &service.replica,
