@@ -204,12 +204,11 @@ impl RunReport {
     /// are among those of now.
     pub fn go_on_from(&mut self, earlier: &Value) {
         let number = |value: &Value| value.as_u64().unwrap_or_default();
-        for (operation, word) in
-            Operation::ALL.into_iter().zip(["addedCount", "changedCount", "removedCount"])
-        {
-            let accepted = number(&earlier["successfulRows"][word]);
-            *self.successful_rows.of_mut(operation) += accepted;
-            *self.planned_rows.of_mut(operation) += accepted;
+        let accepted = serde_json::from_value::<OperationCounts>(earlier["successfulRows"].clone());
+        let accepted = accepted.unwrap_or_default();
+        for operation in Operation::ALL {
+            *self.successful_rows.of_mut(operation) += accepted.of(operation);
+            *self.planned_rows.of_mut(operation) += accepted.of(operation);
         }
         self.superseded_count += number(&earlier["supersededCount"]);
         self.destination_calls += number(&earlier["destinationCalls"]);
