@@ -1,9 +1,12 @@
 //! One run, from the moment it is claimed until its end is written.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use futures::FutureExt;
 
 use super::{Ended, Running, Service, wish};
 use crate::error::{Error, ErrorCode};
@@ -76,7 +79,15 @@ async fn carry_out(
         // A command may run the sync, and a replica that is gone may still hold its lease.
         wait: Some(project.lease * 2 + Duration::from_secs(10)),
     };
-    let executed = run_queued(project, sync, &service.store, claimed.run, request, &live, cancel);
+    // A fault of levin's own must not leave a run behind that nobody executes and nobody may take over.
+    let executed =
+        AssertUnwindSafe(run_queued(project, sync, &service.store, claimed.run, request, &live, cancel))
+            .catch_unwind()
+            .map(|executed| {
+                executed.unwrap_or_else(|_| {
+                    Err(Error::new(ErrorCode::Internal, "the run broke off: see the log"))
+                })
+            });
     // Beside the run, not in turn with it: what tells of it may wait for a lock of the store that the run holds.
     let report = tokio::select! {
         report = executed => report,
