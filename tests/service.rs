@@ -4,6 +4,8 @@
 mod keys;
 #[path = "service/trigger.rs"]
 mod trigger;
+#[path = "service/unattended.rs"]
+mod unattended;
 
 use serde_json::Value;
 use tests::project::{Engine, Project};
