@@ -2,6 +2,8 @@
 
 #[path = "service/keys.rs"]
 mod keys;
+#[path = "service/objects.rs"]
+mod objects;
 #[path = "service/trigger.rs"]
 mod trigger;
 #[path = "service/unattended.rs"]
