@@ -1,0 +1,12 @@
+//! What `deploy/` promises: image, compose file, chart, unit, dashboards; and what a running levin tells of itself.
+
+#[path = "deploy/chart.rs"]
+mod chart;
+#[path = "deploy/checked.rs"]
+mod checked;
+#[path = "deploy/container.rs"]
+mod container;
+#[path = "deploy/rootfs.rs"]
+mod rootfs;
+#[path = "deploy/unit.rs"]
+mod unit;
