@@ -135,7 +135,15 @@ pub fn main() -> ExitCode {
         })?;
         // On one of the runtime's own threads: what wakes another thread costs more than most of what is done then.
         let command = async move { cli.command.execute(&context).await };
-        runtime.block_on(runtime.spawn(command)).unwrap_or_else(|broke| resume_unwind(broke.into_panic()))
+        let exporting = {
+            let _inside = runtime.enter();
+            telemetry::traces::begin()
+        };
+        let ended = runtime.block_on(runtime.spawn(command));
+        if let Some(exporting) = exporting {
+            exporting.end();
+        }
+        ended.unwrap_or_else(|broke| resume_unwind(broke.into_panic()))
     }));
     match outcome {
         Ok(Ok(code)) => code,

@@ -1,5 +1,7 @@
 //! What answers over HTTP: the REST API, health, and the page.
 
+mod metrics;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,7 +15,10 @@ use crate::serve::Service;
 /// Answers until the service stops; requests under way are answered first.
 pub async fn answer(listener: TcpListener, service: Arc<Service>) -> Result<(), Error> {
     let stopped = service.clone();
-    axum::serve(listener, router(service))
+    // What is asked from this machine alone needs no key; else `/metrics` waits for keys.
+    let open = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let metrics = if open { metrics::routes(service.clone()) } else { Router::new() };
+    axum::serve(listener, metrics::measured(router(service).merge(metrics)))
         .with_graceful_shutdown(async move { stopped.stopped().await })
         .await
         .map_err(|error| Error::new(ErrorCode::ListenFailed, error.to_string()))

@@ -6,6 +6,7 @@
 //! it never loses one. SQLite by default, Postgres for replicas; the statements here keep to what
 //! both understand.
 
+mod figures;
 mod history;
 mod notes;
 mod queue;
@@ -26,6 +27,7 @@ use crate::error::{Error, ErrorCode};
 use crate::project::Project;
 use notes::{Pending, write_notes};
 
+pub use figures::{LastRuns, QueueFigures};
 pub use history::RunRecord;
 pub use notes::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
 pub use queue::{Asked, Cause, Claimed, Due, Ending, Limits, Placed, Underway, What, Wish, now};
@@ -171,6 +173,7 @@ pub fn text_of_now() -> String {
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 fn failed(error: sqlx::Error) -> Error {
+    crate::telemetry::metrics::store_failed();
     Error::new(ErrorCode::StoreFailed, format!("the store failed: {error}"))
 }
 
