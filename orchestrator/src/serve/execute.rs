@@ -1,9 +1,12 @@
 //! One run, from the moment it is claimed until its end is written.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use futures::FutureExt;
 
 use super::{Ended, Running, Service, wish};
 use crate::error::{Error, ErrorCode};
@@ -31,11 +34,15 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
     if service.is_stopping() {
         cancel.cancel();
     }
-    let report = carry_out(&service, &project, &sync, &claimed, cancel).await;
+    let mut report = carry_out(&service, &project, &sync, &claimed, cancel).await;
+    if let Some(earlier) = &claimed.earlier {
+        report.go_on_from(earlier);
+    }
+    let text = serde_json::to_string(&report).unwrap_or_default();
     let running = service.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&claimed.run);
     let asked = running.is_some_and(|running| running.asked);
     if service.is_stopping() && !asked && report.status == Status::Cancelled {
-        let handed = service.store.hand_back(claimed.run, &service.replica, &text_of_now()).await;
+        let handed = service.store.hand_back(claimed.run, &service.replica, &report.finished_at, &text).await;
         if let Err(error) = handed {
             tracing::warn!(run = claimed.run, error = %error, "the run was not handed back; it is taken over");
         }
@@ -46,7 +53,6 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
     } else {
         Vec::new()
     };
-    let text = serde_json::to_string(&report).unwrap_or_default();
     let ending = Ending {
         run: claimed.run,
         replica: &service.replica,
@@ -80,11 +86,15 @@ async fn carry_out(
         Cause::Schedule { tick } => Some(*tick),
         _ => None,
     });
-    if let Some(tick) = ticks.min().filter(|_| !claimed.taken_over) {
+    if let Some(tick) = ticks.min().filter(|_| !claimed.taken_over && claimed.earlier.is_none()) {
         metrics::scheduled_run_begins(sync, tick);
     }
     let executed = run_queued(project, sync, &service.store, claimed.run, request, &live, cancel);
     let executed = traces::below(traces::parent(claimed.asked.trace.as_deref()), executed);
+    // A fault of levin's own must not leave a run behind that nobody executes and nobody may take over.
+    let executed = AssertUnwindSafe(executed).catch_unwind().map(|executed| {
+        executed.unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the run broke off: see the log")))
+    });
     // Beside the run, not in turn with it: what tells of it may wait for a lock of the store that the run holds.
     let report = tokio::select! {
         report = executed => report,

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::{Any, AnyConnection, Row, Transaction};
 
 use super::{Store, exchange, failed};
@@ -148,6 +149,8 @@ pub struct Claimed {
     pub asked: Asked,
     /// Another replica began it and is gone.
     pub taken_over: bool,
+    /// What the run came to before it was handed back.
+    pub earlier: Option<Value>,
 }
 
 /// How many runs may go on at once.
@@ -368,7 +371,13 @@ impl Store {
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed)?;
-            claimed.push(Claimed { run, sync_id, asked: read_asked(row.get(4))?, taken_over });
+            let earlier = sqlx::query("select report from levin_runs where id = $1 and report is not null")
+                .bind(run)
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            let earlier = earlier.and_then(|row| serde_json::from_str(&row.get::<String, _>(0)).ok());
+            claimed.push(Claimed { run, sync_id, asked: read_asked(row.get(4))?, taken_over, earlier });
         }
         transaction.commit().await.map_err(failed)?;
         Ok(claimed)
@@ -454,7 +463,14 @@ impl Store {
 
     /// Gives a run that was stopped in the middle back to the queue, for whichever replica comes next. When
     /// another run of the sync waits there already, that one goes on with it, and this one ends as interrupted.
-    pub async fn hand_back(&self, run: i64, replica: &str, finished_at: &str) -> Result<(), Error> {
+    /// `report` is what it came to so far, as JSON.
+    pub async fn hand_back(
+        &self,
+        run: i64,
+        replica: &str,
+        finished_at: &str,
+        report: &str,
+    ) -> Result<(), Error> {
         let mut transaction = self.deciding().await?;
         let waits = sqlx::query(
             "select 1 from levin_queue w join levin_queue r on w.sync_id = r.sync_id
@@ -478,7 +494,14 @@ impl Store {
             .map_err(failed)?
             .rows_affected();
         if mine == 1 && waits {
-            end(&mut transaction, run, "interrupted", finished_at, None).await?;
+            end(&mut transaction, run, "interrupted", finished_at, Some(report)).await?;
+        } else if mine == 1 {
+            sqlx::query("update levin_runs set status = 'queued', report = $1 where id = $2")
+                .bind(report)
+                .bind(run)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
         }
         transaction.commit().await.map_err(failed)
     }

@@ -125,11 +125,13 @@ async fn a_run_that_is_handed_back_goes_on_elsewhere() {
     let (store, _folder) = store().await;
     let run = store.ask(&wish(1, api())).await.unwrap().run;
     claim(&store, "a").await;
-    store.hand_back(run, "a", &text_of_now()).await.unwrap();
-    assert_eq!(claim(&store, "b").await, [run]);
+    store.hand_back(run, "a", &text_of_now(), "{\"retries\":3}").await.unwrap();
+    assert_eq!(store.runs(None, 9).await.unwrap()[0].status, "queued");
+    let claimed = store.claim("b", 9, &Limits::default(), &[]).await.unwrap();
+    assert_eq!((claimed[0].run, &claimed[0].earlier), (run, &Some(serde_json::json!({"retries": 3}))));
     // Another one waits meanwhile: that one goes on with it.
     let next = store.ask(&wish(1, api())).await.unwrap().run;
-    store.hand_back(run, "b", &text_of_now()).await.unwrap();
+    store.hand_back(run, "b", &text_of_now(), "{}").await.unwrap();
     assert_eq!(claim(&store, "c").await, [next]);
     assert_eq!(store.runs(None, 9).await.unwrap()[1].status, "interrupted");
 }
