@@ -18,6 +18,7 @@ pub mod gc;
 pub mod grants;
 pub mod health;
 pub mod init;
+pub mod keys;
 pub mod plan;
 pub mod preview;
 pub mod rejected;

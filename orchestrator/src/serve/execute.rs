@@ -62,7 +62,12 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
         followers: &followers,
     };
     if record(&service, &ending).await {
-        metrics::run_ended(&sync, &report);
+        // Of several ticks the oldest is the one that waited longest.
+        let ticks = claimed.asked.causes.iter().filter_map(|cause| match cause {
+            Cause::Schedule { tick } => Some(*tick),
+            _ => None,
+        });
+        metrics::run_ended(&sync, &report, ticks.min());
         let _ = service.ended.send(Ended { sync, report: Arc::new(report) });
     }
 }
@@ -81,14 +86,6 @@ async fn carry_out(
         // A command may run the sync, and a replica that is gone may still hold its lease.
         wait: Some(project.lease * 2 + Duration::from_secs(10)),
     };
-    // Of several causes the oldest tick is the one that waited longest.
-    let ticks = claimed.asked.causes.iter().filter_map(|cause| match cause {
-        Cause::Schedule { tick } => Some(*tick),
-        _ => None,
-    });
-    if let Some(tick) = ticks.min().filter(|_| !claimed.taken_over && claimed.earlier.is_none()) {
-        metrics::scheduled_run_begins(sync, tick);
-    }
     let executed = run_queued(project, sync, &service.store, claimed.run, request, &live, cancel);
     let executed = traces::below(traces::parent(claimed.asked.trace.as_deref()), executed);
     // A fault of levin's own must not leave a run behind that nobody executes and nobody may take over.

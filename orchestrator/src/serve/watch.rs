@@ -1,7 +1,8 @@
 //! The project's files: read again when they change, and only taken when nothing is wrong with them.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,39 +10,42 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Service;
 use crate::config::{self, PROJECT_FOLDERS};
 use crate::error::{Error, ErrorCode};
+use crate::project::Project;
+use crate::store::{Seen, Store, Times};
 
 /// How often the files are looked at. Looking works on every file system, also where nobody tells of changes: network
 /// folders, and folders that a container gets from outside.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// For how long they stand still before they are read.
+const SETTLED: Duration = Duration::from_millis(300);
+
 /// Watches until the service ends.
 pub(super) async fn work(service: Arc<Service>) {
     let root = service.context.root.clone();
-    let mut known = state_of(&root);
+    let mut known = service.files;
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     loop {
         tokio::select! {
             () = service.stopped() => return,
             _ = hangup.recv() => {}
             () = tokio::time::sleep(LOOK) => {
-                let now = state_of(&root);
-                // Somebody may still be writing: what is read is what stands still.
-                if now == known {
+                let seen = files(&root);
+                if seen == known {
                     continue;
                 }
-                known = now;
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                let now = state_of(&root);
-                if now != known {
+                // Somebody may still be writing: what is read is what stands still.
+                tokio::time::sleep(SETTLED).await;
+                if files(&root) != seen {
                     continue;
                 }
             }
         }
+        // From before they are read: what changes meanwhile is another change.
+        known = files(&root);
         if let Err(error) = reload(&service).await {
             tracing::error!(error = %error, "the project is wrong now; the one read before stays");
         }
-        // Reading may have written the lock file.
-        known = state_of(&root);
     }
 }
 
@@ -54,14 +58,27 @@ pub(super) async fn reload(service: &Service) -> Result<(), Error> {
         let message = "the files are those of another project, or name another store";
         return Err(Error::new(ErrorCode::ProjectInvalid, message).hint("start `levin serve` again"));
     }
+    let times = times(&service.store, &project).await?;
+    *service.times.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(times);
     let count = project.syncs.len();
     service.project.send_replace(Arc::new(project));
     tracing::info!(syncs = count, "the project was read again");
     Ok(())
 }
 
-/// What a look at the files comes to: other when one of them changed.
-fn state_of(root: &Path) -> blake3::Hash {
+/// Notes which objects the project has.
+pub(super) async fn times(store: &Store, project: &Project) -> Result<HashMap<(String, i64), Times>, Error> {
+    let mut seen: Vec<Seen> = project
+        .written
+        .iter()
+        .map(|((kind, id), written)| Seen { kind: kind.name(), id: *id, digest: written.digest.clone() })
+        .collect();
+    seen.sort_by_key(|object| (object.kind, object.id));
+    store.note_objects(&seen).await
+}
+
+/// What a look at the files of a project comes to: other when one of them changed.
+pub fn files(root: &Path) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     let mut look = |path: &Path| {
         let Ok(metadata) = std::fs::metadata(path) else { return };

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::serve::Service;
-use crate::store::LastRuns;
+use crate::store::SyncFigures;
 use crate::telemetry::metrics::{Moment, answered, begin, page, tidy};
 
 /// The form of the page, as Prometheus asks for it.
@@ -20,7 +20,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TIDY: Duration = Duration::from_secs(60);
 
 /// The page. Whoever joins it to the other routes decides who may read it.
-pub(super) fn routes(service: Arc<Service>) -> Router {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(service: Arc<Service>) -> Router<S> {
     begin();
     let tidied = service.clone();
     tokio::spawn(async move {
@@ -44,8 +44,8 @@ async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let syncs: Vec<i64> = project.syncs.iter().map(|sync| sync.id).collect();
     // Without the store the rest is told all the same: that it fails is counted.
     let queue = service.store().queue_figures().await.ok();
-    let last: Vec<LastRuns> = match queue {
-        Some(_) => service.store().last_runs(&syncs).await.unwrap_or_default(),
+    let last: Vec<SyncFigures> = match queue {
+        Some(_) => service.store().sync_figures(&syncs).await.unwrap_or_default(),
         None => Vec::new(),
     };
     let of = |id: i64| last.iter().find(|last| last.sync_id == id).cloned();

@@ -21,7 +21,7 @@ pub struct QueueFigures {
 
 /// How the last runs of a sync ended, as far as the history goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LastRuns {
+pub struct SyncFigures {
     /// The sync's number.
     pub sync_id: i64,
     /// How the latest ended.
@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// How the last runs of these syncs ended. Each is looked up by itself, so a long history costs no more.
-    pub async fn last_runs(&self, syncs: &[i64]) -> Result<Vec<LastRuns>, Error> {
+    pub async fn sync_figures(&self, syncs: &[i64]) -> Result<Vec<SyncFigures>, Error> {
         let mut found = Vec::with_capacity(syncs.len());
         for some in syncs.chunks(AT_ONCE) {
             let one = |sync: &i64| {
@@ -62,7 +62,7 @@ impl Store {
             // Only numbers are put in.
             let rows =
                 sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&self.pool).await.map_err(failed)?;
-            found.extend(rows.iter().map(|row| LastRuns {
+            found.extend(rows.iter().map(|row| SyncFigures {
                 sync_id: row.get(0),
                 status: row.get(1),
                 succeeded_at: row.get(2),

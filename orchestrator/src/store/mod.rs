@@ -8,7 +8,10 @@
 
 mod figures;
 mod history;
+mod keys;
 mod notes;
+mod objects;
+mod pages;
 mod queue;
 mod replicas;
 mod schema;
@@ -27,9 +30,12 @@ use crate::error::{Error, ErrorCode};
 use crate::project::Project;
 use notes::{Pending, write_notes};
 
-pub use figures::{LastRuns, QueueFigures};
+pub use figures::{QueueFigures, SyncFigures};
 pub use history::RunRecord;
+pub use keys::{Key, Scope};
 pub use notes::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
+pub use objects::{Seen, Times};
+pub use pages::{Place, RunFilter, RunOrder, RunRow};
 pub use queue::{Asked, Cause, Claimed, Due, Ending, Limits, Placed, Underway, What, Wish, now};
 pub use replicas::Replica;
 pub use sequences::{MemberRun, MemberWish, SequenceRun, SequenceWish};

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use chrono::DateTime;
 use connectors::change::Operation;
 use metrics::{Label, counter, describe_counter, describe_histogram, histogram};
 use metrics_exporter_prometheus::formatting::sanitize_label_value;
@@ -13,7 +14,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::project::SyncSpec;
 use crate::run::{OperationCounts, RunReport, Stage, Status};
-use crate::store::{LastRuns, QueueFigures};
+use crate::store::{QueueFigures, SyncFigures};
 
 /// What grows: name, and what it counts.
 const COUNTERS: &[(&str, &str)] = &[
@@ -100,15 +101,14 @@ fn labels_of(sync: &SyncSpec) -> Vec<Label> {
         .to_vec()
 }
 
-/// A run begins whose schedule was due at this moment, in milliseconds since 1970.
-pub fn scheduled_run_begins(sync: &SyncSpec, tick: i64) {
-    let lag = Duration::from_millis(u64::try_from(crate::store::now() - tick).unwrap_or_default());
-    histogram!(LAG, labels_of(sync)).record(lag);
-}
-
-/// A run ended.
-pub fn run_ended(sync: &SyncSpec, report: &RunReport) {
+/// A run ended. `tick` is the moment that its schedule named, in milliseconds since 1970, when a schedule wanted it.
+pub fn run_ended(sync: &SyncSpec, report: &RunReport, tick: Option<i64>) {
     let labels = labels_of(sync);
+    let first = report.first_statement_at.as_deref().and_then(|at| DateTime::parse_from_rfc3339(at).ok());
+    if let (Some(tick), Some(first)) = (tick, first) {
+        let lag = u64::try_from(first.timestamp_millis() - tick).unwrap_or_default();
+        histogram!(LAG, labels.clone()).record(Duration::from_millis(lag));
+    }
     let with = |more: &[(&'static str, &'static str)]| {
         let more = more.iter().map(|(name, value)| Label::from_static_parts(name, value));
         labels.iter().cloned().chain(more).collect::<Vec<_>>()
@@ -170,7 +170,7 @@ pub struct Moment<'a> {
     /// The queue; `None` when the store does not answer.
     pub queue: Option<QueueFigures>,
     /// The syncs, and how their last runs ended.
-    pub syncs: Vec<(&'a SyncSpec, LastRuns)>,
+    pub syncs: Vec<(&'a SyncSpec, SyncFigures)>,
 }
 
 /// Everything that is counted, and what is at this moment, as Prometheus reads it.
@@ -202,11 +202,11 @@ pub fn page(moment: &Moment<'_>) -> String {
             gauge(&mut page, name, what, alone(value));
         }
     }
-    let of_syncs = |value: fn(&LastRuns) -> Option<f64>| {
+    let of_syncs = |value: fn(&SyncFigures) -> Option<f64>| {
         moment.syncs.iter().filter_map(move |(sync, last)| Some((labels_of(sync), value(last)?)))
     };
     let succeeded = of_syncs(|last| {
-        let at = chrono::DateTime::parse_from_rfc3339(last.succeeded_at.as_deref()?).ok()?;
+        let at = DateTime::parse_from_rfc3339(last.succeeded_at.as_deref()?).ok()?;
         Some(at.timestamp_millis() as f64 / 1e3)
     });
     let what = "When a run last ended as success or warning, in seconds since 1970";
