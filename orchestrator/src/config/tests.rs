@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connectors::catalogue::{BuildContext, ConfigError, DestinationConnector, SourceConnector};
+use connectors::catalogue::{
+    BuildContext, CHANNELS, ConfigError, DestinationConnector, HOOKS, SourceConnector,
+};
 use connectors::change::{ChangeBatch, Mode, OnRemoved, Operation};
 use connectors::destination::{
     BatchLimits, Delivery, DeliverySpec, Destination, DestinationField, RunFacts, Trial,
@@ -91,7 +93,7 @@ static SOURCES: &[&SourceConnector] = &[&LAKE];
 static DESTINATIONS: &[&DestinationConnector] = &[&CRM, &FILES];
 
 fn catalogue() -> Catalogue {
-    Catalogue { sources: SOURCES, destinations: DESTINATIONS }
+    Catalogue { sources: SOURCES, destinations: DESTINATIONS, channels: CHANNELS, hooks: HOOKS }
 }
 
 fn schema(value: Value) -> Schema {
@@ -376,7 +378,7 @@ schedule: {every: 15x}
     assert!(loaded.project.is_none());
     let found = lines(&loaded);
     let expected = [
-        "destinations/out.yml:2: unknown key `token` (other keys: `runs_at_once`, `slug`, `renamed_from`)",
+        "destinations/out.yml:2: unknown key `token` (other keys: `runs_at_once`, `slug`, `renamed_from`, `alerts`)",
         "levin.yml:1: `name` is empty",
         "levin.yml:2: unknown key `stroe` (did you mean `store`?)",
         "levin.yml:3: `lease`: `soon` is not a duration such as `30s`, `15m`, `2h` or `1h30m`",

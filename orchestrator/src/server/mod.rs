@@ -1,5 +1,7 @@
 //! What answers over HTTP: the REST API, health, and the page.
 
+mod hooks;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -32,5 +34,6 @@ fn router(service: Arc<Service>) -> Router {
                 }
             }),
         )
+        .merge(hooks::routes())
         .with_state(service)
 }

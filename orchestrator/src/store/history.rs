@@ -139,6 +139,7 @@ impl Store {
             sqlx::query(delete).bind(&before).execute(&self.pool).await.map_err(failed)?;
         }
         let day_ago = super::now() - 86_400_000;
+        self.forget_received(day_ago).await?;
         sqlx::query("delete from levin_answers where created_at < $1")
             .bind(day_ago)
             .execute(&self.pool)

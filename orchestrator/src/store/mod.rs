@@ -6,8 +6,11 @@
 //! it never loses one. SQLite by default, Postgres for replicas; the statements here keep to what
 //! both understand.
 
+mod alerts;
 mod history;
+mod hooks;
 mod notes;
+mod outbox;
 mod queue;
 mod replicas;
 mod schema;
@@ -26,8 +29,10 @@ use crate::error::{Error, ErrorCode};
 use crate::project::Project;
 use notes::{Pending, write_notes};
 
+pub use alerts::{AlertState, Judging, Untold};
 pub use history::RunRecord;
 pub use notes::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
+pub use outbox::Posted;
 pub use queue::{Asked, Cause, Claimed, Due, Ending, Limits, Placed, Underway, What, Wish, now};
 pub use replicas::Replica;
 pub use sequences::{MemberRun, MemberWish, SequenceRun, SequenceWish};

@@ -392,11 +392,14 @@ impl Store {
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
-        sqlx::query("update levin_runs set status = 'running', finished_at = null where id = $1")
-            .bind(run)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
+        sqlx::query(
+            "update levin_runs set status = 'running', finished_at = null,
+             told = case when told > 1 then 1 else told end where id = $1",
+        )
+        .bind(run)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
         sqlx::query(
             "insert into levin_holders (run, holder) values ($1, $2)
              on conflict (run) do update set holder = excluded.holder",
