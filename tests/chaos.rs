@@ -10,6 +10,8 @@ mod destination;
 mod link;
 #[path = "chaos/lives.rs"]
 mod lives;
+#[path = "chaos/replicas.rs"]
+mod replicas;
 #[path = "chaos/walk.rs"]
 mod walk;
 

@@ -9,6 +9,7 @@ mod delivery;
 mod diff;
 mod memory;
 mod project;
+mod service;
 
 use std::path::PathBuf;
 
@@ -83,6 +84,9 @@ fn main() {
     }
     if wanted("memory") {
         memory::measure(&levin, &mut print);
+    }
+    if wanted("service") {
+        service::measure(&levin, &mut print);
     }
     // The doubles and MariaDB are not at hand on every machine.
     if asked.iter().any(|a| a == "decoding") {

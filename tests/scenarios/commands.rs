@@ -39,6 +39,7 @@ fn the_line_of_a_run_lacks_what_scripts_read(engine: Engine) {
             "error",
             "failedRows",
             "finishedAt",
+            "firstStatementAt",
             "id",
             "inDoubtCount",
             "notSent",

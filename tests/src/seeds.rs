@@ -27,7 +27,8 @@ pub fn is_long() -> bool {
         || minutes().is_some()
 }
 
-fn minutes() -> Option<Duration> {
+/// For how long somebody wants the long form to go on.
+pub fn minutes() -> Option<Duration> {
     number("LEVIN_LONG_MINUTES").map(|minutes| Duration::from_secs(minutes * 60))
 }
 

@@ -50,6 +50,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
                 });
             }
             line["status"] = run.status.clone().into();
+            // A run that goes on elsewhere has a report of its first part.
+            line["finishedAt"] = run.finished_at.clone().into();
             if gone {
                 line["processIsGone"] = true.into();
             }

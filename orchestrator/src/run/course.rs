@@ -111,6 +111,7 @@ impl Course {
             in_doubt_count: delivered.in_doubt,
             not_sent: self.not_sent,
             started_at: run.started_text(),
+            first_statement_at: run.meter.first().map(text_of),
             finished_at: text_of(Utc::now()),
             stages,
             cost: Spending::of(usage),

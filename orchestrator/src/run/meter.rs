@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use connectors::warehouse::{BatchStream, Canceller, Cost, Effect, Session, WarehouseError};
 use futures::StreamExt;
 use serde::Serialize;
@@ -54,6 +55,7 @@ pub struct Meter(Arc<Mutex<Readings>>);
 struct Readings {
     taken: Usage,
     since: Usage,
+    first: Option<DateTime<Utc>>,
 }
 
 impl Meter {
@@ -77,6 +79,16 @@ impl Meter {
     pub fn total(&self) -> Usage {
         let readings = self.readings();
         readings.taken.and(&readings.since)
+    }
+
+    /// When the first statement left.
+    pub fn first(&self) -> Option<DateTime<Utc>> {
+        self.readings().first
+    }
+
+    fn leaves(&self) -> Instant {
+        self.readings().first.get_or_insert_with(Utc::now);
+        Instant::now()
     }
 
     /// The same session, counted.
@@ -130,7 +142,7 @@ impl Session for Metered {
     }
 
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError> {
-        let since = Instant::now();
+        let since = self.meter.leaves();
         let effect = self.inner.execute(script).await;
         let done = effect.as_ref().map_or(0, |effect| effect.steps.len());
         self.answered(done, since);
@@ -148,7 +160,7 @@ impl Session for Metered {
     }
 
     async fn query(&mut self, select: &Sql) -> Result<BatchStream<'_>, WarehouseError> {
-        let since = Instant::now();
+        let since = self.meter.leaves();
         let meter = self.meter.clone();
         let rows = self.inner.query(select).await;
         tracing::debug!(seconds = since.elapsed().as_secs_f64(), "statement: query");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::Utc;
 use connectors::change::Operation;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::meter::Usage;
 use super::plans::PlanId;
@@ -136,6 +137,8 @@ pub struct RunReport {
     pub not_sent: OperationCounts,
     /// When the run began, RFC 3339.
     pub started_at: String,
+    /// When its first statement left for the warehouse.
+    pub first_statement_at: Option<String>,
     /// When it ended.
     pub finished_at: String,
     /// Seconds spent in each stage.
@@ -182,6 +185,7 @@ impl RunReport {
             in_doubt_count: 0,
             not_sent: OperationCounts::default(),
             started_at: now.clone(),
+            first_statement_at: None,
             finished_at: now,
             stages: BTreeMap::new(),
             cost: Spending::default(),
@@ -192,6 +196,31 @@ impl RunReport {
             plan_id: None,
             exit: error.code.exit(),
         }
+    }
+}
+
+impl RunReport {
+    /// Counts in what the run came to before it was stopped and handed on. Rows that were rejected or not sent then
+    /// are among those of now.
+    pub fn go_on_from(&mut self, earlier: &Value) {
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        let accepted = serde_json::from_value::<OperationCounts>(earlier["successfulRows"].clone());
+        let accepted = accepted.unwrap_or_default();
+        for operation in Operation::ALL {
+            *self.successful_rows.of_mut(operation) += accepted.of(operation);
+            *self.planned_rows.of_mut(operation) += accepted.of(operation);
+        }
+        self.superseded_count += number(&earlier["supersededCount"]);
+        self.destination_calls += number(&earlier["destinationCalls"]);
+        self.retries += number(&earlier["retries"]);
+        for (stage, seconds) in earlier["stages"].as_object().into_iter().flatten() {
+            *self.stages.entry(stage.clone()).or_default() += seconds.as_f64().unwrap_or_default();
+        }
+        let text = |key: &str| earlier[key].as_str().map(str::to_owned);
+        if let Some(started_at) = text("startedAt") {
+            self.started_at = started_at;
+        }
+        self.first_statement_at = text("firstStatementAt").or(self.first_statement_at.take());
     }
 }
 

@@ -1,8 +1,12 @@
 //! One run, from the moment it is claimed until its end is written.
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use futures::FutureExt;
 
 use super::{Ended, Running, Service, wish};
 use crate::error::{Error, ErrorCode};
@@ -29,11 +33,15 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
     if service.is_stopping() {
         cancel.cancel();
     }
-    let report = carry_out(&service, &project, &sync, &claimed, cancel).await;
+    let mut report = carry_out(&service, &project, &sync, &claimed, cancel).await;
+    if let Some(earlier) = &claimed.earlier {
+        report.go_on_from(earlier);
+    }
+    let text = serde_json::to_string(&report).unwrap_or_default();
     let running = service.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&claimed.run);
     let asked = running.is_some_and(|running| running.asked);
     if service.is_stopping() && !asked && report.status == Status::Cancelled {
-        let handed = service.store.hand_back(claimed.run, &service.replica, &text_of_now()).await;
+        let handed = service.store.hand_back(claimed.run, &service.replica, &report.finished_at, &text).await;
         if let Err(error) = handed {
             tracing::warn!(run = claimed.run, error = %error, "the run was not handed back; it is taken over");
         }
@@ -44,7 +52,6 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
     } else {
         Vec::new()
     };
-    let text = serde_json::to_string(&report).unwrap_or_default();
     let ending = Ending {
         run: claimed.run,
         replica: &service.replica,
@@ -72,25 +79,34 @@ async fn carry_out(
         // A command may run the sync, and a replica that is gone may still hold its lease.
         wait: Some(project.lease * 2 + Duration::from_secs(10)),
     };
-    let executed = run_queued(project, sync, &service.store, claimed.run, request, &live, cancel);
-    tokio::pin!(executed);
-    let mut flush = tokio::time::interval(FLUSH);
-    let mut told = None;
-    let report = loop {
-        tokio::select! {
-            report = &mut executed => break report,
-            _ = flush.tick() => {
-                let now = live.now();
-                if told != Some(now) {
-                    let (stage, done, total) = now;
-                    if service.store.progress(claimed.run, stage, done, total).await.is_ok() {
-                        told = Some(now);
-                    }
-                }
-            }
-        }
+    // A fault of levin's own must not leave a run behind that nobody executes and nobody may take over.
+    let executed =
+        AssertUnwindSafe(run_queued(project, sync, &service.store, claimed.run, request, &live, cancel))
+            .catch_unwind()
+            .map(|executed| {
+                executed.unwrap_or_else(|_| {
+                    Err(Error::new(ErrorCode::Internal, "the run broke off: see the log"))
+                })
+            });
+    // Beside the run, not in turn with it: what tells of it may wait for a lock of the store that the run holds.
+    let report = tokio::select! {
+        report = executed => report,
+        never = tell(service, claimed.run, &live) => match never {},
     };
     report.unwrap_or_else(|error| RunReport::never_began(sync, claimed.run, &error))
+}
+
+/// Tells the store how far a run is, as long as it goes on.
+async fn tell(service: &Service, run: i64, live: &Live) -> Infallible {
+    let mut told = None;
+    loop {
+        let now = live.now();
+        let (stage, done, total) = now;
+        if told != Some(now) && service.store.progress(run, stage, done, total).await.is_ok() {
+            told = Some(now);
+        }
+        tokio::time::sleep(FLUSH).await;
+    }
 }
 
 /// Writes how a run ended, however long the store takes: until then nobody else can run the sync.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::{Any, AnyConnection, Row, Transaction};
 
 use super::{Store, exchange, failed};
@@ -144,6 +145,8 @@ pub struct Claimed {
     pub asked: Asked,
     /// Another replica began it and is gone.
     pub taken_over: bool,
+    /// What the run came to before it was handed back.
+    pub earlier: Option<Value>,
 }
 
 /// How many runs may go on at once.
@@ -364,7 +367,13 @@ impl Store {
                 .execute(&mut *transaction)
                 .await
                 .map_err(failed)?;
-            claimed.push(Claimed { run, sync_id, asked: read_asked(row.get(4))?, taken_over });
+            let earlier = sqlx::query("select report from levin_runs where id = $1 and report is not null")
+                .bind(run)
+                .fetch_optional(&mut *transaction)
+                .await
+                .map_err(failed)?;
+            let earlier = earlier.and_then(|row| serde_json::from_str(&row.get::<String, _>(0)).ok());
+            claimed.push(Claimed { run, sync_id, asked: read_asked(row.get(4))?, taken_over, earlier });
         }
         transaction.commit().await.map_err(failed)?;
         Ok(claimed)
@@ -453,7 +462,14 @@ impl Store {
 
     /// Gives a run that was stopped in the middle back to the queue, for whichever replica comes next. When
     /// another run of the sync waits there already, that one goes on with it, and this one ends as interrupted.
-    pub async fn hand_back(&self, run: i64, replica: &str, finished_at: &str) -> Result<(), Error> {
+    /// `report` is what it came to so far, as JSON.
+    pub async fn hand_back(
+        &self,
+        run: i64,
+        replica: &str,
+        finished_at: &str,
+        report: &str,
+    ) -> Result<(), Error> {
         let mut transaction = self.deciding().await?;
         let waits = sqlx::query(
             "select 1 from levin_queue w join levin_queue r on w.sync_id = r.sync_id
@@ -477,7 +493,14 @@ impl Store {
             .map_err(failed)?
             .rows_affected();
         if mine == 1 && waits {
-            end(&mut transaction, run, "interrupted", finished_at, None).await?;
+            end(&mut transaction, run, "interrupted", finished_at, Some(report)).await?;
+        } else if mine == 1 {
+            sqlx::query("update levin_runs set status = 'queued', report = $1 where id = $2")
+                .bind(report)
+                .bind(run)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
         }
         transaction.commit().await.map_err(failed)
     }
@@ -589,7 +612,7 @@ pub(super) async fn place(connection: &mut AnyConnection, wish: &Wish) -> Result
         // inserted then, where an error would end the transaction.
         let row = sqlx::query(
             "insert into levin_runs (id, sync_id, sync, status, started_at, created_at, causes)
-             select coalesce(max(id), 0) + 1, $1, $2, 'queued', $3, $3, $4 from levin_runs
+             select coalesce(max(id), 0) + 1, $1, $2, 'queued', $3, $3, $4 from levin_runs where true
              on conflict (id) do nothing returning id",
         )
         .bind(wish.sync_id)
@@ -685,3 +708,7 @@ async fn end(
     .map(drop)
     .map_err(failed)
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -1,0 +1,4 @@
+//! `levin serve` as its users meet it.
+
+#[path = "service/unattended.rs"]
+mod unattended;

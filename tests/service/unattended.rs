@@ -1,0 +1,215 @@
+//! What the service does while nobody watches: schedules, follow-ups, sequences, new files, ends and new beginnings.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tests::process::{Running, levin_binary};
+use tests::project::{Engine, Project};
+use tests::receiver::{Hold, Receiver, Reply};
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A project with a receiver behind it, whose syncs the tests write.
+struct Unattended {
+    project: Project,
+    receiver: Receiver,
+}
+
+impl Unattended {
+    fn new(engine: Engine) -> Self {
+        let receiver = Receiver::start();
+        let project = Project::new(engine).with_variable("TO", &receiver.url());
+        project.sql("create table people (id bigint, name text)");
+        project.sql("insert into people values (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')");
+        project.write("levin.yml", "name: unattended\nlease: 10s\n");
+        project.write("models/people.yml", "source: wh\nprimary_key: id\ntable: people\n");
+        project.write(
+            "destinations/to.yml",
+            "type: http_request\nbase_url: ${TO}\nallow_private_networks: true\ntimeout: 4s\nretries: 0\nconcurrency: 1\n",
+        );
+        Self { project, receiver }
+    }
+
+    fn sync(&self, name: &str, more: &str) {
+        self.project.write(
+            &format!("syncs/{name}.yml"),
+            &format!("model: people\ndestination: to\nmode: mirror\neach: {{path: /{name}, batch_size: 1}}\n{more}\n"),
+        );
+    }
+
+    fn serve(&self) -> Running {
+        let mut serving = Running::start(self.project.command_of(
+            levin_binary(),
+            &[],
+            &["serve", "--listen", "127.0.0.1:0"],
+        ));
+        serving.hears("listening on");
+        serving
+    }
+
+    /// The runs of a sync, the oldest first.
+    fn runs(&self, sync: &str) -> Vec<Value> {
+        let mut runs = self.project.history();
+        runs.retain(|run| run["syncSlug"] == sync);
+        runs.reverse();
+        runs
+    }
+
+    fn ended(&self, sync: &str) -> usize {
+        self.runs(sync).iter().filter(|run| !run["finishedAt"].is_null()).count()
+    }
+
+    fn statuses(&self, sync: &str) -> Vec<String> {
+        self.runs(sync).iter().map(|run| run["status"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn an_interval_runs_again_and_again_and_missed_ticks_are_one_run() {
+    let world = Unattended::new(Engine::DuckDb);
+    world.sync("often", "schedule: {every: 1s}");
+    let serving = world.serve();
+    until("three runs", || world.ended("often") >= 3);
+    serving.terminate();
+    assert_eq!(serving.ended().code, 0);
+    let before = world.runs("often").len();
+    // Several ticks pass while nobody is there.
+    std::thread::sleep(Duration::from_millis(3_500));
+    world.sync("often", "schedule: {every: 1h}");
+    let serving = world.serve();
+    std::thread::sleep(Duration::from_secs(2));
+    serving.terminate();
+    serving.ended();
+    let caught_up = world.runs("often").len() - before;
+    assert!(caught_up <= 1, "{caught_up} runs for ticks that were missed");
+    assert!(
+        world.statuses("often").iter().all(|status| status == "success"),
+        "{:?}",
+        world.statuses("often")
+    );
+}
+
+#[test]
+fn what_is_asked_to_end_in_mid_run_goes_on_as_the_same_run() {
+    let world = Unattended::new(Engine::Postgres);
+    world.sync("slow", "schedule: {every: 1h}");
+    let hold = Hold::default();
+    let held = hold.clone();
+    world.receiver.behave(move |r| if r.number == 1 { Reply::accept().held(&held) } else { Reply::accept() });
+    let serving = world.serve();
+    world.receiver.wait_for(2);
+    serving.terminate();
+    std::thread::sleep(Duration::from_millis(300));
+    hold.release();
+    assert_eq!(serving.ended().code, 0);
+    let runs = world.runs("slow");
+    assert_eq!((runs.len(), &runs[0]["status"]), (1, &Value::from("queued")), "{runs:#?}");
+    let sent = world.receiver.count();
+    assert!(sent < 4, "it should have stopped before the last row");
+    let serving = world.serve();
+    until("the run ends", || world.ended("slow") == 1);
+    serving.terminate();
+    serving.ended();
+    let runs = world.runs("slow");
+    assert_eq!((runs.len(), &runs[0]["status"]), (1, &Value::from("success")), "{runs:#?}");
+    assert_eq!(runs[0]["successfulRows"]["addedCount"], 4, "both parts count: {runs:#?}");
+    assert_eq!(world.receiver.count(), 4, "nothing is sent twice");
+}
+
+#[test]
+fn what_is_killed_in_mid_run_is_taken_over_as_the_same_run() {
+    let world = Unattended::new(Engine::Postgres);
+    world.sync("slow", "schedule: {every: 1h}");
+    let hold = Hold::default();
+    let held = hold.clone();
+    world.receiver.behave(move |r| if r.number == 2 { Reply::accept().held(&held) } else { Reply::accept() });
+    let serving = world.serve();
+    world.receiver.wait_for(3);
+    serving.kill();
+    hold.release();
+    world.receiver.accept();
+    let serving = world.serve();
+    until("the run ends", || world.ended("slow") == 1);
+    serving.terminate();
+    serving.ended();
+    assert_eq!(world.statuses("slow"), ["success"]);
+    assert_eq!(world.receiver.keys(), ["1", "2", "3", "4"]);
+    assert!(world.receiver.count() <= 5, "only what was under way may be sent twice");
+}
+
+#[test]
+fn a_sync_follows_all_its_parents_and_a_sequence_stops_where_it_says() {
+    let world = Unattended::new(Engine::DuckDb);
+    world.sync("a", "schedule: {every: 1h}");
+    world.sync("b", "schedule: {every: 1h}");
+    world.sync("after-both", "schedule: {after: [a, b]}");
+    world.sync("bad", "guards: {max_added: {rows: 1}}");
+    world.sync("last", "");
+    world.project.write(
+        "sequences/goes-on.yml",
+        "syncs:\n  - {sync: bad, on_failure: continue}\n  - last\nschedule: {every: 1h}\n",
+    );
+    let serving = world.serve();
+    until("the follower and the last member", || world.ended("after-both") == 1 && world.ended("last") == 1);
+    world.project.write("sequences/stops.yml", "syncs: [bad, a]\nschedule: {every: 1h}\n");
+    serving.signal(Signal::HUP);
+    until("the member that fails", || world.ended("bad") == 2);
+    std::thread::sleep(Duration::from_secs(2));
+    serving.terminate();
+    serving.ended();
+    assert_eq!(world.statuses("bad"), ["failed", "failed"]);
+    assert_eq!(world.statuses("a"), ["success"], "the sequence stopped before it");
+    assert_eq!(world.statuses("after-both"), ["success"]);
+}
+
+#[test]
+fn a_project_that_goes_wrong_keeps_the_one_before_and_says_so() {
+    let world = Unattended::new(Engine::Postgres);
+    world.sync("steady", "schedule: {every: 1s}");
+    let mut serving = world.serve();
+    until("a run", || world.receiver.keys().len() == 4);
+    world.project.write("syncs/broken.yml", "model: nobody\n");
+    serving.signal(Signal::HUP);
+    serving.hears("the one read before stays");
+    world.project.sql("insert into people values (5, 'e')");
+    until("more runs", || world.receiver.keys().len() == 5);
+    // Right again, and changed: nobody has to send a signal.
+    world.project.remove("syncs/broken.yml");
+    world.sync("new", "schedule: {every: 1h}");
+    until("the new sync runs", || world.ended("new") == 1);
+    serving.terminate();
+    serving.ended();
+}
+
+#[test]
+fn a_disabled_sync_rests_and_limits_are_kept() {
+    let world = Unattended::new(Engine::Postgres);
+    world.project.write(
+        "destinations/to.yml",
+        "type: http_request\nbase_url: ${TO}\nallow_private_networks: true\nruns_at_once: 1\nconcurrency: 1\n",
+    );
+    for name in ["one", "two", "three"] {
+        world.sync(name, "schedule: {every: 1h}");
+    }
+    world.sync("resting", "schedule: {every: 1s}\ndisabled: true");
+    let serving = world.serve();
+    let all = ["one", "two", "three"];
+    until("all have run", || all.iter().all(|name| world.ended(name) == 1));
+    serving.terminate();
+    serving.ended();
+    assert!(world.runs("resting").is_empty());
+    let mut paths: Vec<String> =
+        world.receiver.requests().iter().map(|request| request.path.clone()).collect();
+    paths.dedup();
+    assert_eq!(paths.len(), 3, "one run at a time sends to it: {paths:?}");
+}
