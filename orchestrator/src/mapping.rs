@@ -19,7 +19,7 @@ use minijinja::Environment;
 use sql_templates::{Column, LogicalType, Shape};
 
 use self::needed::References;
-pub use self::needed::{Needed, needed};
+pub use self::needed::{Needed, needed, referenced};
 use self::row::RowContext;
 use self::source::Source;
 use self::template::{Compiled, computed_type, environment, plain_column, single_expression};

@@ -1,5 +1,6 @@
 //! A project after checking: everything resolved, referenced by pointer, ready to run.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::alert::Alerts;
+use crate::config::Kind;
 use crate::error::{Error, ErrorCode};
 use crate::suggestion;
 
@@ -49,6 +51,17 @@ pub struct Project {
     pub channels: Vec<Arc<ChannelSpec>>,
     /// Every hook, by slug.
     pub hooks: Vec<Arc<HookSpec>>,
+    /// Every object's file as it is written.
+    pub written: Arc<HashMap<(Kind, i64), Written>>,
+}
+
+/// An object's file as it is written.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Says whether the file has changed.
+    pub digest: String,
+    /// Its keys, `${…}` as they stand there, without what is secret and stands there in clear.
+    pub keys: Value,
 }
 
 impl Project {
@@ -65,6 +78,11 @@ impl Project {
     /// The destination of that slug; else an error that suggests one.
     pub fn destination(&self, slug: &str) -> Result<&Arc<DestinationSpec>, Error> {
         find("destination", slug, &self.destinations, |destination| &destination.slug)
+    }
+
+    /// The file of an object as it is written.
+    pub fn written(&self, kind: Kind, id: i64) -> Option<&Written> {
+        self.written.get(&(kind, id))
     }
 
     /// The sync of that slug; else an error that suggests one.
@@ -96,6 +114,8 @@ pub struct ServeSpec {
     pub listen: String,
     /// The most runs that go on at once in one process.
     pub runs_at_once: usize,
+    /// The most requests per second with one key.
+    pub requests_per_second: u32,
     /// For how long runs are remembered.
     pub history: Duration,
 }
@@ -323,7 +343,7 @@ pub enum MappingValue {
 }
 
 /// What levin knows about the run or the row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Variable {
     /// The run's number.

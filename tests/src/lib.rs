@@ -11,6 +11,7 @@ pub mod project;
 pub mod receiver;
 pub mod redshift;
 pub mod seeds;
+pub mod service;
 pub mod snowflake;
 pub mod stores;
 pub mod terminal;

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod gc;
 pub mod grants;
 pub mod init;
+pub mod keys;
 pub mod plan;
 pub mod preview;
 pub mod rejected;

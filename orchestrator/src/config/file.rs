@@ -44,6 +44,9 @@ pub(crate) struct ServeConfig {
     /// The most runs that go on at once in this process.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) runs_at_once: u32,
+    /// The most requests to the API per second with one key, over ten seconds; more of them are told to wait.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) requests_per_second: u32,
     /// For how long the history of runs is kept.
     #[schemars(extend("format" = "duration"))]
     pub(crate) history: String,
@@ -51,7 +54,12 @@ pub(crate) struct ServeConfig {
 
 impl Default for ServeConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8484".to_owned(), runs_at_once: 8, history: "90d".to_owned() }
+        Self {
+            listen: "127.0.0.1:8484".to_owned(),
+            runs_at_once: 8,
+            requests_per_second: 20,
+            history: "90d".to_owned(),
+        }
     }
 }
 

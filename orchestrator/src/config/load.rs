@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,6 +19,7 @@ use super::yaml::{self, Node, Tree};
 use super::{LoadOptions, Loaded};
 use crate::catalogue::Catalogue;
 use crate::error::{Error, ErrorCode, Place};
+use crate::project::Written;
 use crate::redact::Redactor;
 use crate::suggestion;
 
@@ -34,6 +36,10 @@ pub(super) struct ProjectFile {
     pub(super) node: Node,
     /// Whether every `${…}` could be read.
     pub(super) complete: bool,
+    /// A digest of its text.
+    digest: blake3::Hash,
+    /// What may be shown of it.
+    shown: Value,
     /// The top-level keys below which the shape is wrong.
     wrong: BTreeSet<String>,
 }
@@ -113,7 +119,7 @@ pub fn load(
         .filter_map(|file| Some((file.slug.clone(), file.node.text("type")?.to_owned())))
         .collect();
     for file in project_file.iter_mut().chain(&mut files) {
-        file.wrong = loader.check_shape(file, &types);
+        (file.wrong, file.shown) = loader.check_shape(file, &types);
     }
 
     // Two commands that meet a new object at the same moment must give it the same number.
@@ -144,7 +150,15 @@ pub fn load(
         lock: &mut lock,
         manifests: Manifests::default(),
     };
-    let project = resolver.resolve(project_file.as_ref());
+    let mut project = resolver.resolve(project_file.as_ref());
+    if let Some(project) = &mut project {
+        let numbered = files.into_iter().filter(|file| file.kind.is_numbered());
+        let written = numbered.map(|file| {
+            let id = lock.id(file.kind, &file.slug);
+            ((file.kind, id), Written { digest: file.digest.to_hex().to_string(), keys: file.shown })
+        });
+        project.written = Arc::new(written.collect());
+    }
     let sound = !loader.findings.has_mistakes();
     if sound && complete && existing.as_ref() != Some(&lock) {
         lock.write(root)?;
@@ -232,7 +246,9 @@ impl Loader<'_> {
             Some(Tree::Integer(number)) => number.to_string(),
             _ => stem,
         };
-        Some(ProjectFile { kind, path, slug, node, complete, wrong: BTreeSet::new() })
+        let digest = blake3::hash(text.as_bytes());
+        let shown = Value::Null;
+        Some(ProjectFile { kind, path, slug, node, complete, digest, shown, wrong: BTreeSet::new() })
     }
 
     /// Every slug once per kind, and file names that can be slugs.
@@ -261,7 +277,11 @@ impl Loader<'_> {
     }
 
     /// Checks a file's shape against its kind and connector, and looks for secrets in clear.
-    fn check_shape(&mut self, file: &ProjectFile, types: &HashMap<String, String>) -> BTreeSet<String> {
+    fn check_shape(
+        &mut self,
+        file: &ProjectFile,
+        types: &HashMap<String, String>,
+    ) -> (BTreeSet<String>, Value) {
         let written_type = file.node.text("type");
         let connector = match file.kind {
             Kind::Source | Kind::Destination | Kind::Channel | Kind::Hook => written_type.map(str::to_owned),
@@ -316,7 +336,8 @@ impl Loader<'_> {
             self.redactor,
             &mut self.findings,
         );
-        shape.check(&file.path, &file.node, &mut self.findings)
+        let shown = secrets::shown(&file.node, &shape.schema);
+        (shape.check(&file.path, &file.node, &mut self.findings), shown)
     }
 }
 

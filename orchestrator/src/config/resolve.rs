@@ -104,6 +104,7 @@ impl Resolver<'_> {
             sequences: sequences.into_values().collect(),
             channels,
             hooks,
+            written: Arc::default(),
         })
     }
 
@@ -561,7 +562,12 @@ impl Resolver<'_> {
                 self.findings.mistake(&file.path, file.node.line_at(&path), format!("`history`: {message}"));
             })
             .ok()?;
-        Some(ServeSpec { listen: written.listen, runs_at_once: written.runs_at_once as usize, history })
+        Some(ServeSpec {
+            listen: written.listen,
+            runs_at_once: written.runs_at_once as usize,
+            requests_per_second: written.requests_per_second,
+            history,
+        })
     }
 
     fn sequence(&mut self, file: &ProjectFile, id: i64) -> Option<SequenceSpec> {

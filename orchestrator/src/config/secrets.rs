@@ -1,5 +1,6 @@
 //! `${NAME}` and `${file:path}` in the texts of project files, and secrets that stand in clear.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -193,6 +194,43 @@ pub(super) fn warn_of_clear_secrets(
     });
 }
 
+/// A file's value as it is written, for other eyes: without what stands there in clear and is secret. A reference
+/// (`${NAME}`) is shown, for it tells nothing; so is an address that holds no password.
+pub(super) fn shown(node: &Node, schema: &Value) -> Value {
+    let mut hidden: HashSet<*const Text> = HashSet::new();
+    walk(schema, schema, "", node, 0, &mut |_, _, text: &Text| {
+        if !is_open(&text.written) {
+            hidden.insert(std::ptr::from_ref(text));
+        }
+    });
+    without(node, &hidden).unwrap_or_default()
+}
+
+/// Whether what stands at the place of a secret may be seen.
+fn is_open(written: &str) -> bool {
+    let reference = |text: &str| {
+        text.strip_prefix("${")
+            .and_then(|rest| rest.strip_suffix('}'))
+            .is_some_and(|name| !name.contains('}'))
+    };
+    let address = written.contains("://") && !written.contains('?');
+    written.is_empty() || reference(written) || (address && url_password(written).is_none_or(reference))
+}
+
+fn without(node: &Node, hidden: &HashSet<*const Text>) -> Option<Value> {
+    Some(match &node.tree {
+        Tree::Text(text) if hidden.contains(&std::ptr::from_ref(text)) => return None,
+        Tree::Text(text) => Value::String(text.written.clone()),
+        Tree::List(items) => items.iter().filter_map(|item| without(item, hidden)).collect(),
+        Tree::Map(entries) => entries
+            .iter()
+            .filter_map(|entry| Some((entry.key.clone(), without(&entry.value, hidden)?)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        _ => node.json(),
+    })
+}
+
 /// Visits every text that a schema marks as a secret.
 fn walk(
     root: &Value,
@@ -319,6 +357,24 @@ mod tests {
             assert!(!complete, "{text}");
             assert!(findings.has_mistakes(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_of_a_file_holds_no_secret() {
+        let schema = json!({"properties": {
+            "url": {"x-secret": true},
+            "token": {"x-secret": true},
+            "list": {"items": {"properties": {"password": {"x-secret": true}}}},
+        }});
+        let look = |text: &str| shown(&parse(text).unwrap(), &schema);
+        assert_eq!(look("token: clear\nname: ${NAME}\n"), json!({"name": "${NAME}"}));
+        assert_eq!(look("token: ${TOKEN}\n"), json!({"token": "${TOKEN}"}));
+        assert_eq!(look("token: clear-${TOKEN}-${X}\nn: 1\n"), json!({"n": 1}));
+        assert_eq!(look("url: postgres://u:pass@h/db\nn: 1\n"), json!({"n": 1}));
+        assert_eq!(look("url: postgres://u:pass@${HOST}/db\nn: 1\n"), json!({"n": 1}));
+        assert_eq!(look("url: postgres://h/db?password=x\nn: 1\n"), json!({"n": 1}));
+        assert_eq!(look("url: postgres://u:${P}@h/db\n"), json!({"url": "postgres://u:${P}@h/db"}));
+        assert_eq!(look("list: [{user: u, password: p}]\n"), json!({"list": [{"user": "u"}]}));
     }
 
     #[test]

@@ -65,6 +65,20 @@ pub fn needed(sync: &SyncSpec, keys: &[String], described: &[Column]) -> Result<
     Ok(Needed { tracked, previous })
 }
 
+/// The columns of its model that a sync names: its key, what it matches by, and what its mappings and templates read.
+pub fn referenced(sync: &SyncSpec) -> Vec<String> {
+    let mut names = References::default();
+    names.row.extend(sync.model.primary_key.iter().cloned());
+    names.row.extend(sync.matching.iter().map(|field| field.from.clone()));
+    if let Mappings::Fields(fields) = &sync.mappings {
+        for field in fields {
+            // A template that cannot be read was refused when the project was.
+            let _ = names.visit(&field.value);
+        }
+    }
+    names.row.union(&names.previous).cloned().collect()
+}
+
 /// The columns that mappings name.
 #[derive(Debug, Default)]
 pub(super) struct References {

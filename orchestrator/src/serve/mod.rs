@@ -10,7 +10,7 @@ mod scheduler;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
@@ -21,7 +21,9 @@ use crate::command::Context;
 use crate::error::{Error, ErrorCode};
 use crate::project::{Project, SequenceSpec, SyncSpec};
 use crate::run::{Cancel, Holder, RunReport};
-use crate::store::{Asked, Cause, Limits, MemberWish, Placed, SequenceWish, Store, Wish, now, text_of_now};
+use crate::store::{
+    Asked, Cause, Limits, MemberWish, Placed, SequenceWish, Store, Times, Wish, now, text_of_now,
+};
 
 /// How long runs may take to come to their end when the service ends.
 const GRACE: Duration = Duration::from_secs(60);
@@ -44,6 +46,8 @@ pub struct Service {
     replica: String,
     holder: Holder,
     project: tokio::sync::watch::Sender<Arc<Project>>,
+    /// Since when its objects are there: by the word of their kind and their number.
+    times: RwLock<Arc<HashMap<(String, i64), Times>>>,
     /// Syncs that somebody disabled, beside those whose file says so.
     disabled: tokio::sync::watch::Sender<Arc<HashSet<i64>>>,
     running: Mutex<HashMap<i64, Running>>,
@@ -65,6 +69,7 @@ impl Service {
     /// The service of a project, not begun yet.
     pub async fn new(context: Context, project: Project, store: Store) -> Result<Arc<Self>, Error> {
         let disabled = store.disabled().await?.into_keys().collect();
+        let times = watch::times(&store, &project).await?;
         let holder = Holder::this(None);
         let replica = format!("{}-{}-{}", holder.host, holder.pid, uuid::Uuid::new_v4().simple());
         Ok(Arc::new(Self {
@@ -73,6 +78,7 @@ impl Service {
             replica,
             holder,
             project: tokio::sync::watch::Sender::new(Arc::new(project)),
+            times: RwLock::new(Arc::new(times)),
             disabled: tokio::sync::watch::Sender::new(Arc::new(disabled)),
             running: Mutex::default(),
             gone: Mutex::default(),
@@ -124,6 +130,11 @@ impl Service {
     /// The project as it was read last.
     pub fn project(&self) -> Arc<Project> {
         self.project.borrow().clone()
+    }
+
+    /// Since when the objects of the project are there, and as they are: by the word of their kind and their number.
+    pub fn times(&self) -> Arc<HashMap<(String, i64), Times>> {
+        self.times.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hears of every project that is read.

@@ -1,7 +1,8 @@
 //! The project's files: read again when they change, and only taken when nothing is wrong with them.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,6 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Service;
 use crate::config::{self, PROJECT_FOLDERS};
 use crate::error::{Error, ErrorCode};
+use crate::project::Project;
+use crate::store::{Seen, Store, Times};
 
 /// How often the files are looked at. Looking works on every file system, also where nobody tells of changes: network
 /// folders, and folders that a container gets from outside.
@@ -54,10 +57,23 @@ pub(super) async fn reload(service: &Service) -> Result<(), Error> {
         let message = "the files are those of another project, or name another store";
         return Err(Error::new(ErrorCode::ProjectInvalid, message).hint("start `levin serve` again"));
     }
+    let times = times(&service.store, &project).await?;
+    *service.times.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(times);
     let count = project.syncs.len();
     service.project.send_replace(Arc::new(project));
     tracing::info!(syncs = count, "the project was read again");
     Ok(())
+}
+
+/// Notes which objects the project has.
+pub(super) async fn times(store: &Store, project: &Project) -> Result<HashMap<(String, i64), Times>, Error> {
+    let mut seen: Vec<Seen> = project
+        .written
+        .iter()
+        .map(|((kind, id), written)| Seen { kind: kind.name(), id: *id, digest: written.digest.clone() })
+        .collect();
+    seen.sort_by_key(|object| (object.kind, object.id));
+    store.note_objects(&seen).await
 }
 
 /// What a look at the files comes to: other when one of them changed.

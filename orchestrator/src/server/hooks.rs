@@ -1,8 +1,6 @@
 //! `POST /hooks/{name}`: messages of other services, which start runs. No key is asked for: the signature proves who
 //! it is.
 
-use std::sync::Arc;
-
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -12,6 +10,7 @@ use chrono::Utc;
 use connectors::hook::{NotReceived, Said};
 use serde_json::{Value, json};
 
+use super::Api;
 use crate::error::{Error, ErrorCode};
 use crate::project::{HookSpec, Project, Schedule};
 use crate::serve::Service;
@@ -21,17 +20,18 @@ use crate::store::{Asked, Cause};
 const LONGEST: usize = 1024 * 1024;
 
 /// Where hooks are received.
-pub(super) fn routes() -> Router<Arc<Service>> {
+pub(super) fn routes() -> Router<Api> {
     Router::new().route("/hooks/{name}", post(receive)).layer(DefaultBodyLimit::max(LONGEST))
 }
 
 /// Answers 200 to whatever is signed and understood, also when it starts nothing: it need not be sent again.
 async fn receive(
-    State(service): State<Arc<Service>>,
+    State(api): State<Api>,
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, Json<Value>) {
+    let service = &api.service;
     let project = service.project();
     let Some(hook) = project.hooks.iter().find(|hook| hook.slug == name) else {
         return (StatusCode::NOT_FOUND, Json(json!({"error": "there is no such hook"})));
@@ -46,7 +46,7 @@ async fn receive(
             return (StatusCode::BAD_REQUEST, Json(json!({"error": message})));
         }
     };
-    match start(&service, &project, hook, &received.id, received.said).await {
+    match start(service, &project, hook, &received.id, received.said).await {
         Ok(answer) => (StatusCode::OK, Json(answer)),
         Err(error) if error.code == ErrorCode::Usage => {
             (StatusCode::BAD_REQUEST, Json(json!({"error": error.message})))

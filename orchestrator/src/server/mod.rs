@@ -1,16 +1,63 @@
 //! What answers over HTTP: the REST API, health, and the page.
 
-mod hooks;
+#![allow(unused_qualifications, reason = "what utoipa's macros write is full of them")]
 
+mod auth;
+mod destinations;
+mod fault;
+mod hooks;
+mod limits;
+mod models;
+mod objects;
+mod openapi;
+mod request;
+mod runs;
+mod schedules;
+mod sequences;
+mod sources;
+mod syncs;
+mod trigger;
+
+use std::any::Any;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use auth::new_key;
 
 use crate::error::{Error, ErrorCode};
 use crate::serve::Service;
+use fault::{Fault, JSON};
+
+/// What every handler may use. Clones share it.
+#[derive(Debug, Clone)]
+struct Api(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    service: Arc<Service>,
+    keys: auth::Keys,
+    limits: limits::Limits,
+}
+
+impl Deref for Api {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
 
 /// Answers until the service stops; requests under way are answered first.
 pub async fn answer(listener: TcpListener, service: Arc<Service>) -> Result<(), Error> {
@@ -22,18 +69,60 @@ pub async fn answer(listener: TcpListener, service: Arc<Service>) -> Result<(), 
 }
 
 fn router(service: Arc<Service>) -> Router {
+    let api =
+        Api(Arc::new(Shared { service, keys: auth::Keys::default(), limits: limits::Limits::default() }));
+    let (routes, document) = OpenApiRouter::new().nest("/api/v1", routes()).split_for_parts();
+    // Shaped once: it is the same for everybody.
+    let document: Arc<str> = openapi::document(document).to_string().into();
+    // What the nested routes do not know is refused like what they know: without a key nothing is told.
+    let unknown = Router::new().fallback(nothing_there);
+    let guarded =
+        Router::new().merge(routes).nest("/api", unknown).layer(from_fn_with_state(api.clone(), auth::admit));
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
-        .route(
-            "/readyz",
-            get(async |axum::extract::State(service): axum::extract::State<Arc<Service>>| {
-                match service.store().underway().await {
-                    Ok(_) if !service.is_stopping() => (StatusCode::OK, "ready"),
-                    Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-                    Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),
-                }
-            }),
-        )
+        .route("/readyz", get(ready))
+        .route("/openapi.json", get(|| async move { ([(CONTENT_TYPE, JSON)], document.to_string()) }))
+        .fallback(nothing_there)
+        .merge(guarded)
         .merge(hooks::routes())
-        .with_state(service)
+        .layer(from_fn_with_state(api.clone(), finish))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| fault::broken()))
+        .with_state(api)
+}
+
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(sources::list))
+        .routes(routes!(sources::get))
+        .routes(routes!(models::list))
+        .routes(routes!(models::get))
+        .routes(routes!(destinations::list))
+        .routes(routes!(destinations::get))
+        .routes(routes!(syncs::list))
+        .routes(routes!(syncs::get))
+        .routes(routes!(trigger::any))
+        .routes(routes!(trigger::one))
+        .routes(routes!(runs::list))
+        .routes(routes!(runs::get))
+        .routes(routes!(runs::cancel))
+        .routes(routes!(sequences::list))
+        .routes(routes!(sequences::trigger))
+        .routes(routes!(sequences::run))
+}
+
+async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
+    match api.service.store().underway().await {
+        Ok(_) if !api.service.is_stopping() => (StatusCode::OK, "ready"),
+        Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),
+    }
+}
+
+async fn nothing_there(uri: Uri) -> Fault {
+    Fault::not_found("resource", uri.path())
+}
+
+/// What every answer goes through.
+async fn finish(State(api): State<Api>, request: Request, next: Next) -> Response {
+    fault::finished(next.run(request).await, &api.service.context().redactor)
 }

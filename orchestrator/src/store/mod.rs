@@ -9,8 +9,11 @@
 mod alerts;
 mod history;
 mod hooks;
+mod keys;
 mod notes;
+mod objects;
 mod outbox;
+mod pages;
 mod queue;
 mod replicas;
 mod schema;
@@ -31,8 +34,11 @@ use notes::{Pending, write_notes};
 
 pub use alerts::{AlertState, Judging, Untold};
 pub use history::RunRecord;
+pub use keys::{Key, Scope};
 pub use notes::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
+pub use objects::{Seen, Times};
 pub use outbox::Posted;
+pub use pages::{Place, RunFilter, RunOrder, RunRow};
 pub use queue::{Asked, Cause, Claimed, Due, Ending, Limits, Placed, Underway, What, Wish, now};
 pub use replicas::Replica;
 pub use sequences::{MemberRun, MemberWish, SequenceRun, SequenceWish};
