@@ -1,5 +1,9 @@
 //! The real `levin serve` on real projects, asked over real HTTP. Every test is named after what could go wrong.
 
+#[path = "service/alerts.rs"]
+mod alerts;
+#[path = "service/hooks.rs"]
+mod hooks;
 #[path = "service/keys.rs"]
 mod keys;
 #[path = "service/objects.rs"]
