@@ -1,7 +1,5 @@
 //! Messages on their way out: queued with what they tell of, claimed by one replica, gone once they are sent.
 
-use std::collections::HashMap;
-
 use connectors::channel::Notice;
 use sqlx::{AnyConnection, Row};
 
@@ -50,65 +48,72 @@ pub(super) async fn queue(
     .map_err(failed)
 }
 
+/// Messages that may leave: due, sent by nobody who lives, and no older one of their thread is still there.
+const READY: &str = "o.due_at <= $1
+    and (o.claimed_until <= $1 or not exists (select 1 from levin_replicas r where r.id = o.replica))
+    and not exists (select 1 from levin_outbox e where e.recipient = o.recipient and e.thread = o.thread
+                    and e.position < o.position)";
+
 impl Store {
     /// Takes up to so many messages that are due and that nobody sends. Those of one thread leave in their order: a
     /// message waits for the one before it.
     pub async fn claim_messages(&self, replica: &str, room: usize) -> Result<Vec<Posted>, Error> {
-        let due = "select 1 from levin_outbox where due_at <= $1 limit 1";
-        if room == 0
-            || sqlx::query(due).bind(now()).fetch_optional(&self.pool).await.map_err(failed)?.is_none()
-        {
+        let now = now();
+        // Most of the time nothing waits: looking costs less than deciding.
+        let look = format!("select 1 from levin_outbox o where {READY} limit 1");
+        let look = sqlx::query(sqlx::AssertSqlSafe(look)).bind(now).fetch_optional(&self.pool);
+        if room == 0 || look.await.map_err(failed)?.is_none() {
             return Ok(Vec::new());
         }
         let mut transaction = self.deciding().await?;
-        let rows = sqlx::query(
-            "select o.id, o.recipient, o.message, o.attempts, o.due_at, o.claimed_until, r.id, o.thread
-             from levin_outbox o left join levin_replicas r on r.id = o.replica order by o.position",
-        )
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?;
-        let now = now();
         // A replica that has not said yet that it lives would count as one that is gone.
         let known = sqlx::query("select 1 from levin_replicas where id = $1")
             .bind(replica)
             .fetch_optional(&mut *transaction)
             .await
-            .map_err(failed)?
-            .is_some();
-        let (mut taken, mut threads) = (HashMap::<String, usize>::new(), std::collections::HashSet::new());
+            .map_err(failed)?;
+        if known.is_none() {
+            return Ok(Vec::new());
+        }
+        let recipients = sqlx::query(
+            "select recipient, sum(case when claimed_until > $1 then 1 else 0 end) from levin_outbox
+             group by recipient order by 2, 1",
+        )
+        .bind(now)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        let ready = format!(
+            "select o.id, o.message, o.attempts from levin_outbox o
+             where o.recipient = $2 and {READY} order by o.position limit $3"
+        );
         let mut claimed = Vec::new();
-        for row in &rows {
-            let (id, recipient): (String, String) = (row.get(0), row.get(1));
-            let first = threads.insert((recipient.clone(), row.get::<String, _>(7)));
-            let busy = row.get::<i64, _>(5) > now && row.get::<Option<String>, _>(6).is_some();
-            let count = taken.entry(recipient.clone()).or_default();
-            if busy {
-                *count += 1;
-                continue;
-            }
-            if !first
-                || !known
-                || *count >= PER_CHANNEL
-                || claimed.len() >= room
-                || row.get::<i64, _>(4) > now
-            {
-                continue;
-            }
-            *count += 1;
-            sqlx::query("update levin_outbox set replica = $1, claimed_until = $2 where id = $3")
-                .bind(replica)
-                .bind(now + CLAIM)
-                .bind(&id)
-                .execute(&mut *transaction)
+        for row in recipients {
+            let (recipient, busy): (String, i64) = (row.get(0), row.get(1));
+            let busy = usize::try_from(busy).unwrap_or_default();
+            let most = PER_CHANNEL.saturating_sub(busy).min(room - claimed.len());
+            let rows = sqlx::query(sqlx::AssertSqlSafe(ready.clone()))
+                .bind(now)
+                .bind(&recipient)
+                .bind(i64::try_from(most).unwrap_or_default())
+                .fetch_all(&mut *transaction)
                 .await
                 .map_err(failed)?;
-            let notice = serde_json::from_str(&row.get::<String, _>(2));
-            let notice = notice.map_err(|error| {
-                Error::new(ErrorCode::StoreFailed, format!("a message of the outbox cannot be read: {error}"))
-            })?;
-            let attempts = usize::try_from(row.get::<i64, _>(3)).unwrap_or_default();
-            claimed.push(Posted { id, recipient, notice, attempts });
+            for row in rows {
+                let id: String = row.get(0);
+                sqlx::query("update levin_outbox set replica = $1, claimed_until = $2 where id = $3")
+                    .bind(replica)
+                    .bind(now + CLAIM)
+                    .bind(&id)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
+                let notice = serde_json::from_str(&row.get::<String, _>(1)).map_err(|error| {
+                    Error::new(ErrorCode::StoreFailed, format!("the message {id} cannot be read: {error}"))
+                })?;
+                let attempts = usize::try_from(row.get::<i64, _>(2)).unwrap_or_default();
+                claimed.push(Posted { id, recipient: recipient.clone(), notice, attempts });
+            }
         }
         transaction.commit().await.map_err(failed)?;
         Ok(claimed)
@@ -138,5 +143,101 @@ impl Store {
         .await
         .map(drop)
         .map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use connectors::channel::{Event, Severity};
+
+    use super::*;
+    use crate::run::Holder;
+
+    async fn store(replicas: &[&str]) -> (Store, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open("sqlite://store.db", folder.path()).await.unwrap();
+        for replica in replicas {
+            store.beat(replica, &Holder::this(None)).await.unwrap();
+        }
+        (store, folder)
+    }
+
+    async fn post(store: &Store, recipient: &str, thread: &str, title: &str) {
+        let notice = Notice {
+            id: String::new(),
+            event: Event::AlertRaised,
+            at: chrono::Utc::now(),
+            severity: Severity::Critical,
+            thread: thread.to_owned(),
+            title: title.to_owned(),
+            facts: Vec::new(),
+            steps: Vec::new(),
+            data: serde_json::Value::Null,
+        };
+        let mut judging = store.judge().await.unwrap();
+        judging.queue(recipient, notice).await.unwrap();
+        judging.commit().await.unwrap();
+    }
+
+    async fn claim(store: &Store, replica: &str, room: usize) -> Vec<(String, String)> {
+        let claimed = store.claim_messages(replica, room).await.unwrap();
+        claimed.into_iter().map(|posted| (posted.notice.title.clone(), posted.id)).collect()
+    }
+
+    fn titles(claimed: &[(String, String)]) -> Vec<&str> {
+        claimed.iter().map(|(title, _)| title.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn messages_of_a_thread_leave_one_after_the_other() {
+        let (store, _folder) = store(&["a"]).await;
+        for (thread, title) in [("x", "raised"), ("y", "other"), ("x", "resolved")] {
+            post(&store, "ops", thread, title).await;
+        }
+        let first = claim(&store, "a", 9).await;
+        assert_eq!(titles(&first), ["raised", "other"]);
+        assert!(claim(&store, "a", 9).await.is_empty(), "it is on its way");
+        // Put off, it still comes before the end of the alert.
+        store.message_put_off(&first[0].1, "a", now() + 60_000).await.unwrap();
+        assert!(claim(&store, "a", 9).await.is_empty());
+        store.message_sent(&first[1].1, "a").await.unwrap();
+        sqlx::query("update levin_outbox set due_at = 0").execute(&store.pool).await.unwrap();
+        let again = store.claim_messages("a", 9).await.unwrap();
+        assert_eq!((again.len(), again[0].attempts, &again[0].id), (1, 1, &first[0].1));
+        assert_eq!(again[0].id, again[0].notice.id, "its name is the same in every attempt");
+        store.message_sent(&again[0].id, "a").await.unwrap();
+        assert_eq!(titles(&claim(&store, "a", 9).await), ["resolved"]);
+    }
+
+    #[tokio::test]
+    async fn a_message_has_one_sender_until_that_is_gone() {
+        let (store, _folder) = store(&["a", "b"]).await;
+        post(&store, "ops", "x", "raised").await;
+        assert!(claim(&store, "unheard", 9).await.is_empty(), "who is not known to live claims nothing");
+        let claimed = claim(&store, "a", 9).await;
+        assert_eq!(titles(&claimed), ["raised"]);
+        assert!(claim(&store, "b", 9).await.is_empty());
+        store.forget_replicas(&["a".to_owned()]).await.unwrap();
+        assert_eq!(titles(&claim(&store, "b", 9).await), ["raised"]);
+        // The first one was only slow: what it says of the message counts no more.
+        store.message_sent(&claimed[0].1, "a").await.unwrap();
+        store.message_put_off(&claimed[0].1, "a", 0).await.unwrap();
+        assert!(claim(&store, "b", 9).await.is_empty());
+        store.message_sent(&claimed[0].1, "b").await.unwrap();
+        let left = sqlx::query("select 1 from levin_outbox").fetch_all(&store.pool).await.unwrap();
+        assert!(left.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_hangs_keeps_no_other_from_its_own() {
+        let (store, _folder) = store(&["a"]).await;
+        for number in 0..20 {
+            post(&store, "slow", &format!("slow-{number}"), "slow").await;
+        }
+        post(&store, "quick", "quick", "quick").await;
+        let claimed = claim(&store, "a", 16).await;
+        assert_eq!(claimed.len(), PER_CHANNEL + 1);
+        assert!(titles(&claimed).contains(&"quick"));
+        assert!(claim(&store, "a", 11).await.is_empty());
     }
 }

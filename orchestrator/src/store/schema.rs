@@ -76,6 +76,8 @@ const STEPS: &[&[&str]] = &[
            id text primary key, position bigint not null, recipient text not null, thread text not null,
            message text not null, attempts bigint not null, due_at bigint not null, replica text,
            claimed_until bigint not null)",
+        "create index levin_outbox_threads on levin_outbox (recipient, thread, position)",
+        "create index levin_outbox_due on levin_outbox (due_at)",
         // Messages of other services that were received.
         "create table levin_received (
            hook text not null, id text not null, received_at bigint not null, primary key (hook, id))",
