@@ -1,7 +1,13 @@
 //! The real `levin serve` on real projects, asked over real HTTP. Every test is named after what could go wrong.
 
+#[path = "service/changes.rs"]
+mod changes;
 #[path = "service/keys.rs"]
 mod keys;
+#[path = "service/objects.rs"]
+mod objects;
+#[path = "service/runs.rs"]
+mod runs;
 #[path = "service/trigger.rs"]
 mod trigger;
 #[path = "service/unattended.rs"]

@@ -5,10 +5,15 @@
 mod auth;
 mod destinations;
 mod fault;
+mod files;
+mod health;
 mod limits;
 mod models;
 mod objects;
 mod openapi;
+mod plans;
+mod progress;
+mod rejected;
 mod request;
 mod runs;
 mod schedules;
@@ -28,6 +33,7 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -48,6 +54,8 @@ struct Shared {
     service: Arc<Service>,
     keys: auth::Keys,
     limits: limits::Limits,
+    /// Held by whoever changes the project.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Deref for Api {
@@ -55,6 +63,14 @@ impl Deref for Api {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+impl Api {
+    /// JSON without what is secret.
+    fn redacted(&self, mut value: Value) -> Value {
+        fault::redact(&mut value, &self.service.context().redactor);
+        value
     }
 }
 
@@ -68,8 +84,12 @@ pub async fn answer(listener: TcpListener, service: Arc<Service>) -> Result<(), 
 }
 
 fn router(service: Arc<Service>) -> Router {
-    let api =
-        Api(Arc::new(Shared { service, keys: auth::Keys::default(), limits: limits::Limits::default() }));
+    let api = Api(Arc::new(Shared {
+        service,
+        keys: auth::Keys::default(),
+        limits: limits::Limits::default(),
+        changing: tokio::sync::Mutex::default(),
+    }));
     let (routes, document) = OpenApiRouter::new().nest("/api/v1", routes()).split_for_parts();
     // Shaped once: it is the same for everybody.
     let document: Arc<str> = openapi::document(document).to_string().into();
@@ -90,19 +110,27 @@ fn router(service: Arc<Service>) -> Router {
 
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
-        .routes(routes!(sources::list))
-        .routes(routes!(sources::get))
-        .routes(routes!(models::list))
-        .routes(routes!(models::get))
-        .routes(routes!(destinations::list))
-        .routes(routes!(destinations::get))
-        .routes(routes!(syncs::list))
-        .routes(routes!(syncs::get))
+        .routes(routes!(health::get))
+        .routes(routes!(sources::list, sources::create))
+        .routes(routes!(sources::get, sources::update))
+        .routes(routes!(models::list, models::create))
+        .routes(routes!(models::get, models::update))
+        .routes(routes!(destinations::list, destinations::create))
+        .routes(routes!(destinations::get, destinations::update))
+        .routes(routes!(syncs::list, syncs::create))
+        .routes(routes!(syncs::get, syncs::update))
         .routes(routes!(trigger::any))
         .routes(routes!(trigger::one))
         .routes(routes!(runs::list))
         .routes(routes!(runs::get))
         .routes(routes!(runs::cancel))
+        .routes(routes!(progress::watch))
+        .routes(routes!(plans::plan))
+        .routes(routes!(plans::approve))
+        .routes(routes!(rejected::list))
+        .routes(routes!(rejected::of_run))
+        .routes(routes!(rejected::retry))
+        .routes(routes!(rejected::park))
         .routes(routes!(sequences::list))
         .routes(routes!(sequences::trigger))
         .routes(routes!(sequences::run))

@@ -289,10 +289,7 @@ pub(super) async fn list(
     responses((status = 200, description = "The run, with its report", body = SyncRunDetail)))]
 pub(super) async fn get(_: Reader, State(api): State<Api>, path: Path) -> Result<Json<SyncRunDetail>, Fault> {
     let (sync, run) = run_of(&api, &path).await?;
-    let report = run.report.as_ref().map(|report| {
-        let text = api.service.context().redactor.redact(&report.to_string());
-        serde_json::from_str(&text).unwrap_or_default()
-    });
+    let report = run.report.clone().map(|report| api.redacted(report));
     let causes = serde_json::to_value(&run.causes).unwrap_or_default();
     Ok(Json(SyncRunDetail { run: SyncRun::of(&api, &run), sync_id: sync.id, causes, report }))
 }

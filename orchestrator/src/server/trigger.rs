@@ -124,7 +124,7 @@ pub(super) async fn any(
 }
 
 /// From where a run is to start.
-fn start(body: &mut Body) -> Start {
+pub(super) fn start(body: &mut Body) -> Start {
     let (full, reset, clear) = (body.flag("fullResync"), body.flag("resetCDC"), body.flag("clearAndFill"));
     match (full, reset, clear) {
         (false, false, false) => Start::Incremental,
