@@ -16,6 +16,8 @@ const SYNCS: [&str; 7] = ["closed", "good", "never", "picky", "quiet", "resting"
 /// A project with a sync for each way in which a run can end, and the service.
 struct Stage {
     receiver: Receiver,
+    /// Keeps the requests of `slow` back.
+    hold: Hold,
     served: Served,
     folder: tempfile::TempDir,
     environment: BTreeMap<&'static str, String>,
@@ -25,21 +27,28 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more in the project's own file.
+    fn with(more: &str) -> Self {
         let receiver = Receiver::start();
         let hold = Hold::default();
+        let held = hold.clone();
         receiver.behave(move |request| {
             let reply = match request.path.as_str() {
                 "/picky" if request.has("3") => Reply::reject(&["3"], "no such customer"),
                 "/closed" => Reply::status(401),
-                "/slow" => Reply::accept().held(&hold),
+                "/slow" => Reply::accept().held(&held),
                 _ => Reply::accept(),
             };
             if request.path == "/release" {
-                hold.release();
+                held.release();
             }
             reply
         });
         let project = Project::new(Engine::Postgres).with_variable("CRM_URL", &receiver.url());
+        project.write("levin.yml", &format!("name: clients\n{more}"));
         project.sql("create table customers (id integer, name text, email text)");
         project.sql(
             "insert into customers select i, 'name ' || i, i || '@example.com' from generate_series(1, 5) i",
@@ -78,7 +87,7 @@ impl Stage {
             ("RECEIVER_URL", receiver.url()),
         ]);
         let folder = tempfile::Builder::new().prefix("levin-client-").tempdir().expect("a folder");
-        Self { receiver, served, folder, environment, _project: project }
+        Self { receiver, hold, served, folder, environment, _project: project }
     }
 
     /// A program of a client's environment, which finds there only what this stage tells it.
@@ -167,6 +176,33 @@ fn prefect_triggers_and_waits() {
 fn the_sdk_reads_writes_and_triggers() {
     let stage = Stage::new();
     stage.play("sdk", "with_sdk.py");
+}
+
+/// Random requests, right and wrong ones, to every operation, alone and in chains: nothing is answered that the API's own
+/// document does not say, and nothing breaks.
+#[test]
+fn schemathesis_finds_nothing() {
+    let stage = Stage::with("serve: {requests_per_second: 10000}\n");
+    stage.hold.release();
+    let long = std::env::var("LEVIN_LONG_MINUTES").ok().map(|minutes| minutes.parse::<u64>().expect("minutes"));
+    let long = long.or(std::env::var_os("LEVIN_LONG").map(|_| 30));
+    let seed = if long.is_some() { fastrand::u32(..) } else { 1 };
+    println!("seed {seed}");
+    let mut command = stage.program("schemathesis", "bin/schemathesis");
+    command.args(["run", &format!("{}/openapi.json", stage.served.url)]);
+    command.args(["--header", &format!("Authorization: Bearer {}", stage.environment["LEVIN_KEY"])]);
+    command.args(["--checks", "all", "--mode", "all", "--no-color", "--seed", &seed.to_string()]);
+    command.args(["--request-timeout", "20", "--suppress-health-check", "all"]);
+    match long {
+        Some(minutes) => {
+            command.args(["--max-examples", "500", "--max-time", &(minutes * 60).to_string()]);
+            assert_eq!(command.status().expect("schemathesis").code(), Some(0));
+        }
+        None => {
+            command.args(["--max-examples", "10"]);
+            stage.assert_well(&Running::start(command).ended());
+        }
+    }
 }
 
 /// Code that people copy is code that ran.

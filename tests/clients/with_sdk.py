@@ -116,6 +116,82 @@ for key, status in ("Bearer not-a-key", 401), ("Bearer " + os.environ["LEVIN_REA
 assert call("list_sync", operations.ListSyncRequest(), key="Bearer not-a-key").raw_response.json() == {
     "message": "Authentication error", "details": "Invalid API key"}
 
+# What is made through the SDK runs; what is changed through it, too.
+def write(operation, request):
+    """The object that a create or an update answers with."""
+    answer = call(operation, request)
+    assert answer.status_code == 200, answer.raw_response.text
+    return getattr(answer, f"{operation}_200_application_json_any_of")
+
+
+def update(kind, number, **changes):
+    """Changes what is named, and nothing else."""
+    patch = getattr(shared, f"{kind.title()}Update")(**changes)
+    request = getattr(operations, f"Update{kind.title()}Request")(**{f"{kind}_id": number, f"{kind}_update": patch})
+    return write(f"update_{kind}", request)
+
+
+made = write("create_source", shared.SourceCreate(
+    name="Copy", slug="copy", type="postgres", configuration={"url": "${WAREHOUSE_URL}", "planner_schema": "copy_planner"}))
+assert (made["slug"], made["type"], made["configuration"]["url"]) == ("copy", "postgres", "${WAREHOUSE_URL}"), made
+copy = made["id"]
+made = write("create_destination", shared.DestinationCreate(
+    name="Other", slug="other", type="http_request",
+    configuration={"base_url": os.environ["RECEIVER_URL"], "allow_private_networks": True}))
+other = made["id"]
+made = write("create_model", shared.ModelCreate(
+    name="Few", slug="few", query_type="raw_sql", source_id=str(copy), is_schema=False, primary_key="id",
+    raw=shared.ModelCreateRaw(sql="select id, name from customers where id <= 2")))
+assert (made["sourceId"], made["queryType"], made["raw"]) == (
+    copy, "raw_sql", {"sql": "select id, name from customers where id <= 2"}), made
+few = made["id"]
+made = write("create_sync", shared.SyncCreate(
+    slug="few-to-other", model_id=str(few), destination_id=str(other), disabled=False, schedule=None,
+    configuration={"mode": "upsert", "each": {"method": "POST", "path": "/few"},
+                   "mappings": [{"from": "name", "to": "full_name", "type": "standard"}]}))
+few_sync = made["id"]
+assert (made["modelId"], made["destinationId"], made["disabled"]) == (few, other, False), made
+assert made["configuration"]["mappings"] == [{"from": "name", "to": "full_name", "type": "standard"}], made
+assert (made["schedule"], made["lastRunAt"], made["status"]) == (None, None, "pending"), made
+assert get("model", few).syncs == [few_sync] and get("destination", other).syncs == [few_sync]
+run = follow(few_sync)
+assert (run.status, run.successful_rows.added_count) == (Ends.SUCCESS, 2), run
+
+update("model", few, raw=shared.ModelUpdateRaw(sql="select id, name from customers where id between 2 and 4"))
+run = follow(few_sync)
+assert (run.planned_rows.added_count, run.planned_rows.removed_count, run.query_size) == (2, 0, 3), run
+rare = shared.CronSchedule(expression="0 9 29 2 *")
+made = update("sync", few_sync, schedule=shared.SyncUpdateSchedule(type="cron", schedule=rare.to_dict()))
+assert made["schedule"]["schedule"]["expression"] == "0 9 29 2 *" and made["configuration"]["mappings"], made
+made = update("sync", few_sync, configuration={"mode": "mirror", "removed": {"method": "DELETE", "path": "/few"}})
+assert made["configuration"]["mode"] == "mirror" and made["configuration"]["mappings"], made
+assert update("destination", other, configuration={"concurrency": 1})["configuration"]["concurrency"] == 1
+assert update("source", copy, configuration={"audit_schema": "copy_audit"})["configuration"]["audit_schema"] == "copy_audit"
+hourly = shared.IntervalSchedule(shared.Interval(quantity=1.0, unit=shared.IntervalUnit.HOUR))
+made = update("sync", few_sync, disabled=True, schedule=shared.SyncUpdateSchedule(type="interval", schedule=hourly.to_dict()))
+assert made["status"] == "disabled", made
+assert made["schedule"] == {"type": "interval", "schedule": {"interval": {"unit": "hour", "quantity": 1}}}, made
+assert call("trigger_run", operations.TriggerRunRequest(sync_id=str(few_sync))).status_code == 409
+made = update("sync", few_sync, disabled=False, schedule=shared.SyncUpdateSchedule(type="manual", schedule={}))
+assert (made["status"], made["schedule"]) == ("success", None), made
+
+# What cannot be made says so, in the form that the SDK reads, and changes nothing.
+for operation, request, status in (
+    ("create_source", shared.SourceCreate(name="Copy", slug="copy", type="postgres", configuration={"url": "u"}), 409),
+    ("create_source", shared.SourceCreate(name="a", slug="a", type="abacus", configuration={}), 422),
+    ("create_destination", shared.DestinationCreate(name="b", slug="b", type="http_request", configuration={}), 422),
+    ("create_model", shared.ModelCreate(
+        name="c", slug="c", query_type="raw_sql", source_id="4711", is_schema=False, primary_key="id",
+        raw=shared.ModelCreateRaw(sql="select 1 as id")), 422),
+    ("update_model", operations.UpdateModelRequest(
+        model_id=few, model_update=shared.ModelUpdate(raw=shared.ModelUpdateRaw(sql="drop table customers"))), 422),
+):
+    answer = call(operation, request)
+    assert answer.status_code == status, answer.raw_response.text
+    assert answer.validate_error_json.message.value == "Validation failed", answer.raw_response.text
+    assert answer.validate_error_json.details, answer.raw_response.text
+assert [source.slug for source in listed("source")] == ["wh", "copy"] and len(listed("model")) == 2
+
 # The SDK speaks of numbers as floats, which write 7 as `7.0`.
 good = float(stage.SYNCS["good"])
 assert get("sync", good).id == good
