@@ -79,11 +79,21 @@ fn what_is_made_through_the_api_does_not_run() {
         &format!("/syncs/{id}"),
         &json!({"disabled": false, "schedule": null, "configuration": {"object": null, "max_attempts": 3}}),
     );
-    assert_eq!((woken.status, &woken.json["disabled"], &woken.json["schedule"]), (200, &json!(false), &json!(null)));
-    assert_eq!((&woken.json["configuration"]["object"], &woken.json["configuration"]["max_attempts"]), (&json!(null), &json!(3)));
+    assert_eq!(
+        (woken.status, &woken.json["disabled"], &woken.json["schedule"]),
+        (200, &json!(false), &json!(null))
+    );
+    assert_eq!(
+        (&woken.json["configuration"]["object"], &woken.json["configuration"]["max_attempts"]),
+        (&json!(null), &json!(3))
+    );
     let asked = scene.post(&format!("/syncs/{id}/trigger"), &json!({}));
     let run = scene.served.ended_run(&scene.key, id, asked.json["id"].as_str().expect("a number as text"));
-    assert_eq!((&run["status"], &run["successfulRows"]["addedCount"]), (&json!("success"), &json!(2)), "{run}");
+    assert_eq!(
+        (&run["status"], &run["successfulRows"]["addedCount"]),
+        (&json!("success"), &json!(2)),
+        "{run}"
+    );
     assert_eq!(scene.receiver.requests()[0].rows()[0]["fields"]["full_name"], "name 1");
 
     // A new meaning of a model is taken at once.
@@ -100,16 +110,44 @@ fn a_mistake_spoils_the_project() {
     let scene = Scene::new(1, "");
     let before = scene.files();
     for (path, body, words) in [
-        ("/syncs", json!({"slug": "new", "destinationId": 1, "modelId": 1, "configuration": {"mode": "sideways"}}), "sideways"),
-        ("/syncs", json!({"slug": "new", "destinationId": 1, "modelId": 1, "configuration": {"mod": "upsert"}}), "mod"),
-        ("/syncs", json!({"slug": "new", "destinationId": 9, "modelId": 1, "configuration": {}}), "destinationId"),
+        (
+            "/syncs",
+            json!({"slug": "new", "destinationId": 1, "modelId": 1, "configuration": {"mode": "sideways"}}),
+            "sideways",
+        ),
+        (
+            "/syncs",
+            json!({"slug": "new", "destinationId": 1, "modelId": 1, "configuration": {"mod": "upsert"}}),
+            "mod",
+        ),
+        (
+            "/syncs",
+            json!({"slug": "new", "destinationId": 9, "modelId": 1, "configuration": {}}),
+            "destinationId",
+        ),
         ("/syncs", json!({"slug": "../new", "destinationId": 1, "modelId": 1, "configuration": {}}), "slug"),
-        ("/syncs", json!({"slug": "new", "destinationId": 1, "modelId": 1, "configuration": {"model": "x"}}), "configuration.model"),
+        (
+            "/syncs",
+            json!({"slug": "new", "destinationId": 1, "modelId": 1, "configuration": {"model": "x"}}),
+            "configuration.model",
+        ),
         ("/syncs", json!({"slug": "new"}), "modelId"),
-        ("/syncs", json!({"slug": "new", "destinationId": 1, "modelId": 1, "configuration": {}, "scheduel": null}), "scheduel"),
+        (
+            "/syncs",
+            json!({"slug": "new", "destinationId": 1, "modelId": 1, "configuration": {}, "scheduel": null}),
+            "scheduel",
+        ),
         ("/sources", json!({"name": "new", "type": "oracle9", "configuration": {}}), "oracle9"),
-        ("/sources", json!({"name": "new", "type": "postgres", "configuration": {"url": "${NOBODY_SET_THIS}"}}), "NOBODY_SET_THIS"),
-        ("/models", json!({"name": "new", "sourceId": 1, "primaryKey": "id", "raw": {"sql": "drop table customers"}}), "new.yml"),
+        (
+            "/sources",
+            json!({"name": "new", "type": "postgres", "configuration": {"url": "${NOBODY_SET_THIS}"}}),
+            "NOBODY_SET_THIS",
+        ),
+        (
+            "/models",
+            json!({"name": "new", "sourceId": 1, "primaryKey": "id", "raw": {"sql": "drop table customers"}}),
+            "new.yml",
+        ),
         ("/models", json!({"name": "new", "sourceId": 1, "primaryKey": "id", "visual": {}}), "visual"),
         ("/models", json!({"name": "new", "sourceId": 1, "primaryKey": "id"}), "raw"),
     ] {
@@ -123,10 +161,16 @@ fn a_mistake_spoils_the_project() {
     assert_eq!(wrong.status, 422, "{wrong:?}");
     assert_eq!(wrong.json["details"]["findings"][0]["file"], format!("syncs/{SYNC}.yml"));
     assert_eq!(scene.files(), before);
-    let taken = scene.post("/destinations", &json!({"slug": "crm", "type": "http_request", "configuration": {"base_url": "https://x"}}));
+    let taken = scene.post(
+        "/destinations",
+        &json!({"slug": "crm", "type": "http_request", "configuration": {"base_url": "https://x"}}),
+    );
     assert_eq!(taken.status, 409, "{taken:?}");
     assert_eq!(scene.patch("/syncs/9", &json!({})).status, 404);
-    assert_eq!(scene.served.ask("POST", "/api/v1/syncs").key(&scene.key).body("text/plain", "{}").send().status, 415);
+    assert_eq!(
+        scene.served.ask("POST", "/api/v1/syncs").key(&scene.key).body("text/plain", "{}").send().status,
+        415
+    );
     assert_eq!(scene.run(&json!({}))["status"], "success", "the project runs as before");
 }
 
@@ -138,7 +182,11 @@ fn a_sync_that_rests_is_started_by_somebody() {
     assert_eq!((rests.status, &rests.json["status"]), (200, &json!("disabled")), "{rests:?}");
     assert_eq!(scene.files(), before, "no file says so");
     let refused = scene.post("/syncs/1/trigger", &json!({}));
-    assert_eq!((refused.status, &refused.json["details"]["code"]), (409, &json!("SYNC_DISABLED")), "{refused:?}");
+    assert_eq!(
+        (refused.status, &refused.json["details"]["code"]),
+        (409, &json!("SYNC_DISABLED")),
+        "{refused:?}"
+    );
     assert_eq!(scene.patch("/syncs/1", &json!({"disabled": false})).json["status"], "pending");
     assert_eq!(scene.run(&json!({}))["status"], "success");
 }
@@ -149,7 +197,8 @@ fn a_folder_that_nobody_may_write_is_written() {
     // Whoever is root may write anywhere, but not into a file as if it were a folder.
     fs::rename(scene.project.path().join("models"), scene.project.path().join("elsewhere")).unwrap();
     fs::write(scene.project.path().join("models"), "").unwrap();
-    let answer = scene.post("/models", &json!({"name": "new", "sourceId": 1, "primaryKey": "id", "table": {"name": "t"}}));
+    let answer = scene
+        .post("/models", &json!({"name": "new", "sourceId": 1, "primaryKey": "id", "table": {"name": "t"}}));
     assert_eq!(answer.status, 409, "{answer:?}");
     assert!(answer.json["message"].as_str().unwrap().contains("cannot be written"), "{answer:?}");
 }

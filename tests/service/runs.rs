@@ -15,7 +15,10 @@ fn a_run_that_did_not_go_through_looks_like_one_that_did() {
     scene.receiver.behave(|_| Reply::reject(&["3"], "no such thing"));
     let warning = scene.run(&json!({}));
     assert_eq!((&warning["status"], &warning["error"]), (&json!("warning"), &json!(null)), "{warning}");
-    assert_eq!((&warning["plannedRows"]["addedCount"], &warning["failedRows"]["addedCount"]), (&json!(12), &json!(1)));
+    assert_eq!(
+        (&warning["plannedRows"]["addedCount"], &warning["failedRows"]["addedCount"]),
+        (&json!(12), &json!(1))
+    );
     assert_eq!(warning["completionRatio"], json!(1.0));
 
     scene.project.sql("update customers set name = 'x'");
@@ -40,7 +43,9 @@ fn a_run_cannot_be_stopped() {
     scene.receiver.behave(move |_| Reply::accept().held(&held));
     let first = scene.post("/syncs/1/trigger", &json!({})).json["id"].as_str().unwrap().to_owned();
     scene.receiver.wait_for(1);
-    until("it is told to be sending", || (scene.get("/syncs/1").json["status"] == "processing").then_some(()));
+    until("it is told to be sending", || {
+        (scene.get("/syncs/1").json["status"] == "processing").then_some(())
+    });
 
     let second = scene.post("/syncs/1/trigger", &json!({})).json["id"].as_str().unwrap().to_owned();
     assert_ne!(first, second, "one more run waits");
@@ -48,7 +53,11 @@ fn a_run_cannot_be_stopped() {
     let other = scene.post("/syncs/1/trigger", &json!({"fullResync": true}));
     assert_eq!(other.status, 200, "what waits can do more: {other:?}");
     let contrary = scene.post("/syncs/1/trigger", &json!({"resetCDC": true}));
-    assert_eq!((contrary.status, &contrary.json["details"]["code"]), (409, &json!("SYNC_BUSY")), "{contrary:?}");
+    assert_eq!(
+        (contrary.status, &contrary.json["details"]["code"]),
+        (409, &json!("SYNC_BUSY")),
+        "{contrary:?}"
+    );
     let waiting = scene.post(&format!("/syncs/1/runs/{second}/cancel"), &json!({}));
     assert_eq!((waiting.status, &waiting.json["status"]), (200, &json!("cancelled")), "{waiting:?}");
     assert!(waiting.json["finishedAt"].is_string());
@@ -77,15 +86,22 @@ fn a_plan_cannot_be_seen_or_approved() {
     assert!(stopped["error"].as_str().unwrap().starts_with("GUARD_TRIPPED: "), "{stopped}");
     let detail = scene.get(&format!("/syncs/1/runs/{}", stopped["id"])).json;
     let plan = detail["report"]["planId"].as_str().expect("a plan").to_owned();
-    for (wrong, body) in [("nonsense", json!({"planId": "nonsense"})), ("another sync's", json!({"planId": plan.replace("plan_1_", "plan_2_")})), ("none", json!({}))] {
+    for (body, status) in [
+        (json!({"planId": "nonsense"}), 422),
+        (json!({}), 422),
+        (json!({"planId": plan.replace("plan_1_", "plan_2_")}), 404),
+    ] {
         let answer = scene.post("/syncs/1/approve", &body);
-        assert_eq!(answer.status, 422, "{wrong}: {answer:?}");
-        assert!(answer.json["details"]["planId"].is_string(), "{answer:?}");
+        assert_eq!(answer.status, status, "{body}: {answer:?}");
     }
     let approved = scene.post("/syncs/1/approve", &json!({"planId": plan}));
     assert_eq!(approved.status, 200, "{approved:?}");
     let run = scene.ended(approved.json["id"].as_str().unwrap());
-    assert_eq!((&run["status"], &run["successfulRows"]["removedCount"]), (&json!("success"), &json!(5)), "{run}");
+    assert_eq!(
+        (&run["status"], &run["successfulRows"]["removedCount"]),
+        (&json!("success"), &json!(5)),
+        "{run}"
+    );
     let again = scene.post("/syncs/1/approve", &json!({"planId": plan}));
     let stale = scene.ended(again.json["id"].as_str().unwrap());
     assert!(stale["error"].as_str().unwrap().starts_with("PLAN_STALE: "), "{stale}");
@@ -113,7 +129,12 @@ fn nobody_knows_which_rows_were_refused() {
     let one = scene.get("/syncs/1/rejected?key=3").json["data"][0].clone();
     assert_eq!(one["reason"], "it says \"no\", twice", "{one}");
     assert!(one["request"].as_str().is_some_and(|request| request.contains("/rows")), "{one}");
-    let csv = scene.served.ask("GET", "/api/v1/syncs/1/rejected").key(&scene.key).header("accept", "text/csv").send();
+    let csv = scene
+        .served
+        .ask("GET", "/api/v1/syncs/1/rejected")
+        .key(&scene.key)
+        .header("accept", "text/csv")
+        .send();
     assert!(csv.header("content-type").starts_with("text/csv"), "{csv:?}");
     assert_eq!(csv.text.lines().count(), 3);
     assert!(csv.text.contains("\"it says \"\"no\"\", twice\""), "{csv:?}");
@@ -162,7 +183,11 @@ fn a_run_is_watched_and_nothing_is_seen() {
         .map(|data| serde_json::from_str(data).unwrap())
         .collect();
     let last = events.last().expect("events");
-    assert_eq!((&last["status"], &last["successfulRows"]["addedCount"]), (&json!("success"), &json!(40)), "{last}");
+    assert_eq!(
+        (&last["status"], &last["successfulRows"]["addedCount"]),
+        (&json!("success"), &json!(40)),
+        "{last}"
+    );
     assert!(events.iter().any(|event| event["stage"] == "deliver"), "{events:?}");
     assert_eq!(events.iter().filter(|event| event["status"] == "success").count(), 1, "{events:?}");
 }

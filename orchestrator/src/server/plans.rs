@@ -117,11 +117,14 @@ pub(super) async fn approve(
 ) -> Result<Json<TriggerOutput>, Fault> {
     let sync = sync_of(&api, &path)?;
     body.required(&["planId"]);
-    let name = body.text("planId");
-    let plan = name.and_then(|name| name.parse::<PlanId>().ok()).filter(|plan| plan.sync() == sync.id);
+    let name = body.text("planId").unwrap_or_default();
+    let plan = name.parse::<PlanId>().ok();
     if plan.is_none() {
-        body.say("planId", format!("names no plan of sync {}", sync.id));
+        body.say("planId", "must be the name of a plan, such as plan_1_0123456789abcdef");
     }
     body.checked()?;
+    if plan.is_none_or(|plan| plan.sync() != sync.id) {
+        return Err(Fault::not_found("plan of this sync", &name));
+    }
     ask(&api, &caller, &sync, Start::Incremental, plan, &headers).await
 }

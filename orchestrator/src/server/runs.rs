@@ -13,7 +13,7 @@ use super::Api;
 use super::auth::{Reader, Runner};
 use super::fault::Fault;
 use super::objects::{List, found};
-use super::request::{Path, Query, written};
+use super::request::{LARGEST_NUMBER, Path, Query, written};
 use crate::error::ErrorCode;
 use crate::project::SyncSpec;
 use crate::run::{Holder, Stage};
@@ -258,7 +258,7 @@ pub(super) async fn list(
 ) -> Result<Json<List<SyncRun>>, Fault> {
     let sync = sync_of(&api, &path)?;
     let order = query.word("orderBy", &["id", "createdAt", "startedAt", "finishedAt"]);
-    let (run, page) = (query.number("runId", 1, i64::MAX), query.page());
+    let (run, page) = (query.number("runId", 1, LARGEST_NUMBER), query.page());
     let (after, before) = (query.moment("after"), query.moment("before"));
     let within = query.number("within", 0, 5_256_000_i64);
     query.checked()?;

@@ -13,7 +13,7 @@ use super::auth::{Admin, Reader};
 use super::fault::Fault;
 use super::files::{self, Keys, merge, slug_of};
 use super::objects::{List, ObjectQuery, WORKSPACE, Wanted};
-use super::request::{Body, JsonBody, Path, Query};
+use super::request::{Body, JsonBody, LARGEST_NUMBER, Path, Query};
 use super::runs::{RunStatus, sync_of};
 use super::schedules;
 use crate::config::Kind;
@@ -199,7 +199,7 @@ pub(super) async fn list(
     mut query: Query,
 ) -> Result<Json<List<Sync>>, Fault> {
     let wanted = Wanted::read(&mut query);
-    let model = query.number("modelId", 1, i64::MAX);
+    let model = query.number("modelId", 1, LARGEST_NUMBER);
     let (after, before) = (query.moment("after"), query.moment("before"));
     query.checked()?;
     let project = api.service.project();
