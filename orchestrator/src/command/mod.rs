@@ -43,11 +43,16 @@ pub struct Context {
 }
 
 impl Context {
-    /// Loads the project and prints what was found.
-    pub fn load(&self, offline: bool) -> Result<Loaded, Error> {
+    /// Reads the project's files as they lie there now.
+    pub fn read(&self, offline: bool) -> Result<Loaded, Error> {
         let environment = |name: &str| std::env::var(name).ok();
         let options = LoadOptions { offline, environment: &environment };
-        let loaded = config::load(&self.root, &self.catalogue, &self.redactor, options)?;
+        config::load(&self.root, &self.catalogue, &self.redactor, options)
+    }
+
+    /// Loads the project and prints what was found.
+    pub fn load(&self, offline: bool) -> Result<Loaded, Error> {
+        let loaded = self.read(offline)?;
         for finding in &loaded.findings {
             self.report.finding(finding);
         }
