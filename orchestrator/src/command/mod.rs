@@ -42,11 +42,16 @@ pub struct Context {
 }
 
 impl Context {
-    /// Loads the project and prints what was found.
-    pub fn load(&self, offline: bool) -> Result<Loaded, Error> {
+    /// Loads the project and prints nothing.
+    pub fn look(&self, offline: bool) -> Result<Loaded, Error> {
         let environment = |name: &str| std::env::var(name).ok();
         let options = LoadOptions { offline, environment: &environment };
-        let loaded = config::load(&self.root, &self.catalogue, &self.redactor, options)?;
+        config::load(&self.root, &self.catalogue, &self.redactor, options)
+    }
+
+    /// Loads the project and prints what was found.
+    pub fn load(&self, offline: bool) -> Result<Loaded, Error> {
+        let loaded = self.look(offline)?;
         for finding in &loaded.findings {
             self.report.finding(finding);
         }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Api;
 use super::fault::Fault;
 use crate::command::Context;
-use crate::config::{self, Kind, LoadOptions, Severity, as_yaml, read_as_written};
+use crate::config::{Kind, Severity, as_yaml, read_as_written};
 use crate::error::{Error, ErrorCode};
 
 /// The keys of an object's file.
@@ -126,13 +126,10 @@ fn unwritable(file: &Path, error: &std::io::Error) -> Fault {
 
 /// Reads the whole project as it lies there now.
 fn check(context: &Context) -> Result<(), Fault> {
-    let environment = |name: &str| std::env::var(name).ok();
-    let options = LoadOptions { offline: false, environment: &environment };
-    let loaded =
-        config::load(&context.root, &context.catalogue, &context.redactor, options).map_err(|error| {
-            let message = error.message.clone();
-            Fault::new(StatusCode::CONFLICT, message, error.advice())
-        })?;
+    let loaded = context.look(false).map_err(|error| {
+        let message = error.message.clone();
+        Fault::new(StatusCode::CONFLICT, message, error.advice())
+    })?;
     let mistakes: Vec<Value> = loaded
         .findings
         .iter()
@@ -200,10 +197,10 @@ pub(super) fn merge(keys: &mut Keys, more: Keys) {
 }
 
 /// An object's name is its slug.
-pub(super) fn same_name(body: &mut super::request::Body, slug: &str) {
-    for field in ["name", "slug"] {
-        if body.text(field).is_some_and(|name| name != slug) {
-            body.say(field, "an object's name is its slug: rename it in its file with `renamed_from`");
-        }
+pub(super) fn same_name(body: &mut super::request::Body, slug: &str) -> Result<(), Fault> {
+    if body.text("name").is_none_or(|name| name == slug) {
+        return Ok(());
     }
+    let advice = "rename it in its file, with `renamed_from`";
+    Err(Fault::new(StatusCode::CONFLICT, "an object's name is its slug, which cannot change here", advice))
 }

@@ -5,6 +5,7 @@ use utoipa::openapi::OpenApi;
 
 use super::progress::RunProgress;
 use super::request::LARGEST_NUMBER;
+use crate::catalogue::Catalogue;
 
 /// What can go wrong with every request.
 const ALWAYS: [(&str, &str); 5] = [
@@ -16,7 +17,7 @@ const ALWAYS: [(&str, &str); 5] = [
 ];
 
 /// The words and schemas of the document that no handler knows.
-pub(super) fn document(api: OpenApi) -> Value {
+pub(super) fn document(api: OpenApi, catalogue: &Catalogue) -> Value {
     let mut document = serde_json::to_value(api).unwrap_or_default();
     document["openapi"] = "3.1.0".into();
     document["info"] = json!({
@@ -60,6 +61,20 @@ pub(super) fn document(api: OpenApi) -> Value {
                 },
             }),
         );
+        schemas.insert("ScheduleInput".to_owned(), schedule_input());
+        let types = |names: Vec<&str>| json!({"type": "string", "enum": names, "description": "See `levin connectors`"});
+        let (sources, destinations) = (&catalogue.sources, &catalogue.destinations);
+        schemas["SourceCreateInput"]["properties"]["type"] =
+            types(sources.iter().map(|one| one.name).collect());
+        schemas["DestinationCreateInput"]["properties"]["type"] =
+            types(destinations.iter().map(|one| one.name).collect());
+        let key = json!({"oneOf": [
+            {"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+        ], "description": "The column that tells rows apart; several are separated by commas, or a list"});
+        schemas["ModelCreateInput"]["properties"]["primaryKey"] = key.clone();
+        schemas["ModelUpdateInput"]["properties"]["primaryKey"] = key;
+        schemas["ModelCreateInput"]["oneOf"] =
+            json!([{"required": ["raw"]}, {"required": ["table"]}, {"required": ["dbt"]}]);
         for input in ["TriggerInput", "TriggerCustomInput"] {
             let both = |a: &str, b: &str| json!({"properties": {a: {"const": true}, b: {"const": true}}, "required": [a, b]});
             schemas[input]["not"] = json!({"anyOf": [
@@ -132,6 +147,45 @@ fn complete(path: &str, method: &str, operation: &mut Value, schemas: &Value) {
         response["headers"] = headers.into();
     }
     responses.sort_keys();
+}
+
+/// Schedules, in the words of clients and in those of project files.
+fn schedule_input() -> Value {
+    let of = |kind: &str, schedule: Value, required: &[&str]| {
+        json!({
+            "type": "object", "required": ["type", "schedule"], "additionalProperties": false,
+            "properties": {
+                "type": {"const": kind},
+                "schedule": {"type": "object", "properties": schedule, "required": required},
+            },
+        })
+    };
+    let text = json!({"type": "string", "minLength": 1});
+    let interval = json!({
+        "type": "object", "required": ["unit", "quantity"],
+        "properties": {
+            "unit": {"enum": ["second", "minute", "hour", "day", "week"]},
+            "quantity": {"type": "integer", "minimum": 1, "maximum": 10_000},
+        },
+    });
+    let at = json!({"type": "array", "minItems": 1, "items": {"type": "object"}});
+    json!({
+        "description": "When something is to run by itself, as it is shown or as a project file says it",
+        "oneOf": [
+            of("interval", json!({"interval": interval}), &["interval"]),
+            of("cron", json!({"expression": text, "timezone": text}), &["expression"]),
+            of("visual", json!({"expressions": at, "timezone": text}), &["expressions"]),
+            of("after", json!({"syncs": {"type": "array", "items": text, "minItems": 1}}), &["syncs"]),
+            {"type": "object", "required": ["type"], "properties": {"type": {"const": "manual"}}},
+            {
+                "type": "object", "minProperties": 1, "additionalProperties": false,
+                "properties": {
+                    "every": text, "cron": text, "at": at, "after": {"type": "array", "items": text, "minItems": 1},
+                    "timezone": text, "jitter": text, "dbt_cloud": {"type": "object"}, "fivetran": {"type": "object"},
+                },
+            },
+        ],
+    })
 }
 
 fn fault(status: &str, words: &str) -> Value {
