@@ -16,6 +16,7 @@ pub mod connectors;
 pub mod explain;
 pub mod gc;
 pub mod grants;
+pub mod health;
 pub mod init;
 pub mod keys;
 pub mod plan;

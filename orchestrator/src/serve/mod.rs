@@ -9,6 +9,8 @@ mod replicas;
 mod scheduler;
 mod watch;
 
+pub use watch::files;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -55,6 +57,8 @@ pub struct Service {
     wake: Notify,
     ended: broadcast::Sender<Ended>,
     stopping: Cancel,
+    /// How the project's files looked before it was read first.
+    files: blake3::Hash,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -65,8 +69,13 @@ struct Running {
 }
 
 impl Service {
-    /// The service of a project, not begun yet.
-    pub async fn new(context: Context, project: Project, store: Store) -> Result<Arc<Self>, Error> {
+    /// The service of a project, not begun yet; `files` is how its [`files`] looked before it was read.
+    pub async fn new(
+        context: Context,
+        project: Project,
+        store: Store,
+        files: blake3::Hash,
+    ) -> Result<Arc<Self>, Error> {
         let disabled = store.disabled().await?.into_keys().collect();
         let times = watch::times(&store, &project).await?;
         let holder = Holder::this(None);
@@ -84,6 +93,7 @@ impl Service {
             wake: Notify::new(),
             ended: broadcast::Sender::new(1_024),
             stopping: Cancel::default(),
+            files,
         }))
     }
 
