@@ -12,6 +12,7 @@ use super::fault::Fault;
 use crate::command::Context;
 use crate::config::{Kind, Severity, as_yaml, read_as_written};
 use crate::error::{Error, ErrorCode};
+use crate::project::Project;
 
 /// The keys of an object's file.
 pub(super) type Keys = Map<String, Value>;
@@ -64,8 +65,8 @@ impl Api {
                 check(&context).inspect_err(|_| put_back(&context.root, &file, before.as_deref()))
             }
         });
-        checked.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))??;
-        if let Err(error) = self.service.reload().await {
+        let project = checked.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))??;
+        if let Err(error) = self.service.take(project).await {
             put_back(&self.service.context().root, &file, before.as_deref());
             return Err(error.into());
         }
@@ -125,7 +126,7 @@ fn unwritable(file: &Path, error: &std::io::Error) -> Fault {
 }
 
 /// Reads the whole project as it lies there now.
-fn check(context: &Context) -> Result<(), Fault> {
+fn check(context: &Context) -> Result<Project, Fault> {
     let loaded = context.look(false).map_err(|error| {
         let message = error.message.clone();
         Fault::new(StatusCode::CONFLICT, message, error.advice())
@@ -141,8 +142,8 @@ fn check(context: &Context) -> Result<(), Fault> {
             })
         })
         .collect();
-    if mistakes.is_empty() && loaded.project.is_some() {
-        return Ok(());
+    if let (true, Some(project)) = (mistakes.is_empty(), loaded.project) {
+        return Ok(project);
     }
     let details = json!({"findings": mistakes});
     Err(Fault::new(StatusCode::UNPROCESSABLE_ENTITY, "Validation failed", details))

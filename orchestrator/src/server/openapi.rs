@@ -235,3 +235,96 @@ fn plain(schema: &mut Value) {
         schema["maximum"] = LARGEST_NUMBER.into();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown() -> Value {
+        document(super::super::documented().1, &Catalogue::levin())
+    }
+
+    #[test]
+    fn every_operation_says_what_can_go_wrong_and_names_what_is_there() {
+        let document = shown();
+        let mut names = std::collections::BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let name = operation["operationId"].as_str().unwrap();
+                assert!(names.insert(name.to_owned()), "two operations are called {name}");
+                for status in ["200", "401", "403", "429", "500", "503"] {
+                    assert!(operation["responses"].get(status).is_some(), "{method} {path}: {status}");
+                }
+                if path.contains('{') {
+                    assert!(operation["responses"].get("404").is_some(), "{method} {path}");
+                }
+            }
+        }
+        assert!(names.len() > 30, "{names:?}");
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#/").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+            assert!(document.pointer(&format!("/{reference}")).is_some(), "{reference} is not there");
+        }
+        assert!(!text.contains("\"parameters\":null") && !text.contains("\"oneOf\":null"));
+    }
+
+    #[test]
+    fn what_clients_read_is_there_and_never_left_out() {
+        let document = shown();
+        let common = ["id", "slug", "workspaceId", "createdAt", "updatedAt"];
+        let counts = ["plannedRows", "successfulRows", "failedRows"];
+        for (schema, fields) in [
+            ("Source", &["name", "type", "configuration"][..]),
+            ("Destination", &["name", "type", "configuration", "syncs"]),
+            (
+                "Model",
+                &[
+                    "name",
+                    "sourceId",
+                    "primaryKey",
+                    "queryType",
+                    "isSchema",
+                    "tags",
+                    "description",
+                    "syncs",
+                    "lastRunSize",
+                ],
+            ),
+            (
+                "Sync",
+                &[
+                    "destinationId",
+                    "modelId",
+                    "configuration",
+                    "schedule",
+                    "status",
+                    "disabled",
+                    "lastRunAt",
+                    "referencedColumns",
+                    "primaryKey",
+                    "externalSegment",
+                    "tags",
+                ],
+            ),
+        ] {
+            let schema = &document["components"]["schemas"][schema];
+            let required = schema["required"].as_array().unwrap();
+            for field in common.iter().chain(fields) {
+                assert!(schema["properties"].get(field).is_some(), "{field}");
+                assert!(required.contains(&(*field).into()), "{field} may be left out");
+            }
+        }
+        let run = &document["components"]["schemas"]["SyncRun"];
+        let fields =
+            ["id", "createdAt", "startedAt", "finishedAt", "querySize", "status", "completionRatio", "error"];
+        for field in fields.iter().chain(&counts) {
+            assert!(
+                run["required"].as_array().unwrap().contains(&(*field).into()),
+                "{field} may be left out"
+            );
+        }
+        let words =
+            |schema: &str| document["components"]["schemas"][schema]["enum"].as_array().unwrap().len();
+        assert_eq!((words("SyncStatus"), words("RunStatus"), words("SequenceStatus")), (11, 9, 5));
+    }
+}
