@@ -184,7 +184,8 @@ fn the_sdk_reads_writes_and_triggers() {
 fn schemathesis_finds_nothing() {
     let stage = Stage::with("serve: {requests_per_second: 10000}\n");
     stage.hold.release();
-    let long = std::env::var("LEVIN_LONG_MINUTES").ok().map(|minutes| minutes.parse::<u64>().expect("minutes"));
+    let long =
+        std::env::var("LEVIN_LONG_MINUTES").ok().map(|minutes| minutes.parse::<u64>().expect("minutes"));
     let long = long.or(std::env::var_os("LEVIN_LONG").map(|_| 30));
     let seed = if long.is_some() { fastrand::u32(..) } else { 1 };
     println!("seed {seed}");
