@@ -157,6 +157,14 @@ impl Service {
         watch::reload(self).await
     }
 
+    /// Goes on with a project that was read just now, and found right.
+    ///
+    /// # Errors
+    /// `PROJECT_INVALID` for another project.
+    pub async fn take(&self, project: Project) -> Result<(), Error> {
+        watch::take(self, project).await
+    }
+
     /// What the service remembers.
     pub fn store(&self) -> &Store {
         &self.store

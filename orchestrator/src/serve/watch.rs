@@ -52,7 +52,11 @@ pub(super) async fn work(service: Arc<Service>) {
 pub(super) async fn reload(service: &Service) -> Result<(), Error> {
     let context = service.context.clone();
     let loaded = tokio::task::spawn_blocking(move || context.project()).await;
-    let project = loaded.map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))??;
+    take(service, loaded.map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))??).await
+}
+
+/// Goes on with a project as it was read just now.
+pub(super) async fn take(service: &Service, project: Project) -> Result<(), Error> {
     let before = service.project();
     if project.uuid != before.uuid || project.store_url != before.store_url {
         let message = "the files are those of another project, or name another store";

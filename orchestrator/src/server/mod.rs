@@ -104,9 +104,9 @@ fn router(service: Arc<Service>, here: bool) -> Router {
         limits: limits::Limits::default(),
         changing: tokio::sync::Mutex::default(),
     }));
-    let (routes, document) = OpenApiRouter::new().nest("/api/v1", routes()).split_for_parts();
+    let (routes, document) = documented();
     // Shaped once: it is the same for everybody.
-    let document: Arc<str> = openapi::document(document).to_string().into();
+    let document: Arc<str> = openapi::document(document, &api.service.context().catalogue).to_string().into();
     // What the nested routes do not know is refused like what they know: without a key nothing is told.
     let unknown = Router::new().fallback(nothing_there);
     // Whoever can ask from elsewhere shows a key, of whatever scope, also for figures.
@@ -128,6 +128,11 @@ fn router(service: Arc<Service>, here: bool) -> Router {
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| fault::broken()))
         .with_state(api);
     metrics::measured(all)
+}
+
+/// The routes of the API, and what they say of themselves.
+fn documented() -> (Router<Api>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::new().nest("/api/v1", routes()).split_for_parts()
 }
 
 fn routes() -> OpenApiRouter<Api> {
