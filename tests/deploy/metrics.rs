@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::checked::read;
 use super::people::people;
 use rustix::process::Signal;
+use tests::postgres::PostgresServer;
 use tests::project::Project;
 use tests::service::{Served, until};
 
@@ -115,7 +116,18 @@ fn the_table_and_a_service_tell_the_same() {
 
 #[test]
 fn figures_say_what_happened() {
+    say_what_happened("name: scenario\n");
+}
+
+#[test]
+fn figures_say_what_happened_whichever_store_remembers() {
+    let store = PostgresServer::start().fresh_database();
+    say_what_happened(&format!("name: scenario\nstore: {store}\n"));
+}
+
+fn say_what_happened(file: &str) {
     let (project, receiver) = people("");
+    project.write("levin.yml", file);
     project.run("people-to-crm");
     project.sql("insert into people values (5, 'Barbara')");
     // What ran before the service did is history: the last success is known, nothing is counted.

@@ -195,3 +195,17 @@ fn a_collector_that_is_away_or_silent_stops_no_run() {
     let (project, _receiver) = people("");
     assert!(!project.run("people-to-crm").stderr.contains("span"));
 }
+
+#[test]
+fn what_the_collector_is_shown_is_shown_to_nobody_else() {
+    let gone = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address");
+    let (project, _receiver) = people("");
+    let project = project
+        .with_variable("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://levin:pass%2Fphrase@{gone}"))
+        .with_variable("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20toktoktok");
+    let ended = project.levin(&["-vvv", "run", "people-to-crm"]);
+    assert!(ended.stderr.contains(&gone.to_string()), "the exporter says nothing: {ended:#?}");
+    for secret in ["pass%2Fphrase", "pass/phrase", "toktoktok"] {
+        assert!(!ended.stderr.contains(secret), "{secret}: {ended:#?}");
+    }
+}
