@@ -4,6 +4,7 @@
 //! against the schema of its kind and connector (`shape`) → written form (`file`) → checked
 //! against the other files and made into specs (`resolve`). Every step reports all that it finds.
 
+mod alerts;
 mod bounds;
 mod dbt;
 mod file;
@@ -18,12 +19,14 @@ mod secrets;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod written;
 mod yaml;
 
 use crate::project::Project;
 
 /// The folders of a project's files.
-pub const PROJECT_FOLDERS: [&str; 5] = ["sources", "models", "destinations", "syncs", "sequences"];
+pub const PROJECT_FOLDERS: [&str; 7] =
+    ["sources", "models", "destinations", "syncs", "sequences", "channels", "hooks"];
 
 pub use finding::{Finding, Severity, verdict};
 pub use load::{PROJECT_FILE, load};
@@ -33,6 +36,7 @@ pub(crate) use schema::dereferenced;
 
 pub use schema::{Kind, published, published_together};
 pub use secrets::Environment;
+pub use written::{as_yaml, read_as_written};
 
 /// How a project is loaded.
 #[derive(Clone, Copy)]

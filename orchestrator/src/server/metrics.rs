@@ -1,5 +1,6 @@
 //! `/metrics`: what Prometheus fetches; and the measuring of every answer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,8 +49,8 @@ async fn metrics(State(service): State<Arc<Service>>) -> Response {
         Some(_) => service.store().sync_figures(&syncs).await.unwrap_or_default(),
         None => Vec::new(),
     };
-    let of = |id: i64| last.iter().find(|last| last.sync_id == id).cloned();
-    let syncs = project.syncs.iter().filter_map(|sync| Some((&**sync, of(sync.id)?))).collect();
+    let mut last: HashMap<i64, SyncFigures> = last.into_iter().map(|last| (last.sync_id, last)).collect();
+    let syncs = project.syncs.iter().filter_map(|sync| Some((&**sync, last.remove(&sync.id)?))).collect();
     let text = page(&Moment { running_here: service.running(), queue, syncs });
     ([(header::CONTENT_TYPE, TEXT)], text).into_response()
 }
