@@ -27,7 +27,7 @@ pub(crate) async fn work(service: Arc<Service>) {
                 }
             }
             Err(error) => {
-                tracing::warn!(error = %error, "messages could not be looked at; they are again in a moment")
+                tracing::warn!(error = %error, "messages could not be looked at; they are again in a moment");
             }
         }
         tokio::select! {
