@@ -2,12 +2,16 @@
 
 #[path = "service/alerts.rs"]
 mod alerts;
+#[path = "service/changes.rs"]
+mod changes;
 #[path = "service/hooks.rs"]
 mod hooks;
 #[path = "service/keys.rs"]
 mod keys;
 #[path = "service/objects.rs"]
 mod objects;
+#[path = "service/runs.rs"]
+mod runs;
 #[path = "service/trigger.rs"]
 mod trigger;
 #[path = "service/unattended.rs"]

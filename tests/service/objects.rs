@@ -196,3 +196,12 @@ fn nobody_knows_where_a_sequence_is() {
     let nobody = scene.get("/sync-sequences/runs/6f2d7b9e-3f43-4f0e-9a3a-0d3d0c1b2a11");
     assert_eq!(nobody.status, 404);
 }
+
+#[test]
+fn the_document_leaves_out_what_clients_read() {
+    let scene = Scene::new(1, "");
+    let answer = scene.served.ask("GET", "/openapi.json").send();
+    if let Ok(path) = std::env::var("LEVIN_OPENAPI") {
+        std::fs::write(path, &answer.text).unwrap();
+    }
+}

@@ -54,7 +54,8 @@ pub struct Args {
     csv: bool,
 }
 
-const HEADINGS: [&str; 9] =
+/// What the columns are called.
+pub(crate) const HEADINGS: [&str; 9] =
     ["key", "operation", "code", "reason", "attempts", "rows", "parked", "first at", "last at"];
 
 /// Runs the command.
@@ -120,7 +121,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     Ok(Exit::Done.into())
 }
 
-fn cells(row: &OpenRejection) -> [String; 9] {
+/// A row as it is printed.
+pub(crate) fn cells(row: &OpenRejection) -> [String; 9] {
     [
         row.key.clone(),
         row.operation.clone(),
@@ -135,7 +137,7 @@ fn cells(row: &OpenRejection) -> [String; 9] {
 }
 
 /// A line of RFC 4180: quotes around what holds a comma, a quote or a line break.
-fn csv_line(cells: [String; 9]) -> String {
+pub(crate) fn csv_line(cells: [String; 9]) -> String {
     cells
         .map(|cell| {
             if cell.contains([',', '"', '\n', '\r']) {

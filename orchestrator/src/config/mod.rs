@@ -19,6 +19,7 @@ mod secrets;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod written;
 mod yaml;
 
 use crate::project::Project;
@@ -35,6 +36,7 @@ pub(crate) use schema::dereferenced;
 
 pub use schema::{Kind, published, published_together};
 pub use secrets::Environment;
+pub use written::{as_yaml, read_as_written};
 
 /// How a project is loaded.
 #[derive(Clone, Copy)]

@@ -198,7 +198,9 @@ macro_rules! needs {
     ($($(#[$doc:meta])* $name:ident $scope:ident)*) => {
         $($(#[$doc])*
         #[derive(Debug)]
-        pub(super) struct $name(pub(super) Caller);
+        pub(super) struct $name(
+            #[allow(dead_code, reason = "only some handlers ask who it is")] pub(super) Caller,
+        );
 
         impl<S: Send + Sync> FromRequestParts<S> for $name {
             type Rejection = Fault;

@@ -2,15 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::auth::Reader;
+use super::auth::{Admin, Reader};
 use super::fault::Fault;
+use super::files::{Keys, configuration, merge, same_name, slug_of};
 use super::objects::{List, ObjectQuery, WORKSPACE, Wanted, found};
-use super::request::{Path, Query};
+use super::request::{JsonBody, Path, Query};
 use crate::config::Kind;
 use crate::project::{DestinationSpec, Project};
 
@@ -89,5 +90,90 @@ pub(super) async fn get(_: Reader, State(api): State<Api>, path: Path) -> Result
     let project = api.service.project();
     let id = path.id("destinationId")?;
     let destination = found("destination", id, project.destinations.iter(), |to| to.id)?;
+    Ok(Json(Destination::of(&api, &project, destination)))
+}
+
+/// A new destination.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what `create` reads")]
+pub(super) struct DestinationCreateInput {
+    /// Its name; its slug is made of it when it has none.
+    #[schema(min_length = 1)]
+    name: Option<String>,
+    /// Its slug, which is also the name of its file.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    slug: Option<String>,
+    /// Which kind of destination: `levin connectors` lists them.
+    #[schema(min_length = 1)]
+    r#type: String,
+    /// The keys of its file. Secrets are best written as `${NAME}`.
+    configuration: Map<String, Value>,
+}
+
+/// Changes of a destination.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what `update` reads")]
+pub(super) struct DestinationUpdateInput {
+    /// Its name, which cannot change here.
+    #[schema(min_length = 1)]
+    name: Option<String>,
+    /// Keys of its file that change; null takes a key out.
+    #[schema(nullable = false)]
+    configuration: Option<Map<String, Value>>,
+}
+
+/// Create a destination
+///
+/// Writes a file of the project. The whole project is checked with it; when anything is wrong nothing changes.
+#[utoipa::path(post, path = "/destinations", operation_id = "CreateDestination", tag = "destinations", request_body = DestinationCreateInput,
+    responses((status = 200, description = "The destination", body = Destination),
+        (status = 409, description = "There is one of that slug, or the project is read-only here", body = Fault)))]
+pub(super) async fn create(
+    _: Admin,
+    State(api): State<Api>,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<Destination>, Fault> {
+    body.only(&["name", "slug", "type", "configuration"]);
+    body.required(&["type", "configuration"]);
+    let (slug, kind) = (slug_of(&mut body), body.text("type"));
+    let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
+    body.checked()?;
+    let mut file = Keys::new();
+    file.insert("type".to_owned(), kind.unwrap_or_default().into());
+    merge(&mut file, keys);
+    api.create(Kind::Destination, &slug, file).await?;
+    let project = api.service.project();
+    let destination = project.destination(&slug)?;
+    Ok(Json(Destination::of(&api, &project, destination)))
+}
+
+/// Change a destination
+#[utoipa::path(patch, path = "/destinations/{destinationId}", operation_id = "UpdateDestination", tag = "destinations",
+    params(("destinationId" = i64, Path, minimum = 1, description = "The number of the destination")),
+    request_body = DestinationUpdateInput,
+    responses((status = 200, description = "The destination", body = Destination),
+        (status = 409, description = "The name cannot change, or the project is read-only here", body = Fault)))]
+pub(super) async fn update(
+    _: Admin,
+    State(api): State<Api>,
+    path: Path,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<Destination>, Fault> {
+    let id = path.id("destinationId")?;
+    let destination =
+        found("destination", id, api.service.project().destinations.iter(), |one| one.id)?.clone();
+    body.only(&["name", "configuration"]);
+    let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
+    body.checked()?;
+    same_name(&mut body, &destination.slug)?;
+    api.update(&destination.file, |file| {
+        merge(file, keys);
+        Ok(())
+    })
+    .await?;
+    let project = api.service.project();
+    let destination = project.destination(&destination.slug)?;
     Ok(Json(Destination::of(&api, &project, destination)))
 }

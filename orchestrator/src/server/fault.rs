@@ -55,8 +55,9 @@ impl Fault {
 
     /// The response, without what is secret.
     fn written(&self, redactor: &Redactor) -> Response {
-        let body = serde_json::to_string(self).unwrap_or_default();
-        let mut response = (self.status, redactor.redact(&body)).into_response();
+        let mut body = json!({"message": self.message, "details": self.details});
+        redact(&mut body, redactor);
+        let mut response = (self.status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);
         if let Some(seconds) = self.retry_after {
@@ -89,6 +90,13 @@ impl From<Error> for Fault {
             ErrorCode::Usage | ErrorCode::ProjectInvalid | ErrorCode::SecretMissing => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
+            ErrorCode::SourceUnreachable
+            | ErrorCode::SourceAuthentication
+            | ErrorCode::SourceBusy
+            | ErrorCode::SourceFailed
+            | ErrorCode::SourceOutOfSpace
+            | ErrorCode::SourceConnectionLost
+            | ErrorCode::GrantMissing => StatusCode::BAD_GATEWAY,
             _ => StatusCode::CONFLICT,
         };
         let details = json!({"code": error.code.name(), "hint": error.advice()});
@@ -113,6 +121,16 @@ impl Wrong {
     /// An error when anything is wrong.
     pub(super) fn checked(self) -> Result<(), Fault> {
         if self.0.is_empty() { Ok(()) } else { Err(self.fault()) }
+    }
+}
+
+/// Takes what is secret out of every text; keys are ours.
+pub(super) fn redact(value: &mut Value, redactor: &Redactor) {
+    match value {
+        Value::String(text) => *text = redactor.redact(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, redactor)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| redact(field, redactor)),
+        _ => {}
     }
 }
 

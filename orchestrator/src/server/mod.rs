@@ -5,11 +5,17 @@
 mod auth;
 mod destinations;
 mod fault;
+mod files;
+mod health;
 mod hooks;
 mod limits;
+mod metrics;
 mod models;
 mod objects;
 mod openapi;
+mod plans;
+mod progress;
+mod rejected;
 mod request;
 mod runs;
 mod schedules;
@@ -21,6 +27,7 @@ mod trigger;
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -29,6 +36,7 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -40,6 +48,9 @@ use crate::error::{Error, ErrorCode};
 use crate::serve::Service;
 use fault::{Fault, JSON};
 
+/// How long answers that are under way may take once the service is asked to end: whoever reads slowly keeps nobody up.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
 /// What every handler may use. Clones share it.
 #[derive(Debug, Clone)]
 struct Api(Arc<Shared>);
@@ -49,6 +60,8 @@ struct Shared {
     service: Arc<Service>,
     keys: auth::Keys,
     limits: limits::Limits,
+    /// Held by whoever changes the project.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Deref for Api {
@@ -59,59 +72,99 @@ impl Deref for Api {
     }
 }
 
+impl Api {
+    /// JSON without what is secret.
+    fn redacted(&self, mut value: Value) -> Value {
+        fault::redact(&mut value, &self.service.context().redactor);
+        value
+    }
+}
+
 /// Answers until the service stops; requests under way are answered first.
 pub async fn answer(listener: TcpListener, service: Arc<Service>) -> Result<(), Error> {
     let stopped = service.clone();
-    axum::serve(listener, router(service))
-        .with_graceful_shutdown(async move { stopped.stopped().await })
-        .await
-        .map_err(|error| Error::new(ErrorCode::ListenFailed, error.to_string()))
+    let here = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let answering = axum::serve(listener, router(service.clone(), here))
+        .with_graceful_shutdown(async move { stopped.stopped().await });
+    tokio::select! {
+        answered = answering => answered.map_err(|error| Error::new(ErrorCode::ListenFailed, error.to_string())),
+        () = async {
+            service.stopped().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        } => Ok(()),
+    }
 }
 
-fn router(service: Arc<Service>) -> Router {
-    let api =
-        Api(Arc::new(Shared { service, keys: auth::Keys::default(), limits: limits::Limits::default() }));
-    let (routes, document) = OpenApiRouter::new().nest("/api/v1", routes()).split_for_parts();
+/// `here`: only this machine can ask.
+fn router(service: Arc<Service>, here: bool) -> Router {
+    let metrics = metrics::routes(service.clone());
+    let api = Api(Arc::new(Shared {
+        service,
+        keys: auth::Keys::default(),
+        limits: limits::Limits::default(),
+        changing: tokio::sync::Mutex::default(),
+    }));
+    let (routes, document) = documented();
     // Shaped once: it is the same for everybody.
-    let document: Arc<str> = openapi::document(document).to_string().into();
+    let document: Arc<str> = openapi::document(document, &api.service.context().catalogue).to_string().into();
     // What the nested routes do not know is refused like what they know: without a key nothing is told.
     let unknown = Router::new().fallback(nothing_there);
-    let guarded =
-        Router::new().merge(routes).nest("/api", unknown).layer(from_fn_with_state(api.clone(), auth::admit));
-    Router::new()
+    // Whoever can ask from elsewhere shows a key, of whatever scope, also for figures.
+    let (open, closed) = if here { (metrics, Router::new()) } else { (Router::new(), metrics) };
+    let guarded = Router::new()
+        .merge(routes)
+        .nest("/api", unknown)
+        .merge(closed)
+        .layer(from_fn_with_state(api.clone(), auth::admit));
+    let all = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/openapi.json", get(|| async move { ([(CONTENT_TYPE, JSON)], document.to_string()) }))
         .fallback(nothing_there)
         .merge(guarded)
         .merge(hooks::routes())
+        .merge(open)
         .layer(from_fn_with_state(api.clone(), finish))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| fault::broken()))
-        .with_state(api)
+        .with_state(api);
+    metrics::measured(all)
+}
+
+/// The routes of the API, and what they say of themselves.
+fn documented() -> (Router<Api>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::new().nest("/api/v1", routes()).split_for_parts()
 }
 
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
-        .routes(routes!(sources::list))
-        .routes(routes!(sources::get))
-        .routes(routes!(models::list))
-        .routes(routes!(models::get))
-        .routes(routes!(destinations::list))
-        .routes(routes!(destinations::get))
-        .routes(routes!(syncs::list))
-        .routes(routes!(syncs::get))
+        .routes(routes!(health::get))
+        .routes(routes!(sources::list, sources::create))
+        .routes(routes!(sources::get, sources::update))
+        .routes(routes!(models::list, models::create))
+        .routes(routes!(models::get, models::update))
+        .routes(routes!(destinations::list, destinations::create))
+        .routes(routes!(destinations::get, destinations::update))
+        .routes(routes!(syncs::list, syncs::create))
+        .routes(routes!(syncs::get, syncs::update))
         .routes(routes!(trigger::any))
         .routes(routes!(trigger::one))
         .routes(routes!(runs::list))
         .routes(routes!(runs::get))
         .routes(routes!(runs::cancel))
+        .routes(routes!(progress::watch))
+        .routes(routes!(plans::plan))
+        .routes(routes!(plans::approve))
+        .routes(routes!(rejected::list))
+        .routes(routes!(rejected::of_run))
+        .routes(routes!(rejected::retry))
+        .routes(routes!(rejected::park))
         .routes(routes!(sequences::list))
         .routes(routes!(sequences::trigger))
         .routes(routes!(sequences::run))
 }
 
 async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
-    match api.service.store().underway().await {
+    match api.service.store().answers().await {
         Ok(_) if !api.service.is_stopping() => (StatusCode::OK, "ready"),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),

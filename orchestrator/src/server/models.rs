@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::auth::Reader;
+use super::auth::{Admin, Reader};
 use super::fault::Fault;
+use super::files::{Keys, configuration, merge, same_name, slug_of};
 use super::objects::{List, ObjectQuery, WORKSPACE, Wanted, found};
-use super::request::{Path, Query};
+use super::request::{Body, JsonBody, Path, Query};
 use crate::config::Kind;
 use crate::project::{ModelQuery, ModelSpec, Project};
 use crate::store::RunRow;
@@ -71,7 +72,7 @@ pub(super) struct Model {
 }
 
 /// How a model says what is read.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum QueryType {
     RawSql,
@@ -80,21 +81,21 @@ enum QueryType {
 }
 
 /// A SELECT.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct Raw {
     /// As it is written.
     sql: String,
 }
 
 /// A table or view.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct Table {
     /// As it is written.
     name: String,
 }
 
 /// A model of dbt.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Dbt {
     /// Its name.
@@ -211,4 +212,194 @@ pub(super) async fn get(_: Reader, State(api): State<Api>, path: Path) -> Result
 pub(super) async fn one(api: &Api, project: &Project, model: &ModelSpec) -> Result<Json<Model>, Fault> {
     let mut shown = Model::all_of(api, project, &[model]).await?;
     shown.pop().map(Json).ok_or_else(|| Fault::not_found("model", &model.slug))
+}
+
+/// A new model.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes what `create` reads")]
+pub(super) struct ModelCreateInput {
+    /// Its name; its slug is made of it when it has none.
+    #[schema(min_length = 1)]
+    name: Option<String>,
+    /// Its slug, which is also the name of its file.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    slug: Option<String>,
+    /// How it says what is read: `raw_sql`, `table` or `dbt`.
+    #[schema(nullable = false)]
+    query_type: Option<QueryType>,
+    /// The number of its source.
+    #[schema(minimum = 1)]
+    source_id: i64,
+    /// Only false.
+    #[schema(nullable = false, default = false)]
+    is_schema: Option<bool>,
+    /// The column that tells rows apart; several are separated by commas, or a list.
+    #[schema(value_type = Value)]
+    primary_key: Value,
+    /// The SELECT: `{sql}`.
+    raw: Option<Raw>,
+    /// The table: `{name}`.
+    table: Option<Table>,
+    /// The model of dbt: `{modelId, manifest}`.
+    dbt: Option<Dbt>,
+    /// Nothing of it is kept.
+    description: Option<String>,
+    /// Nothing of it is kept.
+    #[schema(value_type = Option<Value>)]
+    folder_id: Option<Value>,
+}
+
+/// Changes of a model.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes what `update` reads")]
+pub(super) struct ModelUpdateInput {
+    /// Its name, which cannot change here.
+    #[schema(min_length = 1)]
+    name: Option<String>,
+    /// How it says what is read: `raw_sql`, `table` or `dbt`.
+    #[schema(nullable = false)]
+    query_type: Option<QueryType>,
+    /// The number of its source.
+    #[schema(minimum = 1)]
+    source_id: Option<i64>,
+    /// Only false.
+    #[schema(nullable = false, default = false)]
+    is_schema: Option<bool>,
+    /// The column that tells rows apart; several are separated by commas, or a list.
+    #[schema(value_type = Option<Value>)]
+    primary_key: Option<Value>,
+    /// The SELECT: `{sql}`.
+    raw: Option<Raw>,
+    /// The table: `{name}`.
+    table: Option<Table>,
+    /// The model of dbt: `{modelId, manifest}`.
+    dbt: Option<Dbt>,
+}
+
+/// Create a model
+///
+/// Writes a file of the project. The whole project is checked with it; when anything is wrong nothing changes.
+#[utoipa::path(post, path = "/models", operation_id = "CreateModel", tag = "models",
+    params(("skipColumnQuery" = Option<bool>, Query, description = "Columns are asked for when a run needs them")),
+    request_body = ModelCreateInput,
+    responses((status = 200, description = "The model", body = Model),
+        (status = 409, description = "There is one of that slug, or the project is read-only here", body = Fault)))]
+pub(super) async fn create(
+    _: Admin,
+    State(api): State<Api>,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<Model>, Fault> {
+    body.only(&[
+        "name",
+        "slug",
+        "queryType",
+        "sourceId",
+        "isSchema",
+        "primaryKey",
+        "raw",
+        "table",
+        "dbt",
+        "description",
+        "folderId",
+    ]);
+    body.required(&["sourceId", "primaryKey"]);
+    let slug = slug_of(&mut body);
+    let keys = keys(&api, &mut body);
+    if !["raw", "table", "dbt"].iter().any(|way| body.has(way)) {
+        body.say("raw", "one of `raw`, `table` and `dbt` is required");
+    }
+    body.checked()?;
+    let mut file = Keys::new();
+    merge(&mut file, keys);
+    api.create(Kind::Model, &slug, file).await?;
+    let project = api.service.project();
+    one(&api, &project, project.model(&slug)?).await
+}
+
+/// Change a model
+#[utoipa::path(patch, path = "/models/{modelId}", operation_id = "UpdateModel", tag = "models",
+    params(("modelId" = i64, Path, minimum = 1, description = "The number of the model")),
+    request_body = ModelUpdateInput,
+    responses((status = 200, description = "The model", body = Model),
+        (status = 409, description = "The name cannot change, or the project is read-only here", body = Fault)))]
+pub(super) async fn update(
+    _: Admin,
+    State(api): State<Api>,
+    path: Path,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<Model>, Fault> {
+    let id = path.id("modelId")?;
+    let model = found("model", id, api.service.project().models.iter(), |model| model.id)?.clone();
+    body.only(&["name", "queryType", "sourceId", "isSchema", "primaryKey", "raw", "table", "dbt"]);
+    let keys = keys(&api, &mut body);
+    body.checked()?;
+    same_name(&mut body, &model.slug)?;
+    api.update(&model.file, |file| {
+        if ["sql", "table", "dbt"].iter().any(|way| keys.contains_key(*way)) {
+            file.retain(|key, _| !["sql", "sql_file", "table", "dbt"].contains(&key.as_str()));
+        }
+        merge(file, keys);
+        Ok(())
+    })
+    .await?;
+    let project = api.service.project();
+    one(&api, &project, project.model(&model.slug)?).await
+}
+
+/// What the body says, as keys of a model's file.
+fn keys(api: &Api, body: &mut Body) -> Keys {
+    let mut keys = configuration(body, &[]);
+    if let Some(id) = body.id("sourceId") {
+        match api.service.project().sources.iter().find(|source| source.id == id) {
+            Some(source) => _ = keys.insert("source".to_owned(), source.slug.clone().into()),
+            None => body.say("sourceId", format!("there is no source {id}")),
+        }
+    }
+    match body.value("primaryKey").cloned() {
+        None | Some(Value::Null) => {}
+        Some(Value::String(text)) if text.contains(',') => {
+            let columns: Vec<&str> = text.split(',').map(str::trim).collect();
+            keys.insert("primary_key".to_owned(), columns.into());
+        }
+        Some(key @ (Value::String(_) | Value::Array(_))) => _ = keys.insert("primary_key".to_owned(), key),
+        Some(_) => body.say("primaryKey", "must be a column or a list of columns"),
+    }
+    if body.truth("isSchema") == Some(true) {
+        body.say("isSchema", "there are no schemas here");
+    }
+    let kind = if body.has("queryType") { body.text("queryType") } else { None };
+    if let Some(kind) = kind.filter(|kind| !["raw_sql", "table", "dbt"].contains(&kind.as_str())) {
+        body.say("queryType", format!("models are `raw_sql`, `table` or `dbt` here, not `{kind}`"));
+    }
+    let mut ways = 0;
+    for (field, key, inner) in [("raw", "sql", "sql"), ("table", "table", "name")] {
+        match body.value(field).cloned() {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(way)) if way.get(inner).is_some_and(Value::is_string) => {
+                ways += 1;
+                keys.insert(key.to_owned(), way[inner].clone());
+            }
+            Some(_) => body.say(field, format!("must be an object with the text `{inner}`")),
+        }
+    }
+    match body.value("dbt").cloned() {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(way)) => {
+            ways += 1;
+            let text = |key: &str| way.get(key).filter(|value| value.is_string()).cloned();
+            match (text("modelId"), text("manifest")) {
+                (Some(model), Some(manifest)) => {
+                    keys.insert("dbt".to_owned(), serde_json::json!({"manifest": manifest, "model": model}));
+                }
+                _ => body.say("dbt", "must be an object with the texts `modelId` and `manifest`"),
+            }
+        }
+        Some(_) => body.say("dbt", "must be an object with the texts `modelId` and `manifest`"),
+    }
+    if ways > 1 {
+        body.say("raw", "only one of `raw`, `table` and `dbt` says what is read");
+    }
+    keys
 }

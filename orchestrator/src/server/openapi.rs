@@ -3,6 +3,10 @@
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
 
+use super::progress::RunProgress;
+use super::request::LARGEST_NUMBER;
+use crate::catalogue::Catalogue;
+
 /// What can go wrong with every request.
 const ALWAYS: [(&str, &str); 5] = [
     ("401", "The key is missing, unknown, expired or revoked"),
@@ -13,7 +17,7 @@ const ALWAYS: [(&str, &str); 5] = [
 ];
 
 /// The words and schemas of the document that no handler knows.
-pub(super) fn document(api: OpenApi) -> Value {
+pub(super) fn document(api: OpenApi, catalogue: &Catalogue) -> Value {
     let mut document = serde_json::to_value(api).unwrap_or_default();
     document["openapi"] = "3.1.0".into();
     document["info"] = json!({
@@ -28,11 +32,49 @@ pub(super) fn document(api: OpenApi) -> Value {
         "key": {"type": "http", "scheme": "bearer", "description": "A key of `levin keys create`"},
     });
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
-        let id =
-            json!([{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^0*[1-9][0-9]{0,17}$"}]);
-        schemas["TriggerCustomInput"]["properties"]["syncId"]["oneOf"] = id;
-        schemas["TriggerCustomInput"]["anyOf"] =
-            json!([{"required": ["syncId"]}, {"required": ["syncSlug"]}]);
+        let number = json!({"type": "integer", "minimum": 1, "maximum": LARGEST_NUMBER});
+        let digits = json!({"type": "string", "pattern": "^[1-9][0-9]{0,14}$"});
+        let custom = &mut schemas["TriggerCustomInput"];
+        custom["properties"]["syncId"]["oneOf"] = json!([number, digits, {"type": "null"}]);
+        custom["anyOf"] = json!([
+            {"required": ["syncId"], "properties": {"syncId": {"type": ["integer", "string"]}}},
+            {"required": ["syncSlug"], "properties": {"syncSlug": {"type": "string"}}},
+        ]);
+        for input in ["SyncCreateInput", "ModelCreateInput", "ModelUpdateInput"] {
+            for name in ["sourceId", "modelId", "destinationId"] {
+                if let Some(id) = schemas[input]["properties"].get_mut(name) {
+                    id["maximum"] = LARGEST_NUMBER.into();
+                }
+            }
+        }
+        let progress = serde_json::to_value(<RunProgress as utoipa::PartialSchema>::schema());
+        schemas.insert("RunProgress".to_owned(), progress.unwrap_or_default());
+        schemas.insert(
+            "RunEvent".to_owned(),
+            json!({
+                "type": "object",
+                "required": ["event", "data"],
+                "properties": {
+                    "event": {"const": "run"},
+                    "data": {"type": "string", "contentMediaType": "application/json",
+                        "contentSchema": {"$ref": "#/components/schemas/RunProgress"}},
+                },
+            }),
+        );
+        schemas.insert("ScheduleInput".to_owned(), schedule_input());
+        let types = |names: Vec<&str>| json!({"type": "string", "enum": names, "description": "See `levin connectors`"});
+        let (sources, destinations) = (&catalogue.sources, &catalogue.destinations);
+        schemas["SourceCreateInput"]["properties"]["type"] =
+            types(sources.iter().map(|one| one.name).collect());
+        schemas["DestinationCreateInput"]["properties"]["type"] =
+            types(destinations.iter().map(|one| one.name).collect());
+        let key = json!({"oneOf": [
+            {"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+        ], "description": "The column that tells rows apart; several are separated by commas, or a list"});
+        schemas["ModelCreateInput"]["properties"]["primaryKey"] = key.clone();
+        schemas["ModelUpdateInput"]["properties"]["primaryKey"] = key;
+        schemas["ModelCreateInput"]["oneOf"] =
+            json!([{"required": ["raw"]}, {"required": ["table"]}, {"required": ["dbt"]}]);
         for input in ["TriggerInput", "TriggerCustomInput"] {
             let both = |a: &str, b: &str| json!({"properties": {a: {"const": true}, b: {"const": true}}, "required": [a, b]});
             schemas[input]["not"] = json!({"anyOf": [
@@ -47,24 +89,37 @@ pub(super) fn document(api: OpenApi) -> Value {
         "RateLimit-Reset": {"description": "Seconds until all of them are there again", "schema": {"type": "integer", "minimum": 0}},
         "Retry-After": {"description": "Seconds after which to ask again", "schema": {"type": "integer", "minimum": 1}},
     });
+    let schemas = document["components"]["schemas"].clone();
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
             if operation.get("responses").is_some() {
-                complete(path, method, operation);
+                complete(path, method, operation, &schemas);
             }
         }
     }
     document
 }
 
-fn complete(path: &str, method: &str, operation: &mut Value) {
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+fn complete(path: &str, method: &str, operation: &mut Value, schemas: &Value) {
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
         // What is not asked for is left out; nobody can write null there.
-        not_null(&mut parameter["schema"]);
+        plain(&mut parameter["schema"]);
     }
-    let has_parameters = operation["parameters"].as_array().is_some_and(|all| !all.is_empty());
+    let has_parameters = operation.get("parameters").is_some();
     let has_body = operation.get("requestBody").is_some();
+    let contents = operation.get_mut("requestBody").and_then(|body| body["content"].as_object_mut());
+    for (kind, content) in contents.into_iter().flatten() {
+        plain(&mut content["schema"]);
+        if kind == "application/x-www-form-urlencoded" {
+            content["schema"] = as_form(&content["schema"], schemas);
+        }
+    }
     let Some(responses) = operation["responses"].as_object_mut() else { return };
+    if let Some(content) = responses.get_mut("200").and_then(|ok| ok["content"].get_mut("text/event-stream"))
+    {
+        content["schema"] = json!({"$ref": "#/components/schemas/RunEvent"});
+    }
     for (status, words) in ALWAYS {
         responses.entry(status).or_insert_with(|| fault(status, words));
     }
@@ -94,6 +149,45 @@ fn complete(path: &str, method: &str, operation: &mut Value) {
     responses.sort_keys();
 }
 
+/// Schedules, in the words of clients and in those of project files.
+fn schedule_input() -> Value {
+    let of = |kind: &str, schedule: Value, required: &[&str]| {
+        json!({
+            "type": "object", "required": ["type", "schedule"], "additionalProperties": false,
+            "properties": {
+                "type": {"const": kind},
+                "schedule": {"type": "object", "properties": schedule, "required": required},
+            },
+        })
+    };
+    let text = json!({"type": "string", "minLength": 1});
+    let interval = json!({
+        "type": "object", "required": ["unit", "quantity"],
+        "properties": {
+            "unit": {"enum": ["second", "minute", "hour", "day", "week"]},
+            "quantity": {"type": "integer", "minimum": 1, "maximum": 10_000},
+        },
+    });
+    let at = json!({"type": "array", "minItems": 1, "items": {"type": "object"}});
+    json!({
+        "description": "When something is to run by itself, as it is shown or as a project file says it",
+        "oneOf": [
+            of("interval", json!({"interval": interval}), &["interval"]),
+            of("cron", json!({"expression": text, "timezone": text}), &["expression"]),
+            of("visual", json!({"expressions": at, "timezone": text}), &["expressions"]),
+            of("after", json!({"syncs": {"type": "array", "items": text, "minItems": 1}}), &["syncs"]),
+            {"type": "object", "required": ["type"], "properties": {"type": {"const": "manual"}}},
+            {
+                "type": "object", "minProperties": 1, "additionalProperties": false,
+                "properties": {
+                    "every": text, "cron": text, "at": at, "after": {"type": "array", "items": text, "minItems": 1},
+                    "timezone": text, "jitter": text, "dbt_cloud": {"type": "object"}, "fivetran": {"type": "object"},
+                },
+            },
+        ],
+    })
+}
+
 fn fault(status: &str, words: &str) -> Value {
     let schema = if status == "500" { "Failure" } else { "Error" };
     json!({
@@ -102,18 +196,42 @@ fn fault(status: &str, words: &str) -> Value {
     })
 }
 
-/// Takes null out of what a schema allows.
-fn not_null(schema: &mut Value) {
-    if let Some(types) = schema["type"].as_array_mut() {
+/// The same fields in a form, in which nobody can write null.
+fn as_form(schema: &Value, schemas: &Value) -> Value {
+    let name = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next()).unwrap_or_default();
+    let mut form = schemas[name].clone();
+    for (_, property) in form["properties"].as_object_mut().into_iter().flatten() {
+        plain(property);
+    }
+    form
+}
+
+/// What can be written in a parameter or a form: no null, and numbers that every client can hold.
+fn plain(schema: &mut Value) {
+    if let Some(branches) = schema.get_mut("oneOf").and_then(Value::as_array_mut) {
+        branches.retain(|branch| branch["type"] != "null");
+        if let [only] = branches.as_slice() {
+            *schema = only.clone();
+        }
+    }
+    // A default beside a list of words is written as a schema of its own.
+    if let Some(branches) = schema.get("allOf").and_then(Value::as_array) {
+        let words = branches.iter().find(|branch| branch.get("enum").is_some()).cloned();
+        let default = branches.iter().find_map(|branch| branch.get("default")).cloned();
+        if let Some(mut words) = words {
+            if let Some(default) = default {
+                words["default"] = default;
+            }
+            *schema = words;
+        }
+    }
+    if let Some(types) = schema.get_mut("type").and_then(Value::as_array_mut) {
         types.retain(|kind| kind != "null");
         if let [only] = types.as_slice() {
             schema["type"] = only.clone();
         }
     }
-    if let Some(branches) = schema["oneOf"].as_array_mut() {
-        branches.retain(|branch| branch["type"] != "null");
-        if let [only] = branches.as_slice() {
-            *schema = only.clone();
-        }
+    if schema["type"] == "integer" && schema.get("maximum").is_none() {
+        schema["maximum"] = LARGEST_NUMBER.into();
     }
 }

@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 use super::fault::{Fault, Wrong};
 use super::limits::LARGEST_BODY;
 
+/// The largest number that every client holds exactly.
+pub(super) const LARGEST_NUMBER: i64 = 9_007_199_254_740_991;
 /// The most that one page shows.
 pub(super) const LONGEST_PAGE: usize = 1_000;
 /// What it shows when nobody says.
@@ -46,7 +48,7 @@ impl Path {
 
 fn id(text: &str) -> Option<i64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|id| digits && *id > 0)
+    text.parse().ok().filter(|id| digits && (1..=LARGEST_NUMBER).contains(id))
 }
 
 /// The query: parameters that nobody knows are passed over.
@@ -144,7 +146,7 @@ impl Query {
 
     /// `offset` and `limit`.
     pub(super) fn page(&mut self) -> Page {
-        let offset = self.number("offset", 0, i64::MAX as usize).unwrap_or(0);
+        let offset = self.number("offset", 0, LARGEST_NUMBER as usize).unwrap_or(0);
         Page { offset, limit: self.number("limit", 1, LONGEST_PAGE).unwrap_or(PAGE) }
     }
 
@@ -259,8 +261,8 @@ impl Body {
         match self.fields.get(name)? {
             Value::Bool(value) => return Some(*value),
             Value::String(text) if self.form => match text.as_str() {
-                "true" | "True" | "1" => return Some(true),
-                "false" | "False" | "0" => return Some(false),
+                "true" | "True" => return Some(true),
+                "false" | "False" => return Some(false),
                 _ => {}
             },
             _ => {}
@@ -282,7 +284,11 @@ impl Body {
     /// A number of an object: a number, or its digits.
     pub(super) fn id(&mut self, name: &str) -> Option<i64> {
         let found = match self.fields.get(name)? {
-            Value::Number(number) => number.as_i64().filter(|id| *id > 0),
+            // `1.0` is a whole number too.
+            Value::Number(number) => number
+                .as_f64()
+                .filter(|id| id.fract() == 0.0 && *id >= 1.0 && *id <= LARGEST_NUMBER as f64)
+                .map(|id| id as i64),
             Value::String(text) => id(text),
             _ => None,
         };

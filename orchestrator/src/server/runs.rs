@@ -13,7 +13,7 @@ use super::Api;
 use super::auth::{Reader, Runner};
 use super::fault::Fault;
 use super::objects::{List, found};
-use super::request::{Path, Query, written};
+use super::request::{LARGEST_NUMBER, Path, Query, written};
 use crate::error::ErrorCode;
 use crate::project::SyncSpec;
 use crate::run::{Holder, Stage};
@@ -258,7 +258,7 @@ pub(super) async fn list(
 ) -> Result<Json<List<SyncRun>>, Fault> {
     let sync = sync_of(&api, &path)?;
     let order = query.word("orderBy", &["id", "createdAt", "startedAt", "finishedAt"]);
-    let (run, page) = (query.number("runId", 1, i64::MAX), query.page());
+    let (run, page) = (query.number("runId", 1, LARGEST_NUMBER), query.page());
     let (after, before) = (query.moment("after"), query.moment("before"));
     let within = query.number("within", 0, 5_256_000_i64);
     query.checked()?;
@@ -289,10 +289,7 @@ pub(super) async fn list(
     responses((status = 200, description = "The run, with its report", body = SyncRunDetail)))]
 pub(super) async fn get(_: Reader, State(api): State<Api>, path: Path) -> Result<Json<SyncRunDetail>, Fault> {
     let (sync, run) = run_of(&api, &path).await?;
-    let report = run.report.as_ref().map(|report| {
-        let text = api.service.context().redactor.redact(&report.to_string());
-        serde_json::from_str(&text).unwrap_or_default()
-    });
+    let report = run.report.clone().map(|report| api.redacted(report));
     let causes = serde_json::to_value(&run.causes).unwrap_or_default();
     Ok(Json(SyncRunDetail { run: SyncRun::of(&api, &run), sync_id: sync.id, causes, report }))
 }

@@ -1,6 +1,6 @@
 //! Schedules, in the words that clients know.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -74,5 +74,92 @@ impl Schedule {
             _ => Map::new(),
         };
         Self { r#type: kind, schedule }
+    }
+}
+
+/// When something is to run by itself: its schema says more than a struct can.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(super) struct ScheduleInput {}
+
+/// A schedule as a file writes it; null stays null.
+pub(super) fn written(given: &Value) -> Result<Value, String> {
+    let Some(kind) = given.get("type").filter(|kind| !kind.is_null()) else {
+        return match given {
+            Value::Null => Ok(Value::Null),
+            Value::Object(keys) => Ok(keys
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect::<Map<_, _>>()
+                .into()),
+            _ => Err("must be an object or null".to_owned()),
+        };
+    };
+    let schedule = &given["schedule"];
+    let zoned = |mut keys: Value| {
+        if let Some(zone) = schedule["timezone"].as_str() {
+            keys["timezone"] = zone.into();
+        }
+        keys
+    };
+    match kind.as_str().unwrap_or_default() {
+        "manual" => Ok(Value::Null),
+        "interval" => {
+            let (unit, quantity) = (&schedule["interval"]["unit"], &schedule["interval"]["quantity"]);
+            let letter = match unit.as_str().unwrap_or_default() {
+                "second" => "s",
+                "minute" => "m",
+                "hour" => "h",
+                "day" => "d",
+                "week" => "w",
+                _ => return Err("`interval.unit` must be minute, hour, day or week".to_owned()),
+            };
+            let quantity = quantity.as_u64().filter(|quantity| *quantity > 0);
+            let quantity = quantity.ok_or("`interval.quantity` must be a whole number from 1")?;
+            Ok(json!({"every": format!("{quantity}{letter}")}))
+        }
+        "cron" => {
+            let expression = schedule["expression"].as_str().ok_or("`expression` must be a text")?;
+            Ok(zoned(json!({"cron": expression})))
+        }
+        "visual" => {
+            let expressions = schedule["expressions"].as_array().ok_or("`expressions` must be a list")?;
+            let at: Vec<Value> = expressions
+                .iter()
+                .map(|at| {
+                    let days = DAYS.iter().filter(|day| at["days"][**day] == true).map(|day| &day[..3]);
+                    let time = at["time"].as_str().unwrap_or_default();
+                    json!({"days": days.collect::<Vec<_>>(), "time": time})
+                })
+                .collect();
+            Ok(zoned(json!({"at": at})))
+        }
+        "after" => Ok(json!({"after": schedule["syncs"]})),
+        other => Err(format!("a schedule of type `{other}` is written in the file of the sync")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_written() {
+        for file in [
+            json!({"every": "90m"}),
+            json!({"every": "1w"}),
+            json!({"cron": "0 9 * * *", "timezone": "Europe/Berlin"}),
+            json!({"at": [{"days": ["mon", "sun"], "time": "09:05"}], "timezone": "UTC"}),
+            json!({"after": ["other"]}),
+        ] {
+            assert_eq!(written(&file), Ok(file.clone()), "levin's own words");
+        }
+        let visual = json!({"type": "visual", "schedule": {"expressions": [{"days": {"monday": true, "friday": false}, "time": "9:00"}]}});
+        assert_eq!(written(&visual), Ok(json!({"at": [{"days": ["mon"], "time": "9:00"}]})));
+        let interval = |unit: &str, quantity: i64| json!({"type": "interval", "schedule": {"interval": {"unit": unit, "quantity": quantity}}});
+        assert_eq!(written(&interval("hour", 2)), Ok(json!({"every": "2h"})));
+        assert!(written(&interval("year", 2)).is_err() && written(&interval("hour", 0)).is_err());
+        assert!(written(&json!({"type": "moon"})).is_err() && written(&json!(7)).is_err());
+        assert_eq!(written(&Value::Null), Ok(Value::Null));
     }
 }

@@ -2,15 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Api;
-use super::auth::Reader;
+use super::auth::{Admin, Reader};
 use super::fault::Fault;
+use super::files::{Keys, configuration, merge, same_name, slug_of};
 use super::objects::{List, ObjectQuery, WORKSPACE, Wanted, found};
-use super::request::{Path, Query};
+use super::request::{JsonBody, Path, Query};
 use crate::config::Kind;
 use crate::project::SourceSpec;
 
@@ -78,5 +79,89 @@ pub(super) async fn list(
 pub(super) async fn get(_: Reader, State(api): State<Api>, path: Path) -> Result<Json<Source>, Fault> {
     let project = api.service.project();
     let source = found("source", path.id("sourceId")?, project.sources.iter(), |source| source.id)?;
+    Ok(Json(Source::of(&api, source)))
+}
+
+/// A new source.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what `create` reads")]
+pub(super) struct SourceCreateInput {
+    /// Its name; its slug is made of it when it has none.
+    #[schema(min_length = 1)]
+    name: Option<String>,
+    /// Its slug, which is also the name of its file.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    slug: Option<String>,
+    /// Which kind of source: `levin connectors` lists them.
+    #[schema(min_length = 1)]
+    r#type: String,
+    /// The keys of its file. Secrets are best written as `${NAME}`.
+    configuration: Map<String, Value>,
+}
+
+/// Changes of a source.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what `update` reads")]
+pub(super) struct SourceUpdateInput {
+    /// Its name, which cannot change here.
+    #[schema(min_length = 1)]
+    name: Option<String>,
+    /// Keys of its file that change; null takes a key out.
+    #[schema(nullable = false)]
+    configuration: Option<Map<String, Value>>,
+}
+
+/// Create a source
+///
+/// Writes a file of the project. The whole project is checked with it; when anything is wrong nothing changes.
+#[utoipa::path(post, path = "/sources", operation_id = "CreateSource", tag = "sources", request_body = SourceCreateInput,
+    responses((status = 200, description = "The source", body = Source),
+        (status = 409, description = "There is one of that slug, or the project is read-only here", body = Fault)))]
+pub(super) async fn create(
+    _: Admin,
+    State(api): State<Api>,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<Source>, Fault> {
+    body.only(&["name", "slug", "type", "configuration"]);
+    body.required(&["type", "configuration"]);
+    let (slug, kind) = (slug_of(&mut body), body.text("type"));
+    let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
+    body.checked()?;
+    let mut file = Keys::new();
+    file.insert("type".to_owned(), kind.unwrap_or_default().into());
+    merge(&mut file, keys);
+    api.create(Kind::Source, &slug, file).await?;
+    let project = api.service.project();
+    let source = project.source(&slug)?;
+    Ok(Json(Source::of(&api, source)))
+}
+
+/// Change a source
+#[utoipa::path(patch, path = "/sources/{sourceId}", operation_id = "UpdateSource", tag = "sources",
+    params(("sourceId" = i64, Path, minimum = 1, description = "The number of the source")),
+    request_body = SourceUpdateInput,
+    responses((status = 200, description = "The source", body = Source),
+        (status = 409, description = "The name cannot change, or the project is read-only here", body = Fault)))]
+pub(super) async fn update(
+    _: Admin,
+    State(api): State<Api>,
+    path: Path,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<Source>, Fault> {
+    let id = path.id("sourceId")?;
+    let source = found("source", id, api.service.project().sources.iter(), |one| one.id)?.clone();
+    body.only(&["name", "configuration"]);
+    let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
+    body.checked()?;
+    same_name(&mut body, &source.slug)?;
+    api.update(&source.file, |file| {
+        merge(file, keys);
+        Ok(())
+    })
+    .await?;
+    let project = api.service.project();
+    let source = project.source(&source.slug)?;
     Ok(Json(Source::of(&api, source)))
 }

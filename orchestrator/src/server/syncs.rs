@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::auth::Reader;
+use super::auth::{Admin, Reader};
 use super::fault::Fault;
+use super::files::{self, Keys, merge, slug_of};
 use super::objects::{List, ObjectQuery, WORKSPACE, Wanted};
-use super::request::{Path, Query};
+use super::request::{Body, JsonBody, LARGEST_NUMBER, Path, Query};
 use super::runs::{RunStatus, sync_of};
 use super::schedules;
 use crate::config::Kind;
@@ -142,7 +143,10 @@ fn configuration(api: &Api, sync: &SyncSpec) -> Map<String, Value> {
     };
     shown.insert("externalIdMapping".to_owned(), json!({"to": to, "from": from, "type": "standard"}));
     for (key, value) in written {
-        shown.entry(key).or_insert(value);
+        // One field says `externalIdMapping` as well.
+        if key != "match" || sync.matching.len() > 1 {
+            shown.entry(key).or_insert(value);
+        }
     }
     shown
 }
@@ -195,7 +199,7 @@ pub(super) async fn list(
     mut query: Query,
 ) -> Result<Json<List<Sync>>, Fault> {
     let wanted = Wanted::read(&mut query);
-    let model = query.number("modelId", 1, i64::MAX);
+    let model = query.number("modelId", 1, LARGEST_NUMBER);
     let (after, before) = (query.moment("after"), query.moment("before"));
     query.checked()?;
     let project = api.service.project();
@@ -236,4 +240,165 @@ pub(super) async fn get(_: Reader, State(api): State<Api>, path: Path) -> Result
 pub(super) async fn one(api: &Api, sync: &SyncSpec) -> Result<Json<Sync>, Fault> {
     let last = api.service.store().last_runs(&[sync.id]).await?;
     Ok(Json(Sync::of(api, sync, last.get(&sync.id))))
+}
+
+/// A new sync.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes what `create` reads")]
+pub(super) struct SyncCreateInput {
+    /// Its slug, which is also the name of its file.
+    #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+    slug: String,
+    /// The number of its destination.
+    #[schema(minimum = 1)]
+    destination_id: i64,
+    /// The number of its model.
+    #[schema(minimum = 1)]
+    model_id: i64,
+    /// What goes where: `mode`, `object`, `mappings`, `externalIdMapping`, and the other keys of a sync's file.
+    configuration: Map<String, Value>,
+    /// When it runs by itself; null: when it is asked to.
+    #[schema(value_type = Option<schedules::ScheduleInput>)]
+    schedule: Option<Value>,
+    /// Whether it rests.
+    #[schema(default = false, nullable = false)]
+    disabled: Option<bool>,
+}
+
+/// Changes of a sync.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(dead_code, reason = "describes what `update` reads")]
+pub(super) struct SyncUpdateInput {
+    /// Keys that change; null takes a key out.
+    #[schema(nullable = false)]
+    configuration: Option<Map<String, Value>>,
+    /// When it runs by itself; null: when it is asked to.
+    #[schema(value_type = Option<schedules::ScheduleInput>)]
+    schedule: Option<Value>,
+    /// Whether it rests.
+    #[schema(nullable = false)]
+    disabled: Option<bool>,
+}
+
+/// Create a sync
+///
+/// Writes a file of the project. The whole project is checked with it; when anything is wrong nothing changes.
+#[utoipa::path(post, path = "/syncs", operation_id = "CreateSync", tag = "syncs", request_body = SyncCreateInput,
+    responses((status = 200, description = "The sync", body = Sync),
+        (status = 409, description = "There is one of that slug, or the project is read-only here", body = Fault)))]
+pub(super) async fn create(
+    _: Admin,
+    State(api): State<Api>,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<Sync>, Fault> {
+    body.only(&["slug", "destinationId", "modelId", "configuration", "schedule", "disabled"]);
+    body.required(&["slug", "destinationId", "modelId", "configuration"]);
+    let slug = slug_of(&mut body);
+    let project = api.service.project();
+    let mut file = Keys::new();
+    if let Some(id) = body.id("modelId") {
+        match project.models.iter().find(|model| model.id == id) {
+            Some(model) => _ = file.insert("model".to_owned(), model.slug.clone().into()),
+            None => body.say("modelId", format!("there is no model {id}")),
+        }
+    }
+    if let Some(id) = body.id("destinationId") {
+        match project.destinations.iter().find(|to| to.id == id) {
+            Some(to) => _ = file.insert("destination".to_owned(), to.slug.clone().into()),
+            None => body.say("destinationId", format!("there is no destination {id}")),
+        }
+    }
+    let keys = keys(&mut body);
+    if body.truth("disabled") == Some(true) {
+        file.insert("disabled".to_owned(), true.into());
+    }
+    body.checked()?;
+    merge(&mut file, keys);
+    api.create(Kind::Sync, &slug, file).await?;
+    let project = api.service.project();
+    one(&api, project.sync(&slug)?).await
+}
+
+/// Change a sync
+///
+/// `disabled` alone changes no file, unless the file itself says `disabled: true`.
+#[utoipa::path(patch, path = "/syncs/{syncId}", operation_id = "UpdateSync", tag = "syncs",
+    params(("syncId" = i64, Path, minimum = 1, description = "The number of the sync")),
+    request_body = SyncUpdateInput,
+    responses((status = 200, description = "The sync", body = Sync),
+        (status = 409, description = "The project is read-only here", body = Fault)))]
+pub(super) async fn update(
+    _: Admin,
+    State(api): State<Api>,
+    path: Path,
+    JsonBody(mut body): JsonBody,
+) -> Result<Json<Sync>, Fault> {
+    let sync = sync_of(&api, &path)?;
+    body.only(&["configuration", "schedule", "disabled"]);
+    let (keys, disabled) = (keys(&mut body), body.truth("disabled"));
+    body.checked()?;
+    let wakes = disabled == Some(false) && sync.disabled;
+    if !keys.is_empty() || wakes {
+        api.update(&sync.file, |file| {
+            merge(file, keys);
+            if wakes {
+                file.remove("disabled");
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    let project = api.service.project();
+    let sync = project.sync(&sync.slug)?;
+    if let Some(disabled) = disabled {
+        api.service.set_disabled(sync, disabled).await?;
+    }
+    one(&api, sync).await
+}
+
+/// What the body says, as keys of a sync's file; null stands for a key that is to be taken out.
+fn keys(body: &mut Body) -> Keys {
+    let elsewhere = ["slug", "renamed_from", "model", "destination", "schedule", "disabled"];
+    let mut keys = files::configuration(body, &elsewhere);
+    // Clients write lists without anything in them for what they do not use.
+    keys.retain(|key, value| !(key.ends_with("Mappings") && value.as_array().is_some_and(Vec::is_empty)));
+    if let Some(mappings) = keys.get_mut("mappings") {
+        match mappings {
+            Value::Array(fields) if fields.is_empty() => *mappings = Value::Null,
+            Value::Array(fields) => fields.iter_mut().for_each(plain),
+            _ => {}
+        }
+    }
+    if let Some(external) = keys.shift_remove("externalIdMapping") {
+        match (keys.contains_key("match"), &external["from"], &external["to"]) {
+            (true, _, _) => {}
+            (_, Value::String(from), Value::String(to)) => {
+                keys.insert("match".to_owned(), json!({"from": from, "to": to}));
+            }
+            _ if external.is_null() => {}
+            _ => body
+                .say("configuration.externalIdMapping", "must be an object with the texts `from` and `to`"),
+        }
+    }
+    if let Some(schedule) = body.value("schedule").cloned() {
+        match schedules::written(&schedule) {
+            Ok(schedule) => _ = keys.insert("schedule".to_owned(), schedule),
+            Err(why) => body.say("schedule", why),
+        }
+    }
+    keys
+}
+
+/// A mapping as a file writes it: what kind it is, its keys say.
+fn plain(mapping: &mut Value) {
+    let Value::Object(fields) = mapping else { return };
+    let kinds = ["standard", "template", "static", "variable", "object", "array"];
+    if fields.get("type").and_then(Value::as_str).is_some_and(|kind| kinds.contains(&kind)) {
+        fields.shift_remove("type");
+    }
+    for nested in ["object", "array"] {
+        fields.get_mut(nested).and_then(Value::as_array_mut).into_iter().flatten().for_each(plain);
+    }
 }

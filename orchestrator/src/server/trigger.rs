@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -48,6 +48,7 @@ pub(super) struct TriggerCustomInput {
     #[schema(value_type = Option<serde_json::Value>)]
     sync_id: Option<i64>,
     /// The slug of the sync.
+    #[schema(min_length = 1)]
     sync_slug: Option<String>,
     /// Send every row again as added.
     #[schema(default = false, nullable)]
@@ -80,7 +81,7 @@ pub(super) struct TriggerOutput {
         (Option<TriggerInput> = "application/json"),
         (Option<TriggerInput> = "application/x-www-form-urlencoded"))),
     responses((status = 200, description = "The run that was queued", body = TriggerOutput),
-        (status = 409, description = "The sync is disabled, or a run waits that starts another way", body = Fault)))]
+        (status = 409, description = "The sync is disabled, a run waits that starts another way, or the Idempotency-Key was used for another request", body = Fault)))]
 pub(super) async fn one(
     Runner(caller): Runner,
     State(api): State<Api>,
@@ -101,7 +102,7 @@ pub(super) async fn one(
         (TriggerCustomInput = "application/json"),
         (TriggerCustomInput = "application/x-www-form-urlencoded"))),
     responses((status = 200, description = "The run that was queued", body = TriggerOutput),
-        (status = 409, description = "The sync is disabled, or a run waits that starts another way", body = Fault)))]
+        (status = 409, description = "The sync is disabled, a run waits that starts another way, or the Idempotency-Key was used for another request", body = Fault)))]
 pub(super) async fn any(
     Runner(caller): Runner,
     State(api): State<Api>,
@@ -124,7 +125,7 @@ pub(super) async fn any(
 }
 
 /// From where a run is to start.
-fn start(body: &mut Body) -> Start {
+pub(super) fn start(body: &mut Body) -> Start {
     let (full, reset, clear) = (body.flag("fullResync"), body.flag("resetCDC"), body.flag("clearAndFill"));
     match (full, reset, clear) {
         (false, false, false) => Start::Incremental,
@@ -150,13 +151,16 @@ pub(super) async fn ask(
     approve: Option<PlanId>,
     headers: &HeaderMap,
 ) -> Result<Json<TriggerOutput>, Fault> {
-    let asked = Asked { start, approve, causes: vec![Cause::Api { key: caller.name.clone() }] };
+    // W3C's, of whoever asks: the run belongs to that trace.
+    let trace = headers.get("traceparent").and_then(|header| Some(header.to_str().ok()?.to_owned()));
+    let causes = vec![Cause::Api { key: caller.name.clone() }];
+    let asked = Asked { start, approve, causes, trace: trace.filter(|header| header.len() <= 256) };
     let once =
         once(caller, headers, &json!({"sync": sync.id, "start": start, "approve": approve}).to_string())?;
     let once = once.as_ref().map(|(name, digest)| (name.as_str(), digest.as_str()));
     let placed = api.service.trigger(sync, asked, once).await.map_err(|error| {
         if error.code == ErrorCode::Usage && once.is_some() {
-            return Fault::field("Idempotency-Key", error.message);
+            return Fault::new(StatusCode::CONFLICT, error.message.clone(), error.advice());
         }
         error.into()
     })?;
