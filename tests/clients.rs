@@ -70,6 +70,7 @@ impl Stage {
             }
             project.write(&format!("syncs/{sync}.yml"), &text);
         }
+        project.write("sequences/night.yml", "syncs: [{sync: picky, on_failure: continue}, good]\n");
         let quiet = project.run("quiet");
         assert_eq!((quiet.code, quiet.successful()), (0, [5, 0, 0]), "{quiet:#?}");
         let key = project.key("client", "admin");
@@ -184,9 +185,17 @@ fn the_sdk_reads_writes_and_triggers() {
 fn schemathesis_finds_nothing() {
     let stage = Stage::with("serve: {requests_per_second: 10000}\n");
     stage.hold.release();
-    let long = std::env::var("LEVIN_LONG_MINUTES").ok().map(|minutes| minutes.parse::<u64>().expect("minutes"));
+    let begun =
+        stage.served.post(&stage.environment["LEVIN_KEY"], "/api/v1/sync-sequences/1/trigger", &json!({}));
+    let sequence_run = begun.json["id"].as_str().unwrap_or_else(|| panic!("{begun:?}"));
+    let settings = std::fs::read_to_string(scripts().join("schemathesis.toml")).expect("the settings");
+    let settings = settings.replace("SEQUENCE_RUN", sequence_run);
+    std::fs::write(stage.folder.path().join("schemathesis.toml"), settings).expect("write the settings");
+    let long =
+        std::env::var("LEVIN_LONG_MINUTES").ok().map(|minutes| minutes.parse::<u64>().expect("minutes"));
     let long = long.or(std::env::var_os("LEVIN_LONG").map(|_| 30));
-    let seed = if long.is_some() { fastrand::u32(..) } else { 1 };
+    let told = std::env::var("LEVIN_SEED").ok().map(|seed| seed.parse().expect("a seed"));
+    let seed: u32 = told.unwrap_or_else(|| if long.is_some() { fastrand::u32(..) } else { 1 });
     println!("seed {seed}");
     let mut command = stage.program("schemathesis", "bin/schemathesis");
     command.args(["run", &format!("{}/openapi.json", stage.served.url)]);
