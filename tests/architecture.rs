@@ -59,7 +59,8 @@ const ENVIRONMENT_READERS: &[Waiver] = &[
     ("orchestrator/src/command/mod.rs", "`${NAME}` of project files is looked up here, and handed on"),
     ("orchestrator/src/failpoints.rs", "which point is to fail; not in the shipped binary"),
     ("orchestrator/src/report.rs", "NO_COLOR"),
-    ("orchestrator/src/telemetry.rs", "LEVIN_LOG"),
+    ("orchestrator/src/telemetry/logs.rs", "LEVIN_LOG"),
+    ("orchestrator/src/telemetry/traces.rs", "the variables of OpenTelemetry, and TRACEPARENT"),
 ];
 
 /// The rule holds everywhere but where a waiver says so, and each waiver is needed.

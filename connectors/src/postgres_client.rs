@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode as WireSslMode, SslNegotiation};
 use tokio_postgres::{CancelToken, Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::Instrument;
 
 pub(crate) use self::link::{Link, Opener};
 use self::tls::{Authorities, LibpqVerifier};
@@ -236,12 +237,13 @@ impl PostgresUrl {
                 WarehouseError::new(ErrorKind::Unreachable, message)
             })?
             .map_err(|e| WarehouseError::from(&e))?;
-        let driver = tokio::spawn(async move {
+        let driven = async move {
             // What ends a connection reaches the statements that wait on it.
             if let Err(error) = connection.await {
                 tracing::debug!(error = %described(&error), "a postgres connection ended");
             }
-        });
+        };
+        let driver = tokio::spawn(driven.in_current_span());
         let canceller = PostgresCanceller { token: client.cancel_token(), tls: tls.clone(), timeout };
         Ok(PostgresConnection { client, canceller, driver })
     }
@@ -328,12 +330,13 @@ impl PostgresConnection {
     /// connection whose statement nobody waits for any more.
     pub(crate) fn abandon(self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
+        let cancelled = async move {
             if let Err(error) = self.canceller.cancel().await {
                 tracing::debug!(%error, "an abandoned statement could not be cancelled");
             }
             drop(self);
-        });
+        };
+        runtime.spawn(cancelled.in_current_span());
     }
 }
 

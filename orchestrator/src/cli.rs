@@ -64,6 +64,7 @@ enum Command {
     Run(command::run::Args),
     Apply(command::apply::Args),
     Serve(command::serve::Args),
+    Health(command::health::Args),
     Keys(command::keys::Args),
     Runs(command::runs::Args),
     Rejected(command::rejected::Args),
@@ -87,6 +88,7 @@ impl Command {
             Self::Run(args) => command::run::execute(args, context).await,
             Self::Apply(args) => command::apply::execute(args, context).await,
             Self::Serve(args) => command::serve::execute(args, context).await,
+            Self::Health(args) => command::health::execute(args, context).await,
             Self::Keys(args) => command::keys::execute(args, context).await,
             Self::Runs(args) => command::runs::execute(args, context).await,
             Self::Rejected(args) => command::rejected::execute(args, context).await,
@@ -135,7 +137,15 @@ pub fn main() -> ExitCode {
         })?;
         // On one of the runtime's own threads: what wakes another thread costs more than most of what is done then.
         let command = async move { cli.command.execute(&context).await };
-        runtime.block_on(runtime.spawn(command)).unwrap_or_else(|broke| resume_unwind(broke.into_panic()))
+        let exporting = {
+            let _inside = runtime.enter();
+            telemetry::traces::begin()
+        };
+        let ended = runtime.block_on(runtime.spawn(command));
+        if let Some(exporting) = exporting {
+            exporting.end();
+        }
+        ended.unwrap_or_else(|broke| resume_unwind(broke.into_panic()))
     }));
     match outcome {
         Ok(Ok(code)) => code,

@@ -242,6 +242,7 @@ error_codes! {
     SnapshotExpired       "SNAPSHOT_EXPIRED"          Failed   "`--full-resync` sends every row again; `--reset-cdc` takes today's rows as accepted"
     SnapshotMissing       "SNAPSHOT_MISSING"          Failed   "restore the tables from a backup; or `--full-resync` sends every row again, and `--reset-cdc` takes today's rows as accepted"
     ListenFailed          "LISTEN_FAILED"             Failed   "name another address with `--listen`, or end what listens there"
+    ServiceUnwell         "SERVICE_UNWELL"            Failed   "look at the service's log, then ask again"
     Internal              "INTERNAL"                  Failed   "this is a fault of levin: report it with the output of the same command with `-vv`"
 }
 

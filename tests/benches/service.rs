@@ -60,7 +60,7 @@ impl Served {
         };
         served.write(
             "levin.yml",
-            &format!("name: bench\nserve: {{runs_at_once: {ALLOWED}, requests_per_second: 100000}}\n"),
+            &format!("name: bench\nserve: {{runs_at_once: {ALLOWED}, requests_per_second: 10000}}\n"),
         );
         served.write("sources/wh.yml", "type: postgres\nurl: ${WAREHOUSE}\n");
         served.write("models/model.yml", "source: wh\nprimary_key: id\ntable: model\n");

@@ -163,12 +163,16 @@ impl World {
             replica.signal(Signal::HUP);
         }
         let deadline = Instant::now() + REST;
-        let mut quiet = 0;
+        let (mut quiet, mut last) = (0, Vec::new());
         while quiet < 8 {
-            assert!(Instant::now() < deadline, "it does not come to rest: {:?}", self.open());
+            let open = self.open();
+            assert!(Instant::now() < deadline, "it does not come to rest: {open:?}; before: {last:?}");
             std::thread::sleep(Duration::from_millis(250));
             self.watch();
-            quiet = if self.open().is_empty() { quiet + 1 } else { 0 };
+            quiet = if open.is_empty() { quiet + 1 } else { 0 };
+            if !open.is_empty() {
+                last = open;
+            }
         }
     }
 

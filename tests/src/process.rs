@@ -125,6 +125,11 @@ impl Running {
         }
     }
 
+    /// Standard error, as far as it was read.
+    pub fn heard(&self) -> &str {
+        &self.heard
+    }
+
     /// Ends it as a crash would.
     ///
     /// # Panics

@@ -16,6 +16,7 @@ pub mod connectors;
 pub mod explain;
 pub mod gc;
 pub mod grants;
+pub mod health;
 pub mod init;
 pub mod keys;
 pub mod plan;
@@ -42,11 +43,16 @@ pub struct Context {
 }
 
 impl Context {
-    /// Loads the project and prints what was found.
-    pub fn load(&self, offline: bool) -> Result<Loaded, Error> {
+    /// Loads the project and prints nothing.
+    pub fn look(&self, offline: bool) -> Result<Loaded, Error> {
         let environment = |name: &str| std::env::var(name).ok();
         let options = LoadOptions { offline, environment: &environment };
-        let loaded = config::load(&self.root, &self.catalogue, &self.redactor, options)?;
+        config::load(&self.root, &self.catalogue, &self.redactor, options)
+    }
+
+    /// Loads the project and prints what was found.
+    pub fn load(&self, offline: bool) -> Result<Loaded, Error> {
+        let loaded = self.look(offline)?;
         for finding in &loaded.findings {
             self.report.finding(finding);
         }

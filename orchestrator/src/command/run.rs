@@ -15,6 +15,7 @@ use crate::project::{Project, SyncSpec};
 use crate::report::{Report, RunProgress, counted, thousands};
 use crate::run::{Cancel, Goal, PlanId, Request, RunReport, Start, Status, run};
 use crate::store::Store;
+use crate::telemetry::traces;
 
 /// Run syncs now
 ///
@@ -120,7 +121,8 @@ pub async fn execute_all(
     let mut reports = futures::stream::iter(syncs)
         .map(|sync| {
             let (cancel, progress) = (cancel.clone(), &progress);
-            async move { run(project, &sync, store, request, progress, cancel).await }
+            let parent = traces::parent_of_process();
+            traces::below(parent, async move { run(project, &sync, store, request, progress, cancel).await })
         })
         .buffer_unordered(at_once);
     let mut worst = Exit::Done;

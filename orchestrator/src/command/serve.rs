@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Context;
 use crate::error::{Error, ErrorCode, Exit};
 use crate::report::counted;
-use crate::serve::Service;
+use crate::serve::{self, Service};
 use crate::server;
 use crate::store::Store;
 
@@ -32,6 +32,9 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
+    // From here on a hang-up ends nobody, also before somebody listens for it.
+    let _heard = signal(SignalKind::hangup()).ok();
+    let files = serve::files(&context.root);
     let project = context.project()?;
     let store = Store::of(&project).await?;
     let address = args.listen.unwrap_or_else(|| project.serve.listen.clone());
@@ -43,7 +46,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         .map_err(|error| Error::new(ErrorCode::ListenFailed, format!("{address}: {error}")))?;
     let scheduled = project.syncs.iter().filter(|sync| sync.schedule.is_some()).count();
     let syncs = counted(project.syncs.len() as u64, "sync");
-    let service = Service::new(context.clone(), project, store).await?;
+    let service = Service::new(context.clone(), project, store, files).await?;
     context.report.note(&format!("listening on http://{local} · {syncs}, {scheduled} of them scheduled"));
     tokio::spawn(stop_on_signal(service.clone(), context.clone()));
     let work = tokio::spawn({

@@ -77,7 +77,7 @@ impl Clearing<'_> {
                 self.define(run, session, generation, false, 0, true).await?;
                 (state.doubts, state.due_before) = (0, 0);
                 fail::fail_point!("deliver.after_clear_note");
-                tracing::info!(sync = run.sync.slug, run = run.id, "the destination was emptied");
+                tracing::info!("the destination was emptied");
                 Ok(())
             }
             Some(trouble) if trouble.in_doubt => Err(in_doubt(run, trouble)),

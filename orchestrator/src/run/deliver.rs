@@ -13,6 +13,7 @@ use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use sql_templates::{DeliverFacts, DiffShape, Shape, Statement, SyncTables};
 use tokio::task::{JoinError, JoinSet};
+use tracing::Instrument;
 
 use super::Run;
 use super::batches::{BEFORE_THE_FIRST, Cutter, Place};
@@ -470,7 +471,7 @@ impl Dispatch<'_, '_> {
             timeout: self.run.sync.destination.destination.timeout(),
             gate: self.lease.gate(),
         };
-        self.tasks.spawn(journey.travel());
+        self.tasks.spawn(journey.travel().in_current_span());
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sql_templates::{Atomicity, Statement, SyncTables, script};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use crate::error::Error;
 
@@ -150,7 +151,7 @@ impl Lease {
             changed: Notify::new(),
             cancel,
         });
-        let heartbeat = tokio::spawn(renew(state.clone(), warehouse, tables, sync, length));
+        let heartbeat = tokio::spawn(renew(state.clone(), warehouse, tables, sync, length).in_current_span());
         Self { state, heartbeat }
     }
 

@@ -42,6 +42,7 @@ use connectors::change::{Mode, Operation};
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse};
 use sql_templates::{Dialect, DiffShape, SyncScope, SyncTables};
+use tracing::Instrument;
 
 pub use definition::{Change, Definition, Meaning};
 pub use lease::{Cancel, Holder};
@@ -63,6 +64,8 @@ use crate::error::{Error, ErrorCode};
 use crate::mapping::{Mapper, RunValues};
 use crate::project::{Project, SyncSpec};
 use crate::store::Store;
+use crate::telemetry::of_run;
+use crate::telemetry::traces::RunTrace;
 use checkpoints::{Checkpoints, Commits, FinalFacts, finish, needs_commit};
 use clearing::Clearing;
 use course::Course;
@@ -197,11 +200,14 @@ struct Clock<'a> {
     began: Instant,
     seconds: BTreeMap<String, f64>,
     usage: BTreeMap<String, Usage>,
+    trace: Option<RunTrace>,
 }
 
 impl<'a> Clock<'a> {
     fn new(run: &'a Run<'a>) -> Self {
-        Self { run, began: Instant::now(), seconds: BTreeMap::new(), usage: BTreeMap::new() }
+        // What only looks has no number.
+        let trace = (run.id > 0).then(|| RunTrace::begin(&run.sync, run.id, run.started_at));
+        Self { run, began: Instant::now(), seconds: BTreeMap::new(), usage: BTreeMap::new(), trace }
     }
 
     fn ended(&mut self, stage: Stage, summary: &str) {
@@ -211,13 +217,10 @@ impl<'a> Clock<'a> {
         let usage = self.run.meter.take();
         let entry = self.usage.entry(stage.name().to_owned()).or_default();
         *entry = entry.and(&usage);
-        tracing::info!(
-            sync = self.run.sync.slug,
-            run = self.run.id,
-            stage = stage.name(),
-            seconds,
-            "stage ended"
-        );
+        if let Some(trace) = &mut self.trace {
+            trace.stage(stage, &usage);
+        }
+        tracing::info!(stage = stage.name(), seconds, "stage ended");
         let summary = summary::with_scanned(summary, &usage);
         self.run.progress.stage(&self.run.sync.slug, stage, &summary, seconds);
     }
@@ -237,7 +240,7 @@ pub async fn run(
         run.request.start = plans::start_of(&run, id).await?;
     }
     run.id = store.begin_run(sync.id, &sync.slug, &run.started_text(), &Holder::this(None)).await?;
-    let mut report = carry_out(&run).await;
+    let mut report = carry_out(&run).instrument(of_run(&sync.slug, run.id)).await;
     let text = serde_json::to_string(&report).unwrap_or_default();
     if let Err(error) = store.end_run(run.id, report.status.name(), &report.finished_at, &text).await {
         report.status = Status::Failed;
@@ -270,7 +273,7 @@ pub async fn run_queued(
         store.adopt_run(id, &run.started_text(), &Holder::this(None)).await
     };
     match begun.await {
-        Ok(()) => Ok(carry_out(&run).await),
+        Ok(()) => Ok(carry_out(&run).instrument(of_run(&sync.slug, id)).await),
         Err(error) => Ok(Course::default().report(&run, BTreeMap::new(), BTreeMap::new(), Some(error))),
     }
 }
@@ -279,8 +282,11 @@ async fn carry_out(run: &Run<'_>) -> RunReport {
     let mut course = Course::default();
     let mut clock = Clock::new(run);
     let outcome = execute(run, &mut course, &mut clock).await;
-    let (stages, usage) = (std::mem::take(&mut clock.seconds), std::mem::take(&mut clock.usage));
-    course.report(run, stages, usage, outcome.err())
+    let report = course.report(run, clock.seconds, clock.usage, outcome.err());
+    if let Some(trace) = clock.trace {
+        trace.end(&report);
+    }
+    report
 }
 
 /// Computes what a run would send, as a run does, and keeps it as a plan that can be applied.

@@ -65,6 +65,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// Every way to end.
+    pub const ALL: [Self; 4] = [Self::Success, Self::Warning, Self::Failed, Self::Cancelled];
+
     /// The word in reports and in the store.
     pub fn name(self) -> &'static str {
         match self {

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorCode};
 use crate::project::{Project, Schedule, SyncSpec};
 use crate::run::{Cancel, Goal, Progress, Request, RunReport, Stage, Status, run_queued};
 use crate::store::{Asked, Cause, Claimed, Ending, Wish, now, text_of_now};
+use crate::telemetry::{metrics, traces};
 
 /// How often the store hears how far a run is.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -61,6 +62,12 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
         followers: &followers,
     };
     if record(&service, &ending).await {
+        // Of several ticks the oldest is the one that waited longest.
+        let ticks = claimed.asked.causes.iter().filter_map(|cause| match cause {
+            Cause::Schedule { tick } => Some(*tick),
+            _ => None,
+        });
+        metrics::run_ended(&sync, &report, ticks.min());
         let _ = service.ended.send(Ended { sync, report: Arc::new(report) });
     }
 }
@@ -79,15 +86,12 @@ async fn carry_out(
         // A command may run the sync, and a replica that is gone may still hold its lease.
         wait: Some(project.lease * 2 + Duration::from_secs(10)),
     };
+    let executed = run_queued(project, sync, &service.store, claimed.run, request, &live, cancel);
+    let executed = traces::below(traces::parent(claimed.asked.trace.as_deref()), executed);
     // A fault of levin's own must not leave a run behind that nobody executes and nobody may take over.
-    let executed =
-        AssertUnwindSafe(run_queued(project, sync, &service.store, claimed.run, request, &live, cancel))
-            .catch_unwind()
-            .map(|executed| {
-                executed.unwrap_or_else(|_| {
-                    Err(Error::new(ErrorCode::Internal, "the run broke off: see the log"))
-                })
-            });
+    let executed = AssertUnwindSafe(executed).catch_unwind().map(|executed| {
+        executed.unwrap_or_else(|_| Err(Error::new(ErrorCode::Internal, "the run broke off: see the log")))
+    });
     // Beside the run, not in turn with it: what tells of it may wait for a lock of the store that the run holds.
     let report = tokio::select! {
         report = executed => report,

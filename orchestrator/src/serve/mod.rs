@@ -9,6 +9,8 @@ mod replicas;
 mod scheduler;
 mod watch;
 
+pub use watch::files;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -55,6 +57,8 @@ pub struct Service {
     wake: Notify,
     ended: broadcast::Sender<Ended>,
     stopping: Cancel,
+    /// How the project's files looked before it was read first.
+    files: blake3::Hash,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -65,8 +69,13 @@ struct Running {
 }
 
 impl Service {
-    /// The service of a project, not begun yet.
-    pub async fn new(context: Context, project: Project, store: Store) -> Result<Arc<Self>, Error> {
+    /// The service of a project, not begun yet; `files` is how its [`files`] looked before it was read.
+    pub async fn new(
+        context: Context,
+        project: Project,
+        store: Store,
+        files: blake3::Hash,
+    ) -> Result<Arc<Self>, Error> {
         let disabled = store.disabled().await?.into_keys().collect();
         let times = watch::times(&store, &project).await?;
         let holder = Holder::this(None);
@@ -84,6 +93,7 @@ impl Service {
             wake: Notify::new(),
             ended: broadcast::Sender::new(1_024),
             stopping: Cancel::default(),
+            files,
         }))
     }
 
@@ -142,6 +152,14 @@ impl Service {
     /// Reads the project again. One with mistakes changes nothing, and the error says what they are.
     pub async fn reload(&self) -> Result<(), Error> {
         watch::reload(self).await
+    }
+
+    /// Goes on with a project that was read just now, and found right.
+    ///
+    /// # Errors
+    /// `PROJECT_INVALID` for another project.
+    pub async fn take(&self, project: Project) -> Result<(), Error> {
+        watch::take(self, project).await
     }
 
     /// What the service remembers.

@@ -50,52 +50,79 @@ pub(super) async fn work(service: Arc<Service>) {
     }
 }
 
+/// What goes by the clock. Its ticker is made when it is asked: ten thousand of them would be most of the memory.
 enum Scheduled {
     Sync(Arc<SyncSpec>),
     Sequence(Arc<SequenceSpec>),
 }
 
-struct Entry {
-    object: String,
-    /// The schedule, as text: the store remembers which one a tick was of.
-    schedule: String,
-    ticker: Ticker,
-    jitter: Duration,
-    what: Scheduled,
+impl Scheduled {
+    fn object(&self) -> String {
+        match self {
+            Self::Sync(sync) => format!("sync:{}", sync.id),
+            Self::Sequence(sequence) => format!("sequence:{}", sequence.id),
+        }
+    }
+
+    fn schedule(&self) -> Option<&Schedule> {
+        match self {
+            Self::Sync(sync) => sync.schedule.as_ref(),
+            Self::Sequence(sequence) => sequence.schedule.as_ref(),
+        }
+    }
+
+    fn ticker(&self) -> Option<Ticker> {
+        self.schedule().and_then(Ticker::of)
+    }
+
+    fn jitter(&self) -> Duration {
+        match self {
+            Self::Sync(sync) => sync.jitter,
+            Self::Sequence(sequence) => sequence.jitter,
+        }
+    }
+
+    fn due(&self, project: &Project, tick: DateTime<Utc>) -> Result<Due, Error> {
+        let cause = Cause::Schedule { tick: tick.timestamp_millis() };
+        let ready = tick + jitter(self.jitter(), &self.object(), tick);
+        let what = match self {
+            Self::Sync(sync) => What::Sync(wish(sync, Asked::because(cause), ready.timestamp_millis())),
+            Self::Sequence(sequence) => What::Sequence(sequence_wish(project, sequence, cause)?),
+        };
+        Ok(self.at(tick, what))
+    }
+
+    fn at(&self, tick: DateTime<Utc>, what: What) -> Due {
+        let schedule = self.schedule().map(|schedule| format!("{schedule:?}")).unwrap_or_default();
+        Due { object: self.object(), schedule, tick: tick.timestamp_millis(), what }
+    }
 }
 
 /// Everything that goes by the clock, and when each is due next.
 struct Timetable {
-    entries: Vec<Entry>,
+    entries: Vec<Scheduled>,
     next: BinaryHeap<Reverse<(DateTime<Utc>, usize)>>,
 }
 
 impl Timetable {
     async fn of(service: &Service, project: &Project) -> Result<Self, Error> {
         let known = service.store.ticks().await?;
-        let syncs = project.syncs.iter().filter(|sync| !service.is_disabled(sync)).filter_map(|sync| {
-            let what = Scheduled::Sync(sync.clone());
-            entry(format!("sync:{}", sync.id), sync.schedule.as_ref()?, sync.jitter, what)
-        });
-        let sequences = project.sequences.iter().filter_map(|sequence| {
-            let what = Scheduled::Sequence(sequence.clone());
-            entry(format!("sequence:{}", sequence.id), sequence.schedule.as_ref()?, sequence.jitter, what)
-        });
-        let mut table = Self { entries: syncs.chain(sequences).collect(), next: BinaryHeap::new() };
+        let syncs = project.syncs.iter().filter(|sync| !service.is_disabled(sync)).cloned();
+        let sequences = project.sequences.iter().cloned().map(Scheduled::Sequence);
+        let entries = syncs.map(Scheduled::Sync).chain(sequences);
+        let entries = entries.filter(|entry| entry.ticker().is_some()).collect();
+        let mut table = Self { entries, next: BinaryHeap::new() };
         let (now, mut begun) = (Utc::now(), Vec::new());
         for (index, entry) in table.entries.iter().enumerate() {
-            let last = known.get(&entry.object).and_then(|(_, last)| DateTime::from_timestamp_millis(*last));
-            let due = match (last, &entry.ticker) {
+            let Some(ticker) = entry.ticker() else { continue };
+            let last = known.get(&entry.object());
+            let last = last.and_then(|(_, last)| DateTime::from_timestamp_millis(*last));
+            let due = match (last, &ticker) {
                 // Of what was missed, the last; else what comes.
                 (Some(last), ticker) => ticker.latest(last, now).or_else(|| ticker.after(last)),
                 (None, Ticker::Every(_)) => Some(now),
                 (None, ticker) => {
-                    begun.push(Due {
-                        object: entry.object.clone(),
-                        schedule: entry.schedule.clone(),
-                        tick: now.timestamp_millis(),
-                        what: What::Nothing,
-                    });
+                    begun.push(entry.at(now, What::Nothing));
                     ticker.after(now)
                 }
             };
@@ -127,8 +154,8 @@ impl Timetable {
             self.next.pop();
             let entry = &self.entries[index];
             // The process may have slept through some: they are one.
-            let tick = entry.ticker.latest(tick, now).unwrap_or(tick);
-            dues.push(due(entry, project, tick)?);
+            let tick = entry.ticker().and_then(|ticker| ticker.latest(tick, now)).unwrap_or(tick);
+            dues.push(entry.due(project, tick)?);
             again.push((tick, index));
         }
         if dues.is_empty() {
@@ -137,7 +164,8 @@ impl Timetable {
         match service.store.fire(&dues).await {
             Ok(placed) => {
                 for (tick, index) in again {
-                    if let Some(next) = self.entries[index].ticker.after(tick) {
+                    let ticker = self.entries[index].ticker();
+                    if let Some(next) = ticker.and_then(|ticker| ticker.after(tick)) {
                         self.next.push(Reverse((next, index)));
                     }
                 }
@@ -154,24 +182,4 @@ impl Timetable {
             }
         }
     }
-}
-
-fn entry(object: String, schedule: &Schedule, jitter: Duration, what: Scheduled) -> Option<Entry> {
-    let ticker = Ticker::of(schedule)?;
-    Some(Entry { object, schedule: format!("{schedule:?}"), ticker, jitter, what })
-}
-
-fn due(entry: &Entry, project: &Project, tick: DateTime<Utc>) -> Result<Due, Error> {
-    let cause = Cause::Schedule { tick: tick.timestamp_millis() };
-    let ready = tick + jitter(entry.jitter, &entry.object, tick);
-    let what = match &entry.what {
-        Scheduled::Sync(sync) => What::Sync(wish(sync, Asked::because(cause), ready.timestamp_millis())),
-        Scheduled::Sequence(sequence) => What::Sequence(sequence_wish(project, sequence, cause)?),
-    };
-    Ok(Due {
-        object: entry.object.clone(),
-        schedule: entry.schedule.clone(),
-        tick: tick.timestamp_millis(),
-        what,
-    })
 }

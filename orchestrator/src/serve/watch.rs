@@ -17,41 +17,46 @@ use crate::store::{Seen, Store, Times};
 /// folders, and folders that a container gets from outside.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// For how long they stand still before they are read.
+const SETTLED: Duration = Duration::from_millis(300);
+
 /// Watches until the service ends.
 pub(super) async fn work(service: Arc<Service>) {
     let root = service.context.root.clone();
-    let mut known = state_of(&root);
+    let mut known = service.files;
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     loop {
         tokio::select! {
             () = service.stopped() => return,
             _ = hangup.recv() => {}
             () = tokio::time::sleep(LOOK) => {
-                let now = state_of(&root);
-                // Somebody may still be writing: what is read is what stands still.
-                if now == known {
+                let seen = files(&root);
+                if seen == known {
                     continue;
                 }
-                known = now;
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                let now = state_of(&root);
-                if now != known {
+                // Somebody may still be writing: what is read is what stands still.
+                tokio::time::sleep(SETTLED).await;
+                if files(&root) != seen {
                     continue;
                 }
             }
         }
+        // From before they are read: what changes meanwhile is another change.
+        known = files(&root);
         if let Err(error) = reload(&service).await {
             tracing::error!(error = %error, "the project is wrong now; the one read before stays");
         }
-        // Reading may have written the lock file.
-        known = state_of(&root);
     }
 }
 
 pub(super) async fn reload(service: &Service) -> Result<(), Error> {
     let context = service.context.clone();
     let loaded = tokio::task::spawn_blocking(move || context.project()).await;
-    let project = loaded.map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))??;
+    take(service, loaded.map_err(|e| Error::new(ErrorCode::Internal, e.to_string()))??).await
+}
+
+/// Goes on with a project as it was read just now.
+pub(super) async fn take(service: &Service, project: Project) -> Result<(), Error> {
     let before = service.project();
     if project.uuid != before.uuid || project.store_url != before.store_url {
         let message = "the files are those of another project, or name another store";
@@ -76,8 +81,8 @@ pub(super) async fn times(store: &Store, project: &Project) -> Result<HashMap<(S
     store.note_objects(&seen).await
 }
 
-/// What a look at the files comes to: other when one of them changed.
-fn state_of(root: &Path) -> blake3::Hash {
+/// What a look at the files of a project comes to: other when one of them changed.
+pub fn files(root: &Path) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     let mut look = |path: &Path| {
         let Ok(metadata) = std::fs::metadata(path) else { return };

@@ -154,7 +154,7 @@ pub(super) async fn create(
     params(("destinationId" = i64, Path, minimum = 1, description = "The number of the destination")),
     request_body = DestinationUpdateInput,
     responses((status = 200, description = "The destination", body = Destination),
-        (status = 409, description = "The project is read-only here", body = Fault)))]
+        (status = 409, description = "The name cannot change, or the project is read-only here", body = Fault)))]
 pub(super) async fn update(
     _: Admin,
     State(api): State<Api>,
@@ -165,9 +165,9 @@ pub(super) async fn update(
     let destination =
         found("destination", id, api.service.project().destinations.iter(), |one| one.id)?.clone();
     body.only(&["name", "configuration"]);
-    same_name(&mut body, &destination.slug);
     let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
     body.checked()?;
+    same_name(&mut body, &destination.slug)?;
     api.update(&destination.file, |file| {
         merge(file, keys);
         Ok(())

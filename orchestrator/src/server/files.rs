@@ -10,8 +10,9 @@ use serde_json::{Map, Value, json};
 use super::Api;
 use super::fault::Fault;
 use crate::command::Context;
-use crate::config::{self, Kind, LoadOptions, Severity, as_yaml, read_as_written};
+use crate::config::{Kind, Severity, as_yaml, read_as_written};
 use crate::error::{Error, ErrorCode};
+use crate::project::Project;
 
 /// The keys of an object's file.
 pub(super) type Keys = Map<String, Value>;
@@ -64,8 +65,8 @@ impl Api {
                 check(&context).inspect_err(|_| put_back(&context.root, &file, before.as_deref()))
             }
         });
-        checked.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))??;
-        if let Err(error) = self.service.reload().await {
+        let project = checked.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))??;
+        if let Err(error) = self.service.take(project).await {
             put_back(&self.service.context().root, &file, before.as_deref());
             return Err(error.into());
         }
@@ -125,14 +126,11 @@ fn unwritable(file: &Path, error: &std::io::Error) -> Fault {
 }
 
 /// Reads the whole project as it lies there now.
-fn check(context: &Context) -> Result<(), Fault> {
-    let environment = |name: &str| std::env::var(name).ok();
-    let options = LoadOptions { offline: false, environment: &environment };
-    let loaded =
-        config::load(&context.root, &context.catalogue, &context.redactor, options).map_err(|error| {
-            let message = error.message.clone();
-            Fault::new(StatusCode::CONFLICT, message, error.advice())
-        })?;
+fn check(context: &Context) -> Result<Project, Fault> {
+    let loaded = context.look(false).map_err(|error| {
+        let message = error.message.clone();
+        Fault::new(StatusCode::CONFLICT, message, error.advice())
+    })?;
     let mistakes: Vec<Value> = loaded
         .findings
         .iter()
@@ -144,8 +142,8 @@ fn check(context: &Context) -> Result<(), Fault> {
             })
         })
         .collect();
-    if mistakes.is_empty() && loaded.project.is_some() {
-        return Ok(());
+    if let (true, Some(project)) = (mistakes.is_empty(), loaded.project) {
+        return Ok(project);
     }
     let details = json!({"findings": mistakes});
     Err(Fault::new(StatusCode::UNPROCESSABLE_ENTITY, "Validation failed", details))
@@ -200,10 +198,10 @@ pub(super) fn merge(keys: &mut Keys, more: Keys) {
 }
 
 /// An object's name is its slug.
-pub(super) fn same_name(body: &mut super::request::Body, slug: &str) {
-    for field in ["name", "slug"] {
-        if body.text(field).is_some_and(|name| name != slug) {
-            body.say(field, "an object's name is its slug: rename it in its file with `renamed_from`");
-        }
+pub(super) fn same_name(body: &mut super::request::Body, slug: &str) -> Result<(), Fault> {
+    if body.text("name").is_none_or(|name| name == slug) {
+        return Ok(());
     }
+    let advice = "rename it in its file, with `renamed_from`";
+    Err(Fault::new(StatusCode::CONFLICT, "an object's name is its slug, which cannot change here", advice))
 }

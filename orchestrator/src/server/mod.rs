@@ -8,6 +8,7 @@ mod fault;
 mod files;
 mod health;
 mod limits;
+mod metrics;
 mod models;
 mod objects;
 mod openapi;
@@ -25,6 +26,7 @@ mod trigger;
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -44,6 +46,9 @@ pub use auth::new_key;
 use crate::error::{Error, ErrorCode};
 use crate::serve::Service;
 use fault::{Fault, JSON};
+
+/// How long answers that are under way may take once the service is asked to end: whoever reads slowly keeps nobody up.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// What every handler may use. Clones share it.
 #[derive(Debug, Clone)]
@@ -77,35 +82,55 @@ impl Api {
 /// Answers until the service stops; requests under way are answered first.
 pub async fn answer(listener: TcpListener, service: Arc<Service>) -> Result<(), Error> {
     let stopped = service.clone();
-    axum::serve(listener, router(service))
-        .with_graceful_shutdown(async move { stopped.stopped().await })
-        .await
-        .map_err(|error| Error::new(ErrorCode::ListenFailed, error.to_string()))
+    let here = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let answering = axum::serve(listener, router(service.clone(), here))
+        .with_graceful_shutdown(async move { stopped.stopped().await });
+    tokio::select! {
+        answered = answering => answered.map_err(|error| Error::new(ErrorCode::ListenFailed, error.to_string())),
+        () = async {
+            service.stopped().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        } => Ok(()),
+    }
 }
 
-fn router(service: Arc<Service>) -> Router {
+/// `here`: only this machine can ask.
+fn router(service: Arc<Service>, here: bool) -> Router {
+    let metrics = metrics::routes(service.clone());
     let api = Api(Arc::new(Shared {
         service,
         keys: auth::Keys::default(),
         limits: limits::Limits::default(),
         changing: tokio::sync::Mutex::default(),
     }));
-    let (routes, document) = OpenApiRouter::new().nest("/api/v1", routes()).split_for_parts();
+    let (routes, document) = documented();
     // Shaped once: it is the same for everybody.
-    let document: Arc<str> = openapi::document(document).to_string().into();
+    let document: Arc<str> = openapi::document(document, &api.service.context().catalogue).to_string().into();
     // What the nested routes do not know is refused like what they know: without a key nothing is told.
     let unknown = Router::new().fallback(nothing_there);
-    let guarded =
-        Router::new().merge(routes).nest("/api", unknown).layer(from_fn_with_state(api.clone(), auth::admit));
-    Router::new()
+    // Whoever can ask from elsewhere shows a key, of whatever scope, also for figures.
+    let (open, closed) = if here { (metrics, Router::new()) } else { (Router::new(), metrics) };
+    let guarded = Router::new()
+        .merge(routes)
+        .nest("/api", unknown)
+        .merge(closed)
+        .layer(from_fn_with_state(api.clone(), auth::admit));
+    let all = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/openapi.json", get(|| async move { ([(CONTENT_TYPE, JSON)], document.to_string()) }))
         .fallback(nothing_there)
         .merge(guarded)
+        .merge(open)
         .layer(from_fn_with_state(api.clone(), finish))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| fault::broken()))
-        .with_state(api)
+        .with_state(api);
+    metrics::measured(all)
+}
+
+/// The routes of the API, and what they say of themselves.
+fn documented() -> (Router<Api>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::new().nest("/api/v1", routes()).split_for_parts()
 }
 
 fn routes() -> OpenApiRouter<Api> {
@@ -137,7 +162,7 @@ fn routes() -> OpenApiRouter<Api> {
 }
 
 async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
-    match api.service.store().underway().await {
+    match api.service.store().answers().await {
         Ok(_) if !api.service.is_stopping() => (StatusCode::OK, "ready"),
         Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),

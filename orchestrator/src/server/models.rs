@@ -72,7 +72,7 @@ pub(super) struct Model {
 }
 
 /// How a model says what is read.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum QueryType {
     RawSql,
@@ -81,21 +81,21 @@ enum QueryType {
 }
 
 /// A SELECT.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct Raw {
     /// As it is written.
     sql: String,
 }
 
 /// A table or view.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct Table {
     /// As it is written.
     name: String,
 }
 
 /// A model of dbt.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Dbt {
     /// Its name.
@@ -226,24 +226,23 @@ pub(super) struct ModelCreateInput {
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
     slug: Option<String>,
     /// How it says what is read: `raw_sql`, `table` or `dbt`.
-    query_type: Option<String>,
+    #[schema(nullable = false)]
+    query_type: Option<QueryType>,
     /// The number of its source.
     #[schema(minimum = 1)]
     source_id: i64,
     /// Only false.
+    #[schema(nullable = false, default = false)]
     is_schema: Option<bool>,
     /// The column that tells rows apart; several are separated by commas, or a list.
     #[schema(value_type = Value)]
     primary_key: Value,
     /// The SELECT: `{sql}`.
-    #[schema(value_type = Option<Object>)]
-    raw: Option<Value>,
+    raw: Option<Raw>,
     /// The table: `{name}`.
-    #[schema(value_type = Option<Object>)]
-    table: Option<Value>,
+    table: Option<Table>,
     /// The model of dbt: `{modelId, manifest}`.
-    #[schema(value_type = Option<Object>)]
-    dbt: Option<Value>,
+    dbt: Option<Dbt>,
     /// Nothing of it is kept.
     description: Option<String>,
     /// Nothing of it is kept.
@@ -260,24 +259,23 @@ pub(super) struct ModelUpdateInput {
     #[schema(min_length = 1)]
     name: Option<String>,
     /// How it says what is read: `raw_sql`, `table` or `dbt`.
-    query_type: Option<String>,
+    #[schema(nullable = false)]
+    query_type: Option<QueryType>,
     /// The number of its source.
     #[schema(minimum = 1)]
     source_id: Option<i64>,
     /// Only false.
+    #[schema(nullable = false, default = false)]
     is_schema: Option<bool>,
     /// The column that tells rows apart; several are separated by commas, or a list.
     #[schema(value_type = Option<Value>)]
     primary_key: Option<Value>,
     /// The SELECT: `{sql}`.
-    #[schema(value_type = Option<Object>)]
-    raw: Option<Value>,
+    raw: Option<Raw>,
     /// The table: `{name}`.
-    #[schema(value_type = Option<Object>)]
-    table: Option<Value>,
+    table: Option<Table>,
     /// The model of dbt: `{modelId, manifest}`.
-    #[schema(value_type = Option<Object>)]
-    dbt: Option<Value>,
+    dbt: Option<Dbt>,
 }
 
 /// Create a model
@@ -325,7 +323,7 @@ pub(super) async fn create(
     params(("modelId" = i64, Path, minimum = 1, description = "The number of the model")),
     request_body = ModelUpdateInput,
     responses((status = 200, description = "The model", body = Model),
-        (status = 409, description = "The project is read-only here", body = Fault)))]
+        (status = 409, description = "The name cannot change, or the project is read-only here", body = Fault)))]
 pub(super) async fn update(
     _: Admin,
     State(api): State<Api>,
@@ -335,9 +333,9 @@ pub(super) async fn update(
     let id = path.id("modelId")?;
     let model = found("model", id, api.service.project().models.iter(), |model| model.id)?.clone();
     body.only(&["name", "queryType", "sourceId", "isSchema", "primaryKey", "raw", "table", "dbt"]);
-    same_name(&mut body, &model.slug);
     let keys = keys(&api, &mut body);
     body.checked()?;
+    same_name(&mut body, &model.slug)?;
     api.update(&model.file, |file| {
         if ["sql", "table", "dbt"].iter().any(|way| keys.contains_key(*way)) {
             file.retain(|key, _| !["sql", "sql_file", "table", "dbt"].contains(&key.as_str()));

@@ -5,6 +5,7 @@ use utoipa::openapi::OpenApi;
 
 use super::progress::RunProgress;
 use super::request::LARGEST_NUMBER;
+use crate::catalogue::Catalogue;
 
 /// What can go wrong with every request.
 const ALWAYS: [(&str, &str); 5] = [
@@ -16,7 +17,7 @@ const ALWAYS: [(&str, &str); 5] = [
 ];
 
 /// The words and schemas of the document that no handler knows.
-pub(super) fn document(api: OpenApi) -> Value {
+pub(super) fn document(api: OpenApi, catalogue: &Catalogue) -> Value {
     let mut document = serde_json::to_value(api).unwrap_or_default();
     document["openapi"] = "3.1.0".into();
     document["info"] = json!({
@@ -60,6 +61,20 @@ pub(super) fn document(api: OpenApi) -> Value {
                 },
             }),
         );
+        schemas.insert("ScheduleInput".to_owned(), schedule_input());
+        let types = |names: Vec<&str>| json!({"type": "string", "enum": names, "description": "See `levin connectors`"});
+        let (sources, destinations) = (&catalogue.sources, &catalogue.destinations);
+        schemas["SourceCreateInput"]["properties"]["type"] =
+            types(sources.iter().map(|one| one.name).collect());
+        schemas["DestinationCreateInput"]["properties"]["type"] =
+            types(destinations.iter().map(|one| one.name).collect());
+        let key = json!({"oneOf": [
+            {"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+        ], "description": "The column that tells rows apart; several are separated by commas, or a list"});
+        schemas["ModelCreateInput"]["properties"]["primaryKey"] = key.clone();
+        schemas["ModelUpdateInput"]["properties"]["primaryKey"] = key;
+        schemas["ModelCreateInput"]["oneOf"] =
+            json!([{"required": ["raw"]}, {"required": ["table"]}, {"required": ["dbt"]}]);
         for input in ["TriggerInput", "TriggerCustomInput"] {
             let both = |a: &str, b: &str| json!({"properties": {a: {"const": true}, b: {"const": true}}, "required": [a, b]});
             schemas[input]["not"] = json!({"anyOf": [
@@ -134,6 +149,45 @@ fn complete(path: &str, method: &str, operation: &mut Value, schemas: &Value) {
     responses.sort_keys();
 }
 
+/// Schedules, in the words of clients and in those of project files.
+fn schedule_input() -> Value {
+    let of = |kind: &str, schedule: Value, required: &[&str]| {
+        json!({
+            "type": "object", "required": ["type", "schedule"], "additionalProperties": false,
+            "properties": {
+                "type": {"const": kind},
+                "schedule": {"type": "object", "properties": schedule, "required": required},
+            },
+        })
+    };
+    let text = json!({"type": "string", "minLength": 1});
+    let interval = json!({
+        "type": "object", "required": ["unit", "quantity"],
+        "properties": {
+            "unit": {"enum": ["second", "minute", "hour", "day", "week"]},
+            "quantity": {"type": "integer", "minimum": 1, "maximum": 10_000},
+        },
+    });
+    let at = json!({"type": "array", "minItems": 1, "items": {"type": "object"}});
+    json!({
+        "description": "When something is to run by itself, as it is shown or as a project file says it",
+        "oneOf": [
+            of("interval", json!({"interval": interval}), &["interval"]),
+            of("cron", json!({"expression": text, "timezone": text}), &["expression"]),
+            of("visual", json!({"expressions": at, "timezone": text}), &["expressions"]),
+            of("after", json!({"syncs": {"type": "array", "items": text, "minItems": 1}}), &["syncs"]),
+            {"type": "object", "required": ["type"], "properties": {"type": {"const": "manual"}}},
+            {
+                "type": "object", "minProperties": 1, "additionalProperties": false,
+                "properties": {
+                    "every": text, "cron": text, "at": at, "after": {"type": "array", "items": text, "minItems": 1},
+                    "timezone": text, "jitter": text, "dbt_cloud": {"type": "object"}, "fivetran": {"type": "object"},
+                },
+            },
+        ],
+    })
+}
+
 fn fault(status: &str, words: &str) -> Value {
     let schema = if status == "500" { "Failure" } else { "Error" };
     json!({
@@ -179,5 +233,98 @@ fn plain(schema: &mut Value) {
     }
     if schema["type"] == "integer" && schema.get("maximum").is_none() {
         schema["maximum"] = LARGEST_NUMBER.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown() -> Value {
+        document(super::super::documented().1, &Catalogue::levin())
+    }
+
+    #[test]
+    fn every_operation_says_what_can_go_wrong_and_names_what_is_there() {
+        let document = shown();
+        let mut names = std::collections::BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let name = operation["operationId"].as_str().unwrap();
+                assert!(names.insert(name.to_owned()), "two operations are called {name}");
+                for status in ["200", "401", "403", "429", "500", "503"] {
+                    assert!(operation["responses"].get(status).is_some(), "{method} {path}: {status}");
+                }
+                if path.contains('{') {
+                    assert!(operation["responses"].get("404").is_some(), "{method} {path}");
+                }
+            }
+        }
+        assert!(names.len() > 30, "{names:?}");
+        let text = document.to_string();
+        for reference in text.split("\"$ref\":\"#/").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+            assert!(document.pointer(&format!("/{reference}")).is_some(), "{reference} is not there");
+        }
+        assert!(!text.contains("\"parameters\":null") && !text.contains("\"oneOf\":null"));
+    }
+
+    #[test]
+    fn what_clients_read_is_there_and_never_left_out() {
+        let document = shown();
+        let common = ["id", "slug", "workspaceId", "createdAt", "updatedAt"];
+        let counts = ["plannedRows", "successfulRows", "failedRows"];
+        for (schema, fields) in [
+            ("Source", &["name", "type", "configuration"][..]),
+            ("Destination", &["name", "type", "configuration", "syncs"]),
+            (
+                "Model",
+                &[
+                    "name",
+                    "sourceId",
+                    "primaryKey",
+                    "queryType",
+                    "isSchema",
+                    "tags",
+                    "description",
+                    "syncs",
+                    "lastRunSize",
+                ],
+            ),
+            (
+                "Sync",
+                &[
+                    "destinationId",
+                    "modelId",
+                    "configuration",
+                    "schedule",
+                    "status",
+                    "disabled",
+                    "lastRunAt",
+                    "referencedColumns",
+                    "primaryKey",
+                    "externalSegment",
+                    "tags",
+                ],
+            ),
+        ] {
+            let schema = &document["components"]["schemas"][schema];
+            let required = schema["required"].as_array().unwrap();
+            for field in common.iter().chain(fields) {
+                assert!(schema["properties"].get(field).is_some(), "{field}");
+                assert!(required.contains(&(*field).into()), "{field} may be left out");
+            }
+        }
+        let run = &document["components"]["schemas"]["SyncRun"];
+        let fields =
+            ["id", "createdAt", "startedAt", "finishedAt", "querySize", "status", "completionRatio", "error"];
+        for field in fields.iter().chain(&counts) {
+            assert!(
+                run["required"].as_array().unwrap().contains(&(*field).into()),
+                "{field} may be left out"
+            );
+        }
+        let words =
+            |schema: &str| document["components"]["schemas"][schema]["enum"].as_array().unwrap().len();
+        assert_eq!((words("SyncStatus"), words("RunStatus"), words("SequenceStatus")), (11, 9, 5));
     }
 }

@@ -80,29 +80,9 @@ impl Schedule {
     }
 }
 
-/// When something is to run by itself.
+/// When something is to run by itself: its schema says more than a struct can.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "describes what `written` reads")]
-pub(super) struct ScheduleInput {
-    /// Which kind of schedule: `interval`, `cron`, `visual` or `after`.
-    r#type: Option<String>,
-    /// What it says, as in a [`Schedule`].
-    schedule: Option<Map<String, Value>>,
-    /// Instead of both, as a file says it: so long after the last start.
-    every: Option<String>,
-    /// A cron expression.
-    cron: Option<String>,
-    /// At times of day.
-    #[schema(value_type = Option<Vec<Object>>)]
-    at: Option<Vec<Value>>,
-    /// After other syncs.
-    after: Option<Vec<String>>,
-    /// The zone of `cron` and `at`.
-    timezone: Option<String>,
-    /// By how much it may be put off.
-    jitter: Option<String>,
-}
+pub(super) struct ScheduleInput {}
 
 /// A schedule as a file writes it; null stays null.
 pub(super) fn written(given: &Value) -> Result<Value, String> {

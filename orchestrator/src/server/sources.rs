@@ -143,7 +143,7 @@ pub(super) async fn create(
     params(("sourceId" = i64, Path, minimum = 1, description = "The number of the source")),
     request_body = SourceUpdateInput,
     responses((status = 200, description = "The source", body = Source),
-        (status = 409, description = "The project is read-only here", body = Fault)))]
+        (status = 409, description = "The name cannot change, or the project is read-only here", body = Fault)))]
 pub(super) async fn update(
     _: Admin,
     State(api): State<Api>,
@@ -153,9 +153,9 @@ pub(super) async fn update(
     let id = path.id("sourceId")?;
     let source = found("source", id, api.service.project().sources.iter(), |one| one.id)?.clone();
     body.only(&["name", "configuration"]);
-    same_name(&mut body, &source.slug);
     let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
     body.checked()?;
+    same_name(&mut body, &source.slug)?;
     api.update(&source.file, |file| {
         merge(file, keys);
         Ok(())

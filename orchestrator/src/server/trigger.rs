@@ -151,7 +151,10 @@ pub(super) async fn ask(
     approve: Option<PlanId>,
     headers: &HeaderMap,
 ) -> Result<Json<TriggerOutput>, Fault> {
-    let asked = Asked { start, approve, causes: vec![Cause::Api { key: caller.name.clone() }] };
+    // W3C's, of whoever asks: the run belongs to that trace.
+    let trace = headers.get("traceparent").and_then(|header| Some(header.to_str().ok()?.to_owned()));
+    let causes = vec![Cause::Api { key: caller.name.clone() }];
+    let asked = Asked { start, approve, causes, trace: trace.filter(|header| header.len() <= 256) };
     let once =
         once(caller, headers, &json!({"sync": sync.id, "start": start, "approve": approve}).to_string())?;
     let once = once.as_ref().map(|(name, digest)| (name.as_str(), digest.as_str()));

@@ -6,6 +6,7 @@
 //! it never loses one. SQLite by default, Postgres for replicas; the statements here keep to what
 //! both understand.
 
+mod figures;
 mod history;
 mod keys;
 mod notes;
@@ -29,6 +30,7 @@ use crate::error::{Error, ErrorCode};
 use crate::project::Project;
 use notes::{Pending, write_notes};
 
+pub use figures::{QueueFigures, SyncFigures};
 pub use history::RunRecord;
 pub use keys::{Key, Scope};
 pub use notes::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
@@ -154,6 +156,11 @@ impl Store {
         Ok(Self { pool, id, notes })
     }
 
+    /// Whether the store answers.
+    pub async fn answers(&self) -> Result<(), Error> {
+        sqlx::query("select 1").execute(&self.pool).await.map(drop).map_err(failed)
+    }
+
     /// Names this store, so that a warehouse can tell whose notes belong to a delivery.
     pub fn id(&self) -> &str {
         &self.id
@@ -177,6 +184,7 @@ pub fn text_of_now() -> String {
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 fn failed(error: sqlx::Error) -> Error {
+    crate::telemetry::metrics::store_failed();
     Error::new(ErrorCode::StoreFailed, format!("the store failed: {error}"))
 }
 

@@ -25,12 +25,15 @@ pub struct Asked {
     pub approve: Option<PlanId>,
     /// Everything that is served by this one run.
     pub causes: Vec<Cause>,
+    /// The trace of whoever asked first: the header `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 impl Asked {
     /// What differs, because of this.
     pub fn because(cause: Cause) -> Self {
-        Self { start: Start::Incremental, approve: None, causes: vec![cause] }
+        Self { start: Start::Incremental, approve: None, causes: vec![cause], trace: None }
     }
 
     fn is_plain(&self) -> bool {
@@ -47,6 +50,7 @@ impl Asked {
             (self.start, self.approve) = (other.start, other.approve);
         }
         self.causes.extend(other.causes);
+        self.trace = self.trace.or(other.trace);
         Some(self)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tracing::Instrument;
 
 use super::Shared;
 use super::api::{Failure, Job};
@@ -132,11 +133,12 @@ impl Drop for Unfinished {
         let Some(job) = self.work.state().job.take() else { return };
         let shared = self.shared.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
+            let stopped = async move {
                 if let Err(error) = shared.api.cancel(&job).await {
                     tracing::debug!(job = job.id, %error, "a job that nobody waits for could not be stopped");
                 }
-            });
+            };
+            runtime.spawn(stopped.in_current_span());
         }
     }
 }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tracing::Instrument;
 
 use super::api::{Answer, Api, Ended, Safety, State};
 use super::trouble::Said;
@@ -114,11 +115,12 @@ impl Unfinished {
 fn stop(api: &Arc<Api>, id: String) {
     let api = api.clone();
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(async move {
+        let stopped = async move {
             if let Err(error) = api.cancel(&id).await {
                 tracing::debug!(statement = id, %error, "a statement that nobody waits for could not be stopped");
             }
-        });
+        };
+        runtime.spawn(stopped.in_current_span());
     }
 }
 
@@ -146,6 +148,7 @@ pub(super) async fn run(
             }
             answer
         }
+        .in_current_span()
     });
     let mut answer: Answer = asking
         .await

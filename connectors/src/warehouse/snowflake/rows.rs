@@ -14,6 +14,7 @@ use flate2::read::MultiGzDecoder;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 use super::super::{ErrorKind, WarehouseError};
 use super::decode::{ResultColumn, carried, parsed};
@@ -173,7 +174,7 @@ impl Rows {
 
     fn send_for(&self, number: usize, address: ChunkAddress) -> Coming {
         let (link, headers, url) = (self.link.clone(), self.headers.clone(), address.url.clone());
-        let download = tokio::spawn(async move { download(&link, headers, &url).await });
+        let download = tokio::spawn(async move { download(&link, headers, &url).await }.in_current_span());
         Coming { address, number, download }
     }
 

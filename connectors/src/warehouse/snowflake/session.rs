@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use sql_templates::{Atomicity, Column, Dialect, Expect, Script, Sql, Step, TableRef};
 use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use super::super::{BatchStream, Canceller, Effect, ErrorKind, Session, StepEffect, WarehouseError};
 use super::link::{Asked, Link, QueryData, RowType, locked};
@@ -128,7 +129,8 @@ impl SnowflakeSession {
     fn leave(&mut self) {
         let stop = std::mem::take(&mut self.unfinished);
         if let (Some(link), Ok(runtime)) = (self.link.take(), Handle::try_current()) {
-            runtime.spawn(async move { link.leave(stop || link.is_in_transaction()).await });
+            let left = async move { link.leave(stop || link.is_in_transaction()).await };
+            runtime.spawn(left.in_current_span());
         }
     }
 }
