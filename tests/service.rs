@@ -1,7 +1,11 @@
 //! The real `levin serve` on real projects, asked over real HTTP. Every test is named after what could go wrong.
 
+#[path = "service/alerts.rs"]
+mod alerts;
 #[path = "service/changes.rs"]
 mod changes;
+#[path = "service/hooks.rs"]
+mod hooks;
 #[path = "service/keys.rs"]
 mod keys;
 #[path = "service/objects.rs"]

@@ -1,4 +1,4 @@
-//! What levin can talk to: one line per source and per destination, read by configuration,
+//! What levin can talk to: one line per source, destination, channel and hook, read by configuration,
 //! validation, documentation and conformance alike.
 
 use std::path::PathBuf;
@@ -9,7 +9,9 @@ use serde_json::Value;
 use sql_templates::Dialect;
 
 use crate::change::{Mode, OnRemoved};
+use crate::channel::{Channel, email, pagerduty, slack, webhook};
 use crate::destination::{self, Destination};
+use crate::hook::{Hook, dbt_cloud, fivetran, signed};
 use crate::warehouse::{Warehouse, bigquery, databricks, duckdb, mariadb, postgres, redshift, snowflake};
 
 /// Every kind of source.
@@ -26,6 +28,13 @@ pub static SOURCES: &[&SourceConnector] = &[
 /// Every kind of destination.
 pub static DESTINATIONS: &[&DestinationConnector] =
     &[&destination::files::FILES, &destination::http_request::HTTP_REQUEST, &destination::postgres::POSTGRES];
+
+/// Every kind of channel.
+pub static CHANNELS: &[&ChannelConnector] =
+    &[&email::EMAIL, &pagerduty::PAGERDUTY, &slack::SLACK, &webhook::WEBHOOK];
+
+/// Every kind of hook.
+pub static HOOKS: &[&HookConnector] = &[&dbt_cloud::DBT_CLOUD, &fivetran::FIVETRAN, &signed::SIGNED];
 
 /// Everything the house knows about a kind of source.
 #[derive(Debug)]
@@ -72,10 +81,40 @@ pub struct DestinationConnector {
     pub build: fn(Value, &BuildContext) -> Result<Arc<dyn Destination>, ConfigError>,
 }
 
+/// Everything the house knows about a kind of channel.
+#[derive(Debug)]
+pub struct ChannelConnector {
+    /// The word in `type:`.
+    pub name: &'static str,
+    /// What a person calls it.
+    pub title: &'static str,
+    /// One or two sentences.
+    pub summary: &'static str,
+    /// JSON Schema of the channel file's own keys; `"x-secret": true` marks a key that holds a secret.
+    pub config_schema: fn() -> Schema,
+    /// Makes the live channel from a checked file. Opens no connection.
+    pub build: fn(Value, &BuildContext) -> Result<Arc<dyn Channel>, ConfigError>,
+}
+
+/// Everything the house knows about a kind of hook.
+#[derive(Debug)]
+pub struct HookConnector {
+    /// The word in `type:`; schedules that wait for such messages have it as their key.
+    pub name: &'static str,
+    /// What a person calls it.
+    pub title: &'static str,
+    /// One or two sentences.
+    pub summary: &'static str,
+    /// JSON Schema of the hook file's own keys; `"x-secret": true` marks a key that holds a secret.
+    pub config_schema: fn() -> Schema,
+    /// Makes the live hook from a checked file.
+    pub build: fn(Value, &BuildContext) -> Result<Arc<dyn Hook>, ConfigError>,
+}
+
 /// What a connector may know of the project it is built for.
 #[derive(Debug, Clone)]
 pub struct BuildContext {
-    /// The slug of the source or destination, for messages.
+    /// The slug of the object, for messages.
     pub slug: String,
     /// The project's folder; relative paths start here.
     pub project: PathBuf,
@@ -83,7 +122,7 @@ pub struct BuildContext {
     pub secrets: Vec<String>,
 }
 
-/// A value in a source's or destination's file, or in a sync's options, that the schema could not refuse but
+/// A value in an object's file, or in a sync's options, that the schema could not refuse but
 /// the connector does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {message}")]

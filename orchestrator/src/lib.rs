@@ -2,6 +2,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
+pub mod alert;
 pub mod catalogue;
 pub mod check;
 pub mod cli;

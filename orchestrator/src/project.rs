@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono_tz::Tz;
-use connectors::catalogue::{DestinationConnector, SourceConnector};
+use connectors::catalogue::{ChannelConnector, DestinationConnector, HookConnector, SourceConnector};
 use connectors::change::{Mode, OnRemoved};
+use connectors::channel::Channel;
 use connectors::destination::Destination;
+use connectors::hook::Hook;
 use connectors::warehouse::{ErrorKind, Session, Tag, Warehouse, WarehouseError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::alert::Alerts;
 use crate::config::Kind;
 use crate::error::{Error, ErrorCode};
 use crate::suggestion;
@@ -44,6 +47,10 @@ pub struct Project {
     pub syncs: Vec<Arc<SyncSpec>>,
     /// Every sequence, by slug.
     pub sequences: Vec<Arc<SequenceSpec>>,
+    /// Every channel, by slug.
+    pub channels: Vec<Arc<ChannelSpec>>,
+    /// Every hook, by slug.
+    pub hooks: Vec<Arc<HookSpec>>,
     /// Every object's file as it is written.
     pub written: Arc<HashMap<(Kind, i64), Written>>,
 }
@@ -212,6 +219,32 @@ pub struct DestinationSpec {
     pub destination: Arc<dyn Destination>,
 }
 
+/// Where messages go.
+#[derive(Debug, Clone)]
+pub struct ChannelSpec {
+    /// Its name.
+    pub slug: String,
+    /// Its file, relative to the project.
+    pub file: PathBuf,
+    /// What kind of channel it is.
+    pub connector: &'static ChannelConnector,
+    /// The channel itself.
+    pub channel: Arc<dyn Channel>,
+}
+
+/// Messages of another service that start runs.
+#[derive(Debug, Clone)]
+pub struct HookSpec {
+    /// Its name, also in its address.
+    pub slug: String,
+    /// Its file, relative to the project.
+    pub file: PathBuf,
+    /// What kind of service it is.
+    pub connector: &'static HookConnector,
+    /// The hook itself.
+    pub hook: Arc<dyn Hook>,
+}
+
 /// A sync.
 #[derive(Debug, Clone)]
 pub struct SyncSpec {
@@ -251,6 +284,8 @@ pub struct SyncSpec {
     pub jitter: Duration,
     /// It rests, as its file says.
     pub disabled: bool,
+    /// What is told of its runs, and to whom.
+    pub alerts: Alerts,
     /// The connector's own keys of the sync file.
     pub options: Value,
 }
@@ -427,10 +462,22 @@ pub enum Schedule {
     },
     /// After successful runs of these syncs, once each of them has run since the last time.
     After(Vec<String>),
-    /// After a job of dbt Cloud; its keys as written.
-    DbtCloud(Value),
-    /// After a connector of Fivetran; its keys as written.
-    Fivetran(Value),
+    /// After a job of dbt Cloud that succeeded.
+    DbtCloud {
+        /// Its number.
+        job: String,
+        /// The number of its account; `None`: any.
+        account: Option<String>,
+        /// The hook that hears of it; `None`: any of its type.
+        hook: Option<String>,
+    },
+    /// After a connector of Fivetran that synced.
+    Fivetran {
+        /// Its id.
+        connector: String,
+        /// The hook that hears of it; `None`: any of its type.
+        hook: Option<String>,
+    },
 }
 
 /// A time of day on some days.

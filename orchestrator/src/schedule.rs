@@ -34,7 +34,7 @@ impl Ticker {
                 let crons = times.iter().filter_map(|time| cron(&expression_of(time)).ok()).collect();
                 Some(Self::Crons(crons, *timezone))
             }
-            Schedule::After(_) | Schedule::DbtCloud(_) | Schedule::Fivetran(_) => None,
+            Schedule::After(_) | Schedule::DbtCloud { .. } | Schedule::Fivetran { .. } => None,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use connectors::catalogue::{DestinationConnector, SourceConnector};
+use connectors::catalogue::{ChannelConnector, DestinationConnector, HookConnector, SourceConnector};
+use schemars::Schema;
 use serde_json::{Value, json};
 
 use super::Context;
@@ -11,7 +12,7 @@ use crate::error::{Error, ErrorCode, Exit};
 use crate::report::{Meaning, Table};
 use crate::suggestion;
 
-/// List sources and destinations; with NAME, every option of one
+/// List sources, destinations, channels and hooks; with NAME, every option of one
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -19,7 +20,7 @@ Examples:
   levin connectors postgres
   levin connectors --json")]
 pub struct Args {
-    /// The `type:` of a source or destination
+    /// The `type:` of a source, destination, channel or hook
     #[arg(value_name = "NAME")]
     name: Option<String>,
     /// Print JSON, with the schemas of all options
@@ -33,12 +34,15 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let wanted = |name: &str| args.name.as_deref().is_none_or(|wanted| wanted == name);
     let sources: Vec<_> = catalogue.sources.iter().copied().filter(|c| wanted(c.name)).collect();
     let destinations: Vec<_> = catalogue.destinations.iter().copied().filter(|c| wanted(c.name)).collect();
+    let others: Vec<_> = Other::all(context).into_iter().filter(|other| wanted(other.name)).collect();
     if let Some(name) = &args.name
         && sources.is_empty()
         && destinations.is_empty()
+        && others.is_empty()
     {
         let mut names: Vec<&str> = catalogue.sources.iter().map(|c| c.name).collect();
         names.extend(catalogue.destinations.iter().map(|c| c.name));
+        names.extend(Other::all(context).iter().map(|other| other.name));
         names.sort_unstable();
         names.dedup();
         return Err(Error::new(ErrorCode::Usage, format!("there is no connector `{name}`"))
@@ -48,7 +52,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     if args.json {
         let sources = sources.iter().map(|connector| source_json(connector));
         let destinations = destinations.iter().map(|connector| destination_json(connector));
-        report.json(&sources.chain(destinations).collect());
+        let others = others.iter().map(Other::json);
+        report.json(&sources.chain(destinations).chain(others).collect());
     } else if args.name.is_none() {
         let mut table = Table::new(&["NAME", "KIND", "MODES", "REMOVED ROWS", "TITLE"]);
         for connector in sources {
@@ -67,6 +72,10 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
             let removed = if removed.is_empty() { "–".to_owned() } else { removed };
             let title = connector.title.to_owned();
             table.row([connector.name.to_owned(), "destination".to_owned(), modes, removed, title]);
+        }
+        for other in others {
+            let dash = || "–".to_owned();
+            table.row([other.name.to_owned(), other.kind.to_owned(), dash(), dash(), other.title.to_owned()]);
         }
         report.table(&table);
     } else {
@@ -89,8 +98,47 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
             options(context, "Keys of its file in destinations/", (connector.config_schema)().as_value());
             options(context, "Keys it adds to files in syncs/", (connector.options_schema)().as_value());
         }
+        for other in others {
+            report.data(&format!("{}\n{}\n", heading(context, other.name, other.kind), other.summary));
+            let title = format!("Keys of its file in {}s/", other.kind);
+            options(context, &title, (other.config_schema)().as_value());
+        }
     }
     Ok(Exit::Done.into())
+}
+
+/// A connector that no row passes through.
+struct Other {
+    kind: &'static str,
+    name: &'static str,
+    title: &'static str,
+    summary: &'static str,
+    config_schema: fn() -> Schema,
+}
+
+impl Other {
+    fn all(context: &Context) -> Vec<Self> {
+        let channel = |connector: &&ChannelConnector| {
+            let ChannelConnector { name, title, summary, config_schema, .. } = **connector;
+            Self { kind: "channel", name, title, summary, config_schema }
+        };
+        let hook = |connector: &&HookConnector| {
+            let HookConnector { name, title, summary, config_schema, .. } = **connector;
+            Self { kind: "hook", name, title, summary, config_schema }
+        };
+        let catalogue = context.catalogue;
+        catalogue.channels.iter().map(channel).chain(catalogue.hooks.iter().map(hook)).collect()
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "kind": self.kind,
+            "title": self.title,
+            "summary": self.summary,
+            "config": (self.config_schema)(),
+        })
+    }
 }
 
 fn heading(context: &Context, name: &str, kind: &str) -> String {

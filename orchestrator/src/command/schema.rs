@@ -35,6 +35,10 @@ enum KindName {
     Sync,
     /// `sequences/*.yml`
     Sequence,
+    /// `channels/*.yml`
+    Channel,
+    /// `hooks/*.yml`
+    Hook,
 }
 
 /// Runs the command.
@@ -46,6 +50,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         KindName::Destination => Kind::Destination,
         KindName::Sync => Kind::Sync,
         KindName::Sequence => Kind::Sequence,
+        KindName::Channel => Kind::Channel,
+        KindName::Hook => Kind::Hook,
     });
     context.report.json(&match kind {
         Some(kind) => published(&context.catalogue, kind),

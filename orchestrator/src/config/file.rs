@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::alerts::{AlertsConfig, DbtCloudConfig, FivetranConfig, RecipientsConfig};
 use crate::project::{Engine, NewColumns, OnDuplicateKey, OnFailure, OnNotFound, Variable};
 
 /// `levin.yml`: what belongs to the project as a whole.
@@ -27,6 +28,10 @@ pub(crate) struct ProjectConfig {
     /// How `levin serve` works.
     #[serde(default)]
     pub(crate) serve: ServeConfig,
+    /// What is told of the runs of every sync, and to whom.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read from the tree, sync by sync")]
+    pub(crate) alerts: AlertsConfig,
 }
 
 /// How `levin serve` works.
@@ -182,6 +187,10 @@ pub(crate) struct DestinationConfig {
     /// The slug it had before: its id moves along.
     #[expect(dead_code, reason = "read from the tree, as `slug` is")]
     pub(crate) renamed_from: Option<String>,
+    /// Who hears of alerts about its syncs.
+    #[serde(default)]
+    #[expect(dead_code, reason = "read from the tree, sync by sync")]
+    pub(crate) alerts: RecipientsConfig,
 }
 
 /// `syncs/*.yml`: a model, a destination, and what goes from one to the other.
@@ -234,6 +243,8 @@ pub(crate) struct SyncConfig {
     /// sync changes, or `levin rejected SYNC --retry`. Default: every run tries it again.
     #[schemars(range(min = 1))]
     pub(crate) max_attempts: Option<u32>,
+    /// What is told of its runs, and to whom; each rule and the list of channels in place of the project's.
+    pub(crate) alerts: Option<AlertsConfig>,
 }
 
 fn default_mode() -> Mode {
@@ -338,10 +349,10 @@ pub(crate) struct ScheduleConfig {
     /// After successful runs of these syncs: once each of them has run since the last time.
     #[schemars(length(min = 1))]
     pub(crate) after: Option<Vec<String>>,
-    /// After a job of dbt Cloud.
-    pub(crate) dbt_cloud: Option<serde_json::Map<String, Value>>,
-    /// After a connector of Fivetran.
-    pub(crate) fivetran: Option<serde_json::Map<String, Value>>,
+    /// After a job of dbt Cloud that succeeded, which a hook tells.
+    pub(crate) dbt_cloud: Option<DbtCloudConfig>,
+    /// After a connector of Fivetran that synced, which a hook tells.
+    pub(crate) fivetran: Option<FivetranConfig>,
     /// The zone of `cron` and `at`: `Europe/Berlin`. Default: UTC.
     pub(crate) timezone: Option<String>,
     /// Up to so long after the moment itself, each time another while, so that not everything begins at once.

@@ -152,7 +152,8 @@ pub fn load(
     };
     let mut project = resolver.resolve(project_file.as_ref());
     if let Some(project) = &mut project {
-        let written = files.into_iter().map(|file| {
+        let numbered = files.into_iter().filter(|file| file.kind.is_numbered());
+        let written = numbered.map(|file| {
             let id = lock.id(file.kind, &file.slug);
             ((file.kind, id), Written { digest: file.digest.to_hex().to_string(), keys: file.shown })
         });
@@ -283,7 +284,7 @@ impl Loader<'_> {
     ) -> (BTreeSet<String>, Value) {
         let written_type = file.node.text("type");
         let connector = match file.kind {
-            Kind::Source | Kind::Destination => written_type.map(str::to_owned),
+            Kind::Source | Kind::Destination | Kind::Channel | Kind::Hook => written_type.map(str::to_owned),
             Kind::Sync => file.node.text("destination").and_then(|slug| types.get(slug)).cloned(),
             Kind::Project | Kind::Model | Kind::Sequence => None,
         };
@@ -297,12 +298,21 @@ impl Loader<'_> {
                 catalogue.destination(name).map(|connector| (connector.config_schema)()),
                 catalogue.destinations.iter().map(|connector| connector.name).collect(),
             ),
+            (Kind::Channel, Some(name)) => (
+                catalogue.channel(name).map(|connector| (connector.config_schema)()),
+                catalogue.channels.iter().map(|connector| connector.name).collect(),
+            ),
+            (Kind::Hook, Some(name)) => (
+                catalogue.hook(name).map(|connector| (connector.config_schema)()),
+                catalogue.hooks.iter().map(|connector| connector.name).collect(),
+            ),
             (Kind::Sync, Some(name)) => {
                 (catalogue.destination(name).map(|connector| (connector.options_schema)()), Vec::new())
             }
             _ => (None, Vec::new()),
         };
-        if let (Kind::Source | Kind::Destination, Some(name), None) = (file.kind, &connector, &own) {
+        let typed = matches!(file.kind, Kind::Source | Kind::Destination | Kind::Channel | Kind::Hook);
+        if let (true, Some(name), None) = (typed, &connector, &own) {
             let message = format!("there is no {} of type `{name}`", file.kind.name());
             self.findings
                 .mistake(&file.path, file.node.line_of("type"), message)
@@ -315,9 +325,7 @@ impl Loader<'_> {
                 (Some(own), kind) => schema::joined(schema::base(kind), &name, own),
                 // Without a destination the keys that any connector has may stand; beside an unknown type, all.
                 (None, Kind::Sync) if !unknown_type => schema::published(catalogue, Kind::Sync),
-                (None, kind @ (Kind::Source | Kind::Destination | Kind::Sync)) => {
-                    schema::open(schema::base(kind))
-                }
+                (None, kind) if typed || kind == Kind::Sync => schema::open(schema::base(kind)),
                 (None, kind) => schema::base(kind),
             })
         });

@@ -80,7 +80,7 @@ impl Lock {
                 lock.next.insert(kind, number);
             }
         }
-        for kind in Kind::OBJECTS {
+        for kind in Kind::OBJECTS.into_iter().filter(|kind| kind.is_numbered()) {
             let Some(entry) = node.entry(kind.folder()) else { continue };
             let mut holders: BTreeMap<i64, String> = BTreeMap::new();
             let next = lock.next.get(&kind).copied().unwrap_or(1);
@@ -181,7 +181,7 @@ fn invalid(line: usize, message: String) -> Error {
 }
 
 fn kind_of(folder: &str) -> Option<Kind> {
-    Kind::OBJECTS.into_iter().find(|kind| kind.folder() == folder)
+    Kind::OBJECTS.into_iter().find(|kind| kind.is_numbered() && kind.folder() == folder)
 }
 
 /// The entries of a mapping of numbers, with their lines.

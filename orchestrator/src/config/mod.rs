@@ -4,6 +4,7 @@
 //! against the schema of its kind and connector (`shape`) → written form (`file`) → checked
 //! against the other files and made into specs (`resolve`). Every step reports all that it finds.
 
+mod alerts;
 mod bounds;
 mod dbt;
 mod file;
@@ -24,7 +25,8 @@ mod yaml;
 use crate::project::Project;
 
 /// The folders of a project's files.
-pub const PROJECT_FOLDERS: [&str; 5] = ["sources", "models", "destinations", "syncs", "sequences"];
+pub const PROJECT_FOLDERS: [&str; 7] =
+    ["sources", "models", "destinations", "syncs", "sequences", "channels", "hooks"];
 
 pub use finding::{Finding, Severity, verdict};
 pub use load::{PROJECT_FILE, load};

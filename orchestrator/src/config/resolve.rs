@@ -8,6 +8,7 @@ use connectors::catalogue::{BuildContext, ConfigError};
 use connectors::change::{Mode, OnRemoved};
 use serde::Deserialize;
 
+use super::alerts::collected;
 use super::dbt::{DbtModel, Manifests};
 use super::file::{
     DbtConfig, DestinationConfig, GuardsConfig, LimitConfig, Matches, MemberConfig, ModelConfig,
@@ -47,10 +48,12 @@ impl Resolver<'_> {
     /// used are left out, each with a finding.
     pub(super) fn resolve(mut self, project_file: Option<&ProjectFile>) -> Option<Project> {
         self.check_references();
+        self.check_channels(project_file);
         self.check_renamings();
         let files = self.files;
         let ids: HashMap<(Kind, &str), i64> = files
             .iter()
+            .filter(|file| file.kind.is_numbered())
             .map(|file| ((file.kind, file.slug.as_str()), self.lock.id(file.kind, &file.slug)))
             .collect();
         let id = |file: &ProjectFile| ids.get(&(file.kind, file.slug.as_str())).copied().unwrap_or_default();
@@ -62,14 +65,20 @@ impl Resolver<'_> {
         let mut sequences = BySlug::new();
         for file in files {
             match file.kind {
-                Kind::Project => {}
+                Kind::Project | Kind::Channel | Kind::Hook => {}
                 Kind::Source => insert(&mut sources, file, self.source(file, id(file))),
                 Kind::Model => insert(&mut models, file, self.model(file, id(file), &sources)),
                 Kind::Destination => insert(&mut destinations, file, self.destination(file, id(file))),
-                Kind::Sync => insert(&mut syncs, file, self.sync(file, id(file), &models, &destinations)),
+                Kind::Sync => {
+                    let sync = self.sync(project_file, file, id(file), &models, &destinations);
+                    insert(&mut syncs, file, sync);
+                }
                 Kind::Sequence => insert(&mut sequences, file, self.sequence(file, id(file))),
             }
         }
+        let of = |kind: Kind| files.iter().filter(move |file| file.kind == kind);
+        let channels = collected(of(Kind::Channel).map(|file| self.channel(file)));
+        let hooks = collected(of(Kind::Hook).map(|file| self.hook(file)));
         self.check_cycles();
 
         let file = project_file?;
@@ -93,6 +102,8 @@ impl Resolver<'_> {
             destinations: destinations.into_values().collect(),
             syncs: syncs.into_values().collect(),
             sequences: sequences.into_values().collect(),
+            channels,
+            hooks,
             written: Arc::default(),
         })
     }
@@ -135,7 +146,7 @@ impl Resolver<'_> {
                     }));
                     references.extend(list(vec![key("schedule"), key("after")]));
                 }
-                Kind::Project | Kind::Source | Kind::Destination => {}
+                Kind::Project | Kind::Source | Kind::Destination | Kind::Channel | Kind::Hook => {}
             }
             for (kind, path) in references {
                 let Some(super::yaml::Tree::Text(text)) = file.node.at(&path).map(|node| &node.tree) else {
@@ -159,7 +170,7 @@ impl Resolver<'_> {
     }
 
     fn check_renamings(&mut self) {
-        for file in self.files {
+        for file in self.files.iter().filter(|file| file.kind.is_numbered()) {
             let Some(old) = file.node.text("renamed_from") else { continue };
             let (kind, new) = (file.kind.name(), &file.slug);
             let line = file.node.line_of("renamed_from");
@@ -203,7 +214,7 @@ impl Resolver<'_> {
             .ok()
     }
 
-    fn context(&self, file: &ProjectFile) -> BuildContext {
+    pub(super) fn context(&self, file: &ProjectFile) -> BuildContext {
         BuildContext {
             slug: file.slug.clone(),
             project: self.root.to_owned(),
@@ -212,7 +223,7 @@ impl Resolver<'_> {
     }
 
     /// A connector refused its keys.
-    fn refused(&mut self, file: &ProjectFile, error: &ConfigError) {
+    pub(super) fn refused(&mut self, file: &ProjectFile, error: &ConfigError) {
         let path = steps(&error.path);
         let subject = if error.path.is_empty() { String::new() } else { format!("`{}`: ", error.path) };
         self.findings.mistake(&file.path, file.node.line_at(&path), format!("{subject}{}", error.message));
@@ -387,6 +398,7 @@ impl Resolver<'_> {
 
     fn sync(
         &mut self,
+        project: Option<&ProjectFile>,
         file: &ProjectFile,
         id: i64,
         models: &BySlug<ModelSpec>,
@@ -408,6 +420,7 @@ impl Resolver<'_> {
             self.findings.mistake(&file.path, line, format!("`match` names the field `{}` twice", twice.to));
         }
         let schedule = written.schedule.as_ref().and_then(|schedule| self.schedule(file, schedule));
+        let alerts = self.alerts(project, file, written.alerts.as_ref(), &written.destination);
         Some(SyncSpec {
             id,
             slug: file.slug.clone(),
@@ -427,6 +440,7 @@ impl Resolver<'_> {
             schedule,
             jitter: self.jitter(file, written.schedule.as_ref())?,
             disabled: written.disabled,
+            alerts,
             options: file.own_keys(),
         })
     }

@@ -95,10 +95,8 @@ pub(super) fn checked(config: &ScheduleConfig) -> Result<Schedule, (Option<&'sta
     if let Some(after) = &config.after {
         return Ok(Schedule::After(after.clone()));
     }
-    if let Some(keys) = &config.dbt_cloud {
-        return Ok(Schedule::DbtCloud(keys.clone().into()));
-    }
-    Ok(Schedule::Fivetran(config.fivetran.clone().unwrap_or_default().into()))
+    super::alerts::waiting(config.dbt_cloud.as_ref(), config.fivetran.as_ref())
+        .ok_or_else(|| (None, format!("`schedule` has none of {}", suggestion::listed(&ways))))
 }
 
 #[cfg(test)]

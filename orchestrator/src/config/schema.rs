@@ -3,6 +3,7 @@
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use super::alerts::{ChannelConfig, HookConfig};
 use super::file::{DestinationConfig, ModelConfig, ProjectConfig, SequenceConfig, SourceConfig, SyncConfig};
 use crate::catalogue::Catalogue;
 
@@ -21,16 +22,33 @@ pub enum Kind {
     Sync,
     /// `sequences/*.yml`.
     Sequence,
+    /// `channels/*.yml`.
+    Channel,
+    /// `hooks/*.yml`.
+    Hook,
 }
 
 impl Kind {
     /// Every kind, in the order in which files refer to each other.
-    pub const ALL: [Self; 6] =
-        [Self::Project, Self::Source, Self::Model, Self::Destination, Self::Sync, Self::Sequence];
+    pub const ALL: [Self; 8] = [
+        Self::Project,
+        Self::Source,
+        Self::Model,
+        Self::Destination,
+        Self::Sync,
+        Self::Sequence,
+        Self::Channel,
+        Self::Hook,
+    ];
 
-    /// The kinds of which a project has many, each with slugs and ids of its own.
-    pub(crate) const OBJECTS: [Self; 5] =
-        [Self::Source, Self::Model, Self::Destination, Self::Sync, Self::Sequence];
+    /// The kinds of which a project has many, each with slugs of its own.
+    pub(crate) const OBJECTS: [Self; 7] =
+        [Self::Source, Self::Model, Self::Destination, Self::Sync, Self::Sequence, Self::Channel, Self::Hook];
+
+    /// Whether its objects have numbers in `levin.lock.yml`. Nothing is remembered of the others but by their slug.
+    pub(crate) fn is_numbered(self) -> bool {
+        !matches!(self, Self::Project | Self::Channel | Self::Hook)
+    }
 
     /// The word for one of them.
     pub fn name(self) -> &'static str {
@@ -41,6 +59,8 @@ impl Kind {
             Self::Destination => "destination",
             Self::Sync => "sync",
             Self::Sequence => "sequence",
+            Self::Channel => "channel",
+            Self::Hook => "hook",
         }
     }
 
@@ -53,6 +73,8 @@ impl Kind {
             Self::Destination => "destinations",
             Self::Sync => "syncs",
             Self::Sequence => "sequences",
+            Self::Channel => "channels",
+            Self::Hook => "hooks",
         }
     }
 }
@@ -66,6 +88,8 @@ pub(crate) fn base(kind: Kind) -> Value {
         Kind::Destination => generated::<DestinationConfig>(),
         Kind::Sync => generated::<SyncConfig>(),
         Kind::Sequence => generated::<SequenceConfig>(),
+        Kind::Channel => generated::<ChannelConfig>(),
+        Kind::Hook => generated::<HookConfig>(),
     }
 }
 
@@ -204,6 +228,14 @@ pub fn published(catalogue: &Catalogue, kind: Kind) -> Value {
             let connectors = catalogue.destinations.iter();
             by_type(&mut schema, connectors.map(|c| (c.name, c.summary, (c.config_schema)())).collect());
         }
+        Kind::Channel => {
+            let connectors = catalogue.channels.iter();
+            by_type(&mut schema, connectors.map(|c| (c.name, c.summary, (c.config_schema)())).collect());
+        }
+        Kind::Hook => {
+            let connectors = catalogue.hooks.iter();
+            by_type(&mut schema, connectors.map(|c| (c.name, c.summary, (c.config_schema)())).collect());
+        }
         Kind::Sync => {
             // A sync file does not say of which type its destination is, so any connector's keys may stand.
             for connector in catalogue.destinations {
@@ -335,6 +367,12 @@ mod tests {
             schemas.push(joined(base(Kind::Destination), name, &config));
             schemas.push(joined(base(Kind::Sync), name, &options));
         }
+        for channel in catalogue.channels {
+            schemas.push(joined(base(Kind::Channel), channel.name, &(channel.config_schema)()));
+        }
+        for hook in catalogue.hooks {
+            schemas.push(joined(base(Kind::Hook), hook.name, &(hook.config_schema)()));
+        }
         for schema in schemas {
             jsonschema::validator_for(&schema).unwrap_or_else(|error| panic!("{error}: {schema:#}"));
         }
@@ -356,6 +394,12 @@ mod tests {
         };
         for source in catalogue.sources {
             clash(Kind::Source, source.name, (source.config_schema)());
+        }
+        for channel in catalogue.channels {
+            clash(Kind::Channel, channel.name, (channel.config_schema)());
+        }
+        for hook in catalogue.hooks {
+            clash(Kind::Hook, hook.name, (hook.config_schema)());
         }
         for destination in catalogue.destinations {
             clash(Kind::Destination, destination.name, (destination.config_schema)());

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 
+use crate::alert;
 use crate::command::Context;
 use crate::error::{Error, ErrorCode};
 use crate::project::{Project, SequenceSpec, SyncSpec};
@@ -104,6 +105,8 @@ impl Service {
         parts.spawn(dispatch::work(self.clone()));
         parts.spawn(replicas::work(self.clone()));
         parts.spawn(watch::work(self.clone()));
+        parts.spawn(alert::evaluate(self.clone()));
+        parts.spawn(alert::send(self.clone()));
         self.stopping.cancelled().await;
         for running in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
             running.cancel.cancel();

@@ -82,7 +82,7 @@ fn exists(api: &Api, kind: Kind, slug: &str) -> bool {
         Kind::Destination => project.destinations.iter().any(|object| object.slug == slug),
         Kind::Sync => project.syncs.iter().any(|object| object.slug == slug),
         Kind::Sequence => project.sequences.iter().any(|object| object.slug == slug),
-        Kind::Project => false,
+        Kind::Project | Kind::Channel | Kind::Hook => false,
     }
 }
 

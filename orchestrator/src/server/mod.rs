@@ -7,6 +7,7 @@ mod destinations;
 mod fault;
 mod files;
 mod health;
+mod hooks;
 mod limits;
 mod metrics;
 mod models;
@@ -122,6 +123,7 @@ fn router(service: Arc<Service>, here: bool) -> Router {
         .fallback(nothing_there)
         .merge(guarded)
         .merge(open)
+        .merge(hooks::routes())
         .layer(from_fn_with_state(api.clone(), finish))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| fault::broken()))
         .with_state(api);

@@ -62,13 +62,10 @@ impl Schedule {
                 (ScheduleType::Visual, json!({"expressions": expressions, "timezone": timezone.name()}))
             }
             project::Schedule::After(syncs) => (ScheduleType::After, json!({"syncs": syncs})),
-            project::Schedule::DbtCloud(keys) => {
-                let id = |of: &str| keys.get(of).or_else(|| keys.get(format!("{of}_id"))).cloned();
-                let id = |of: &str| id(of).unwrap_or_default();
-                (ScheduleType::DbtCloud, json!({"account": {"id": id("account")}, "job": {"id": id("job")}}))
+            project::Schedule::DbtCloud { job, account, .. } => {
+                (ScheduleType::DbtCloud, json!({"account": {"id": account}, "job": {"id": job}}))
             }
-            project::Schedule::Fivetran(keys) => {
-                let connector = keys.get("connector").or_else(|| keys.get("connector_id")).cloned();
+            project::Schedule::Fivetran { connector, .. } => {
                 (ScheduleType::Fivetran, json!({"connector": {"id": connector}}))
             }
         };

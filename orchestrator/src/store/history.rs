@@ -65,6 +65,39 @@ impl Store {
         Ok(run)
     }
 
+    /// Says that a claimed run begins. One that was taken over keeps the moment when it first began.
+    pub async fn adopt_run(&self, run: i64, started_at: &str, holder: &Holder) -> Result<(), Error> {
+        exchange()?;
+        let holder = serde_json::to_string(holder).unwrap_or_default();
+        let mut transaction = self.pool.begin().await.map_err(failed)?;
+        sqlx::query(
+            "update levin_runs set status = 'running', started_at = $1 where id = $2 and status = 'queued'",
+        )
+        .bind(started_at)
+        .bind(run)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        sqlx::query(
+            "update levin_runs set status = 'running', finished_at = null,
+             told = case when told > 1 then 1 else told end where id = $1",
+        )
+        .bind(run)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        sqlx::query(
+            "insert into levin_holders (run, holder) values ($1, $2)
+             on conflict (run) do update set holder = excluded.holder",
+        )
+        .bind(run)
+        .bind(holder)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
     /// How a run ended.
     pub async fn end_run(
         &self,
@@ -139,6 +172,7 @@ impl Store {
             sqlx::query(delete).bind(&before).execute(&self.pool).await.map_err(failed)?;
         }
         let day_ago = super::now() - 86_400_000;
+        self.forget_received(day_ago).await?;
         sqlx::query("delete from levin_answers where created_at < $1")
             .bind(day_ago)
             .execute(&self.pool)

@@ -6,11 +6,14 @@
 //! it never loses one. SQLite by default, Postgres for replicas; the statements here keep to what
 //! both understand.
 
+mod alerts;
 mod figures;
 mod history;
+mod hooks;
 mod keys;
 mod notes;
 mod objects;
+mod outbox;
 mod pages;
 mod queue;
 mod replicas;
@@ -30,11 +33,13 @@ use crate::error::{Error, ErrorCode};
 use crate::project::Project;
 use notes::{Pending, write_notes};
 
+pub use alerts::{AlertState, Judging, Untold};
 pub use figures::{QueueFigures, SyncFigures};
 pub use history::RunRecord;
 pub use keys::{Key, Scope};
 pub use notes::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
 pub use objects::{Seen, Times};
+pub use outbox::Posted;
 pub use pages::{Place, RunFilter, RunOrder, RunRow};
 pub use queue::{Asked, Cause, Claimed, Due, Ending, Limits, Placed, Underway, What, Wish, now};
 pub use replicas::Replica;

@@ -11,7 +11,7 @@ use sqlx::{Any, AnyConnection, Row, Transaction};
 
 use super::{Store, exchange, failed};
 use crate::error::{Error, ErrorCode};
-use crate::run::{Holder, PlanId, Stage, Start};
+use crate::run::{PlanId, Stage, Start};
 
 /// What a run is asked to do, and who asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -390,36 +390,6 @@ impl Store {
             .await
             .map(|row| row.is_some())
             .map_err(failed)
-    }
-
-    /// Says that a claimed run begins. One that was taken over keeps the moment when it first began.
-    pub async fn adopt_run(&self, run: i64, started_at: &str, holder: &Holder) -> Result<(), Error> {
-        exchange()?;
-        let holder = serde_json::to_string(holder).unwrap_or_default();
-        let mut transaction = self.pool.begin().await.map_err(failed)?;
-        sqlx::query(
-            "update levin_runs set status = 'running', started_at = $1 where id = $2 and status = 'queued'",
-        )
-        .bind(started_at)
-        .bind(run)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?;
-        sqlx::query("update levin_runs set status = 'running', finished_at = null where id = $1")
-            .bind(run)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        sqlx::query(
-            "insert into levin_holders (run, holder) values ($1, $2)
-             on conflict (run) do update set holder = excluded.holder",
-        )
-        .bind(run)
-        .bind(holder)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?;
-        transaction.commit().await.map_err(failed)
     }
 
     /// How far a run is.

@@ -29,6 +29,10 @@ const STEPS: &[&[&str]] = &[
         // When the run was asked for, and by what: JSON.
         "alter table levin_runs add column created_at text",
         "alter table levin_runs add column causes text",
+        // How much of it was told to alerts and channels. What ended before there were any is not.
+        "alter table levin_runs add column told bigint not null default 0",
+        "update levin_runs set told = 2",
+        "create index levin_runs_untold on levin_runs (id) where told < 2",
         // Runs that wait, and runs that somebody executes: `replica` says who.
         "create table levin_queue (
            run bigint primary key, sync_id bigint not null, source_id bigint not null,
@@ -69,8 +73,14 @@ const STEPS: &[&[&str]] = &[
            sync_id bigint not null, rule text not null, state text not null, since text not null,
            message text not null, run bigint, primary key (sync_id, rule))",
         "create table levin_outbox (
-           id text primary key, recipient text not null, message text not null, attempts bigint not null,
-           due_at bigint not null, replica text)",
+           id text primary key, position bigint not null, recipient text not null, thread text not null,
+           message text not null, attempts bigint not null, due_at bigint not null, replica text,
+           claimed_until bigint not null)",
+        "create index levin_outbox_threads on levin_outbox (recipient, thread, position)",
+        "create index levin_outbox_due on levin_outbox (due_at)",
+        // Messages of other services that were received.
+        "create table levin_received (
+           hook text not null, id text not null, received_at bigint not null, primary key (hook, id))",
     ],
 ];
 

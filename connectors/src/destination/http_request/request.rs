@@ -3,11 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use hmac::{Hmac, KeyInit, Mac};
 use minijinja::Value;
 use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -22,6 +19,7 @@ use crate::destination::{DeliverySpec, RunFacts};
 use crate::http::HttpRequest;
 use crate::json::{BoundRows, RowEncoder, write_string};
 use crate::outcome::Rejection;
+use crate::signature::sign;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -339,16 +337,6 @@ fn hex(digest: &[u8]) -> String {
     })
 }
 
-/// The signature of Standard Webhooks over `id.timestamp.body`.
-fn sign(key: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String {
-    // HMAC takes keys of any length.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
-    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-        mac.update(part);
-    }
-    format!("v1,{}", BASE64.encode(mac.finalize().into_bytes()))
-}
-
 /// Appends a path, with a query if it has one, to the base. It can lead nowhere but below the base.
 pub(super) fn join(base: &Url, path: &str) -> Result<Url, String> {
     if path.contains(['#', '\\']) || path.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -383,6 +371,9 @@ pub(super) fn join(base: &Url, path: &str) -> Result<Url, String> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+
     use super::*;
 
     #[test]

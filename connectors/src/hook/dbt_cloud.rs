@@ -1,0 +1,86 @@
+//! dbt Cloud: webhooks of jobs.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use schemars::{JsonSchema, schema_for};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{HeaderMap, Hook, NotReceived, Received, Said, digest, header, json, keys, word, wrong};
+use crate::catalogue::{BuildContext, ConfigError, HookConnector};
+use crate::signature;
+
+/// The catalogue's line.
+pub static DBT_CLOUD: HookConnector = HookConnector {
+    name: "dbt_cloud",
+    title: "dbt Cloud",
+    summary: "Takes `job.run.completed` of dbt Cloud. A job that succeeded starts what has `schedule: {dbt_cloud: {job: …}}`; \
+              other ends of jobs start nothing.",
+    config_schema: || schema_for!(Config),
+    build,
+};
+
+/// The status code of a run that succeeded.
+const SUCCESS: i64 = 10;
+
+/// The hook's file. Not `Debug`: it holds secrets.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Config {
+    /// The secret that dbt Cloud shows once, when the webhook is made there.
+    #[schemars(extend("x-secret" = true))]
+    secret: String,
+    /// Another one that is taken as well, while it is being replaced.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    other_secret: Option<String>,
+}
+
+/// The hook. Not `Debug` by derivation: it holds secrets.
+struct DbtCloud {
+    keys: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for DbtCloud {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DbtCloud").finish_non_exhaustive()
+    }
+}
+
+fn build(config: Value, _: &BuildContext) -> Result<Arc<dyn Hook>, ConfigError> {
+    let config: Config = serde_json::from_value(config).map_err(|error| wrong("", error.to_string()))?;
+    let keys = keys([("secret", Some(&config.secret)), ("other_secret", config.other_secret.as_ref())])?;
+    Ok(Arc::new(DbtCloud { keys }))
+}
+
+impl Hook for DbtCloud {
+    fn receive(&self, headers: &HeaderMap, body: &[u8], _: DateTime<Utc>) -> Result<Received, NotReceived> {
+        let signature = header(headers, "authorization");
+        // All are tried: how long it takes tells nothing.
+        let signed = self.keys.iter().filter(|key| signature::is_signed_in_hex(key, body, signature)).count();
+        if signed == 0 {
+            return Err(NotReceived::Unsigned);
+        }
+        let message = json(body)?;
+        let id = Some(word(&message["eventId"])).filter(|id| !id.is_empty()).unwrap_or_else(|| digest(body));
+        let (event, data) = (word(&message["eventType"]), &message["data"]);
+        // `completed` says only that it is over.
+        let status = word(&data["runStatus"]);
+        let succeeded = match data["runStatusCode"].as_i64() {
+            Some(code) => code == SUCCESS,
+            None => status.eq_ignore_ascii_case("success"),
+        };
+        let said = match event.as_str() {
+            "job.run.completed" if !succeeded => Said::Nothing(format!("the job's run ended as `{status}`")),
+            "job.run.completed" => match word(&data["jobId"]) {
+                job if job.is_empty() => {
+                    return Err(NotReceived::Unreadable("there is no `data.jobId`".to_owned()));
+                }
+                job => Said::DbtCloudJob { job, account: word(&message["accountId"]) },
+            },
+            other => Said::Nothing(format!("`{other}` starts nothing; `job.run.completed` does")),
+        };
+        Ok(Received { id, said })
+    }
+}

@@ -1,0 +1,79 @@
+//! Fivetran: webhooks of connectors.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use schemars::{JsonSchema, schema_for};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{HeaderMap, Hook, NotReceived, Received, Said, digest, header, json, keys, word, wrong};
+use crate::catalogue::{BuildContext, ConfigError, HookConnector};
+use crate::signature;
+
+/// The catalogue's line.
+pub static FIVETRAN: HookConnector = HookConnector {
+    name: "fivetran",
+    title: "Fivetran",
+    summary: "Takes `sync_end` of Fivetran. A connector that synced successfully starts what has \
+              `schedule: {fivetran: {connector: …}}`; other ends start nothing.",
+    config_schema: || schema_for!(Config),
+    build,
+};
+
+/// The hook's file. Not `Debug`: it holds secrets.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Config {
+    /// The secret that the webhook was made with.
+    #[schemars(extend("x-secret" = true))]
+    secret: String,
+    /// Another one that is taken as well, while it is being replaced.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    other_secret: Option<String>,
+}
+
+/// The hook. Not `Debug` by derivation: it holds secrets.
+struct Fivetran {
+    keys: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Fivetran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fivetran").finish_non_exhaustive()
+    }
+}
+
+fn build(config: Value, _: &BuildContext) -> Result<Arc<dyn Hook>, ConfigError> {
+    let config: Config = serde_json::from_value(config).map_err(|error| wrong("", error.to_string()))?;
+    let keys = keys([("secret", Some(&config.secret)), ("other_secret", config.other_secret.as_ref())])?;
+    Ok(Arc::new(Fivetran { keys }))
+}
+
+impl Hook for Fivetran {
+    fn receive(&self, headers: &HeaderMap, body: &[u8], _: DateTime<Utc>) -> Result<Received, NotReceived> {
+        let signature = header(headers, "x-fivetran-signature-256");
+        // All are tried: how long it takes tells nothing.
+        let signed = self.keys.iter().filter(|key| signature::is_signed_in_hex(key, body, signature)).count();
+        if signed == 0 {
+            return Err(NotReceived::Unsigned);
+        }
+        let message = json(body)?;
+        let (event, status) = (word(&message["event"]), word(&message["data"]["status"]));
+        let said = match event.as_str() {
+            "sync_end" if status != "SUCCESSFUL" => {
+                Said::Nothing(format!("the connector's sync ended as `{status}`"))
+            }
+            "sync_end" => match word(&message["connector_id"]) {
+                id if id.is_empty() => {
+                    return Err(NotReceived::Unreadable("there is no `connector_id`".to_owned()));
+                }
+                connector => Said::FivetranConnector { connector },
+            },
+            other => Said::Nothing(format!("`{other}` starts nothing; `sync_end` does")),
+        };
+        // Fivetran names no message, but `created` is in each.
+        Ok(Received { id: digest(body), said })
+    }
+}

@@ -1,0 +1,89 @@
+//! Sends what is queued: every message until its channel takes it, or until it is given up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::serve::Service;
+use crate::store::{Posted, now};
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(500);
+/// How many messages are on their way at once.
+const AT_ONCE: usize = 16;
+/// How long to wait after each attempt: an hour in all. After the last one a message is given up.
+const WAITS: [u64; 7] = [5, 25, 90, 300, 600, 1_080, 1_500];
+
+/// Sends until the service ends.
+pub(crate) async fn work(service: Arc<Service>) {
+    let mut under_way = JoinSet::new();
+    while !service.is_stopping() {
+        match service.store().claim_messages(service.replica(), AT_ONCE - under_way.len().min(AT_ONCE)).await
+        {
+            Ok(claimed) => {
+                for posted in claimed {
+                    under_way.spawn(attempt(service.clone(), posted));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "messages could not be looked at; they are again in a moment")
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            Some(_) = under_way.join_next() => {}
+            () = service.stopped() => {}
+        }
+    }
+    // Each is bounded by its channel.
+    while under_way.join_next().await.is_some() {}
+}
+
+async fn attempt(service: Arc<Service>, posted: Posted) {
+    fail::fail_point!("outbox.send");
+    let project = service.project();
+    let channel = project.channels.iter().find(|channel| channel.slug == posted.recipient);
+    let (message, after) = match channel {
+        Some(channel) => match channel.channel.send(&posted.notice).await {
+            Ok(()) => {
+                note(service.store().message_sent(&posted.id, service.replica()).await);
+                return;
+            }
+            Err(unsent) => (unsent.message, unsent.after.unwrap_or_default()),
+        },
+        None => ("the project has no such channel".to_owned(), Duration::ZERO),
+    };
+    let (channel, title) = (posted.recipient.as_str(), posted.notice.title.as_str());
+    match WAITS.get(posted.attempts) {
+        Some(wait) => {
+            let wait = Duration::from_secs(*wait).max(after);
+            tracing::warn!(
+                channel,
+                title,
+                error = message,
+                "a message was not sent; it is tried again in {} s",
+                wait.as_secs()
+            );
+            let due_at = now() + i64::try_from(wait.as_millis()).unwrap_or_default();
+            note(service.store().message_put_off(&posted.id, service.replica(), due_at).await);
+        }
+        None => {
+            tracing::error!(
+                channel,
+                title,
+                id = posted.id,
+                error = message,
+                "a message is given up after {} attempts; correct the channel's file",
+                WAITS.len() + 1,
+            );
+            note(service.store().message_sent(&posted.id, service.replica()).await);
+        }
+    }
+}
+
+fn note(noted: Result<(), crate::error::Error>) {
+    if let Err(error) = noted {
+        tracing::warn!(error = %error, "how a message went could not be written; it may be sent again");
+    }
+}
