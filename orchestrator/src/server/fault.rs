@@ -165,3 +165,30 @@ pub(super) fn finished(mut response: Response, redactor: &Redactor) -> Response 
 pub(super) fn broken() -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, JSON)], "\"Internal Server Error\"").into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn said(response: Response) -> (u16, Value) {
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[tokio::test]
+    async fn nothing_secret_leaves_with_an_error_and_nothing_at_all_with_a_fault_of_levin() {
+        let redactor = Redactor::default();
+        redactor.add("s3cr3t");
+        let error = Error::new(ErrorCode::SourceFailed, "the password s3cr3t is wrong").hint("not s3cr3t");
+        let (status, body) = said(finished(Fault::from(error).into_response(), &redactor)).await;
+        assert_eq!((status, &body["message"]), (502, &json!("the password ••• is wrong")));
+        assert_eq!(body["details"], json!({"code": "SOURCE_FAILED", "hint": "not •••"}));
+        let broke = Fault::from(Error::new(ErrorCode::Internal, "a pointer to nowhere"));
+        let (status, body) = said(finished(broke.into_response(), &redactor)).await;
+        assert_eq!((status, body), (500, json!("Internal Server Error")));
+        let store = Fault::from(Error::new(ErrorCode::StoreFailed, "the store failed"));
+        let response = finished(store.into_response(), &redactor);
+        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &"5"));
+    }
+}
