@@ -94,7 +94,7 @@ pub fn arm() -> fail::FailScenario<'static> {
 
 #[cfg(test)]
 mod tests {
-    use super::NAMES;
+    use super::{NAMES, OF_THE_SERVICE};
 
     #[test]
     fn every_point_in_the_code_is_listed_and_every_listed_point_is_in_the_code() {

@@ -398,7 +398,7 @@ schedule: {every: 15x}
         "models/none.yml:1: the model has none of `sql`, `sql_file`, `table`, `dbt` \
          (write `sql: select …`, or `table: schema.table`)",
         "sequences/s.yml:1: there is no sync `aa` (did you mean `a`?)",
-        "sequences/s.yml:2: `* * * *` is no cron expression: ",
+        "sequences/s.yml:2: `* * * *` is no cron expression",
         "sources/lake2.yml:1: there is no source of type `laek` (did you mean `lake`?)",
         "sources/lake3.yml:3: `engine: basic` is not built yet: levin computes differences inside the warehouse \
          (leave `engine` out, and let levin write its two managed schemas: `levin grants SOURCE` prints how)",
