@@ -43,8 +43,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Loads the project and prints nothing.
-    pub fn look(&self, offline: bool) -> Result<Loaded, Error> {
+    /// Reads the project's files as they lie there now.
+    pub fn read(&self, offline: bool) -> Result<Loaded, Error> {
         let environment = |name: &str| std::env::var(name).ok();
         let options = LoadOptions { offline, environment: &environment };
         config::load(&self.root, &self.catalogue, &self.redactor, options)
@@ -52,7 +52,7 @@ impl Context {
 
     /// Loads the project and prints what was found.
     pub fn load(&self, offline: bool) -> Result<Loaded, Error> {
-        let loaded = self.look(offline)?;
+        let loaded = self.read(offline)?;
         for finding in &loaded.findings {
             self.report.finding(finding);
         }

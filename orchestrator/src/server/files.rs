@@ -81,9 +81,7 @@ fn exists(api: &Api, kind: Kind, slug: &str) -> bool {
         Kind::Destination => project.destinations.iter().any(|object| object.slug == slug),
         Kind::Sync => project.syncs.iter().any(|object| object.slug == slug),
         Kind::Sequence => project.sequences.iter().any(|object| object.slug == slug),
-        Kind::Channel => project.channels.iter().any(|object| object.slug == slug),
-        Kind::Hook => project.hooks.iter().any(|object| object.slug == slug),
-        Kind::Project => false,
+        Kind::Project | Kind::Channel | Kind::Hook => false,
     }
 }
 
@@ -128,7 +126,7 @@ fn unwritable(file: &Path, error: &std::io::Error) -> Fault {
 
 /// Reads the whole project as it lies there now.
 fn check(context: &Context) -> Result<(), Fault> {
-    let loaded = context.look(false).map_err(|error| {
+    let loaded = context.read(false).map_err(|error| {
         let message = error.message.clone();
         Fault::new(StatusCode::CONFLICT, message, error.advice())
     })?;
