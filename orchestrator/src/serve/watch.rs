@@ -99,7 +99,9 @@ pub fn files(root: &Path) -> blake3::Hash {
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
         let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         paths.sort();
-        paths.iter().for_each(|path| look(path));
+        for path in &paths {
+            look(path);
+        }
     }
     hasher.finalize()
 }

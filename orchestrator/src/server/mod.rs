@@ -165,8 +165,8 @@ fn routes() -> OpenApiRouter<Api> {
 
 async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
     match api.service.store().answers().await {
-        Ok(_) if !api.service.is_stopping() => (StatusCode::OK, "ready"),
-        Ok(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        Ok(()) if !api.service.is_stopping() => (StatusCode::OK, "ready"),
+        Ok(()) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),
     }
 }

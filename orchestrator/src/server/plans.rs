@@ -18,7 +18,7 @@ use crate::run::{PlanId, Request, Start, rehearse};
 /// What a run would do now, as `levin plan --json` prints it.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes what a plan prints")]
+#[expect(dead_code, clippy::struct_field_names, reason = "describes what a plan prints")]
 pub(super) struct Plan {
     /// Names the plan; `approve` takes it when a run was stopped by a guard and found the same.
     #[schema(pattern = "^plan_[0-9]+_[0-9a-f]{16}$")]

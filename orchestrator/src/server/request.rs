@@ -72,7 +72,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
 fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let decoded = |part: &str| {
         let spaced = part.replace('+', " ");
-        percent_decode_str(&spaced).decode_utf8().ok().map(|text| text.into_owned())
+        percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
     };
     text.split('&')
         .filter(|pair| !pair.is_empty())
@@ -146,7 +146,8 @@ impl Query {
 
     /// `offset` and `limit`.
     pub(super) fn page(&mut self) -> Page {
-        let offset = self.number("offset", 0, LARGEST_NUMBER as usize).unwrap_or(0);
+        let furthest = usize::try_from(LARGEST_NUMBER).unwrap_or(usize::MAX);
+        let offset = self.number("offset", 0, furthest).unwrap_or(0);
         Page { offset, limit: self.number("limit", 1, LONGEST_PAGE).unwrap_or(PAGE) }
     }
 
@@ -285,10 +286,7 @@ impl Body {
     pub(super) fn id(&mut self, name: &str) -> Option<i64> {
         let found = match self.fields.get(name)? {
             // `1.0` is a whole number too.
-            Value::Number(number) => number
-                .as_f64()
-                .filter(|id| id.fract() == 0.0 && *id >= 1.0 && *id <= LARGEST_NUMBER as f64)
-                .map(|id| id as i64),
+            Value::Number(number) => number.as_f64().and_then(|number| id(&number.to_string())),
             Value::String(text) => id(text),
             _ => None,
         };

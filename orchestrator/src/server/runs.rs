@@ -67,6 +67,7 @@ impl RunStatus {
 /// Rows by operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "what clients call them")]
 pub(super) struct Counts {
     /// Added rows.
     #[schema(minimum = 0)]
