@@ -201,7 +201,9 @@ pub(super) fn merge(keys: &mut Keys, more: Keys) {
 
 /// An object's name is its slug.
 pub(super) fn same_name(body: &mut super::request::Body, slug: &str) -> Result<(), Fault> {
-    if body.text("name").is_none_or(|name| name == slug) {
+    let name = body.text("name");
+    body.checked()?;
+    if name.is_none_or(|name| name == slug) {
         return Ok(());
     }
     let advice = "rename it in its file, with `renamed_from`";
