@@ -59,9 +59,17 @@ pub struct Project {
 #[derive(Debug, Clone)]
 pub struct Written {
     /// Says whether the file has changed.
-    pub digest: String,
-    /// Its keys, `${…}` as they stand there, without what is secret and stands there in clear.
-    pub keys: Value,
+    pub digest: blake3::Hash,
+    /// Its keys, `${…}` as they stand there, without what is secret and stands there in clear: a JSON object as text,
+    /// which of ten thousand files takes a tenth of the memory.
+    pub text: Box<str>,
+}
+
+impl Written {
+    /// Its keys.
+    pub fn keys(&self) -> serde_json::Map<String, Value> {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
 }
 
 impl Project {

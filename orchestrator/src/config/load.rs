@@ -39,7 +39,7 @@ pub(super) struct ProjectFile {
     /// A digest of its text.
     digest: blake3::Hash,
     /// What may be shown of it.
-    shown: Value,
+    shown: Box<str>,
     /// The top-level keys below which the shape is wrong.
     wrong: BTreeSet<String>,
 }
@@ -155,7 +155,7 @@ pub fn load(
         let numbered = files.into_iter().filter(|file| file.kind.is_numbered());
         let written = numbered.map(|file| {
             let id = lock.id(file.kind, &file.slug);
-            ((file.kind, id), Written { digest: file.digest.to_hex().to_string(), keys: file.shown })
+            ((file.kind, id), Written { digest: file.digest, text: file.shown })
         });
         project.written = Arc::new(written.collect());
     }
@@ -247,7 +247,7 @@ impl Loader<'_> {
             _ => stem,
         };
         let digest = blake3::hash(text.as_bytes());
-        let shown = Value::Null;
+        let shown = Box::default();
         Some(ProjectFile { kind, path, slug, node, complete, digest, shown, wrong: BTreeSet::new() })
     }
 
@@ -281,7 +281,7 @@ impl Loader<'_> {
         &mut self,
         file: &ProjectFile,
         types: &HashMap<String, String>,
-    ) -> (BTreeSet<String>, Value) {
+    ) -> (BTreeSet<String>, Box<str>) {
         let written_type = file.node.text("type");
         let connector = match file.kind {
             Kind::Source | Kind::Destination | Kind::Channel | Kind::Hook => written_type.map(str::to_owned),
@@ -336,7 +336,7 @@ impl Loader<'_> {
             self.redactor,
             &mut self.findings,
         );
-        let shown = secrets::shown(&file.node, &shape.schema);
+        let shown = secrets::shown(&file.node, &shape.schema).to_string().into();
         (shape.check(&file.path, &file.node, &mut self.findings), shown)
     }
 }

@@ -75,7 +75,11 @@ pub(super) async fn times(store: &Store, project: &Project) -> Result<HashMap<(S
     let mut seen: Vec<Seen> = project
         .written
         .iter()
-        .map(|((kind, id), written)| Seen { kind: kind.name(), id: *id, digest: written.digest.clone() })
+        .map(|((kind, id), written)| Seen {
+            kind: kind.name(),
+            id: *id,
+            digest: written.digest.to_hex().to_string(),
+        })
         .collect();
     seen.sort_by_key(|object| (object.kind, object.id));
     store.note_objects(&seen).await

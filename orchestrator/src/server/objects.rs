@@ -7,6 +7,7 @@ use super::Api;
 use super::fault::Fault;
 use super::request::{Page, Query};
 use crate::config::Kind;
+use crate::project::Written;
 use crate::store::Times;
 
 /// The number of the only workspace: a project is one.
@@ -127,8 +128,7 @@ impl Api {
         but: &[&str],
     ) -> serde_json::Map<String, serde_json::Value> {
         let project = self.service.project();
-        let keys = project.written(kind, id).and_then(|written| written.keys.as_object().cloned());
-        let mut keys = keys.unwrap_or_default();
+        let mut keys = project.written(kind, id).map(Written::keys).unwrap_or_default();
         keys.retain(|key, _| !but.contains(&key.as_str()));
         keys
     }
