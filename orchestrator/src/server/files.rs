@@ -197,9 +197,11 @@ pub(super) fn merge(keys: &mut Keys, more: Keys) {
     }
 }
 
-/// An object's name is its slug.
+/// An object's name is its slug. Asked last: then everything else in the body is right.
 pub(super) fn same_name(body: &mut super::request::Body, slug: &str) -> Result<(), Fault> {
-    if body.text("name").is_none_or(|name| name == slug) {
+    let name = body.text("name");
+    body.checked()?;
+    if name.is_none_or(|name| name == slug) {
         return Ok(());
     }
     let advice = "rename it in its file, with `renamed_from`";

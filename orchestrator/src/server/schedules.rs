@@ -95,6 +95,10 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
             _ => Err("must be an object or null".to_owned()),
         };
     };
+    let others = given.as_object().into_iter().flat_map(|keys| keys.keys());
+    if let Some(other) = others.into_iter().find(|key| !["type", "schedule"].contains(&key.as_str())) {
+        return Err(format!("beside `type` there is only `schedule`, and no `{other}`"));
+    }
     let schedule = &given["schedule"];
     let zoned = |mut keys: Value| {
         if let Some(zone) = schedule["timezone"].as_str() {
@@ -114,8 +118,8 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
                 "week" => "w",
                 _ => return Err("`interval.unit` must be minute, hour, day or week".to_owned()),
             };
-            let quantity = quantity.as_u64().filter(|quantity| *quantity > 0);
-            let quantity = quantity.ok_or("`interval.quantity` must be a whole number from 1")?;
+            let quantity = quantity.as_u64().filter(|quantity| (1..=10_000).contains(quantity));
+            let quantity = quantity.ok_or("`interval.quantity` must be a whole number from 1 to 10000")?;
             Ok(json!({"every": format!("{quantity}{letter}")}))
         }
         "cron" => {
@@ -159,6 +163,8 @@ mod tests {
         let interval = |unit: &str, quantity: i64| json!({"type": "interval", "schedule": {"interval": {"unit": unit, "quantity": quantity}}});
         assert_eq!(written(&interval("hour", 2)), Ok(json!({"every": "2h"})));
         assert!(written(&interval("year", 2)).is_err() && written(&interval("hour", 0)).is_err());
+        let more = json!({"type": "cron", "schedule": {"expression": "* * * * *"}, "timezone": "UTC"});
+        assert!(written(&more).is_err(), "the zone stands in `schedule`");
         assert!(written(&json!({"type": "moon"})).is_err() && written(&json!(7)).is_err());
         assert_eq!(written(&Value::Null), Ok(Value::Null));
     }
