@@ -70,6 +70,7 @@ impl Stage {
             }
             project.write(&format!("syncs/{sync}.yml"), &text);
         }
+        project.write("sequences/night.yml", "syncs: [{sync: picky, on_failure: continue}, good]\n");
         let quiet = project.run("quiet");
         assert_eq!((quiet.code, quiet.successful()), (0, [5, 0, 0]), "{quiet:#?}");
         let key = project.key("client", "admin");
@@ -133,6 +134,12 @@ impl Stage {
         );
     }
 
+    /// The number of a sync.
+    fn sync(&self, slug: &str) -> String {
+        let numbers: Value = serde_json::from_str(&self.environment["LEVIN_SYNCS"]).expect("numbers");
+        numbers[slug].to_string()
+    }
+
     /// How many rows arrived at a sync's path, whatever was answered.
     fn arrived(&self, sync: &str) -> usize {
         let path = format!("/{sync}");
@@ -184,10 +191,17 @@ fn the_sdk_reads_writes_and_triggers() {
 fn schemathesis_finds_nothing() {
     let stage = Stage::with("serve: {requests_per_second: 10000}\n");
     stage.hold.release();
+    let begun =
+        stage.served.post(&stage.environment["LEVIN_KEY"], "/api/v1/sync-sequences/1/trigger", &json!({}));
+    let sequence_run = begun.json["id"].as_str().unwrap_or_else(|| panic!("{begun:?}"));
+    let settings = std::fs::read_to_string(scripts().join("schemathesis.toml")).expect("the settings");
+    let settings = settings.replace("SEQUENCE_RUN", sequence_run);
+    std::fs::write(stage.folder.path().join("schemathesis.toml"), settings).expect("write the settings");
     let long =
         std::env::var("LEVIN_LONG_MINUTES").ok().map(|minutes| minutes.parse::<u64>().expect("minutes"));
     let long = long.or(std::env::var_os("LEVIN_LONG").map(|_| 30));
-    let seed = if long.is_some() { fastrand::u32(..) } else { 1 };
+    let told = std::env::var("LEVIN_SEED").ok().map(|seed| seed.parse().expect("a seed"));
+    let seed: u32 = told.unwrap_or_else(|| if long.is_some() { fastrand::u32(..) } else { 1 });
     println!("seed {seed}");
     let mut command = stage.program("schemathesis", "bin/schemathesis");
     command.args(["run", &format!("{}/openapi.json", stage.served.url)]);
@@ -204,6 +218,117 @@ fn schemathesis_finds_nothing() {
             stage.assert_well(&Running::start(command).ended());
         }
     }
+}
+
+/// DataHub's source is in no released package; what it reads stands in the document with the types that it parses.
+#[test]
+fn datahub_finds_what_it_reads() {
+    let stage = Stage::new();
+    let key = &stage.environment["LEVIN_KEY"];
+    let document = stage.served.ask("GET", "/openapi.json").send().json;
+    let object = ["id:integer", "slug:string", "workspaceId:integer", "createdAt:moment", "updatedAt:moment"];
+    let named = ["name:string"];
+    let connected = ["type:string", "configuration:object"];
+    let model = [
+        "sourceId:integer",
+        "queryType:string",
+        "primaryKey:string",
+        "description:string?",
+        "isSchema:boolean",
+        "tags:object",
+    ];
+    let sync = [
+        "modelId:integer",
+        "destinationId:integer",
+        "configuration:object",
+        "schedule:object?",
+        "disabled:boolean",
+        "primaryKey:string",
+    ];
+    let run = [
+        "id:integer",
+        "status:string",
+        "createdAt:moment",
+        "startedAt:moment?",
+        "finishedAt:moment?",
+        "error:string?",
+        "completionRatio:number",
+        "plannedRows:object",
+        "successfulRows:object",
+        "failedRows:object",
+        "querySize:integer?",
+    ];
+    for (list, one, fields) in [
+        ("/sources", Some("/sources/{sourceId}"), [&object[..], &named, &connected].concat()),
+        ("/models", Some("/models/{modelId}"), [&object[..], &named, &model].concat()),
+        ("/destinations", Some("/destinations/{destinationId}"), [&object[..], &named, &connected].concat()),
+        ("/syncs", Some("/syncs/{syncId}"), [&object[..], &sync].concat()),
+        ("/syncs/{syncId}/runs", None, run.to_vec()),
+    ] {
+        let answered = |path: &str| {
+            let schema = format!(
+                "/paths/~1api~1v1{}/get/responses/200/content/application~1json/schema",
+                path.replace('/', "~1")
+            );
+            document.pointer(&schema).unwrap_or_else(|| panic!("{path} answers nothing")).clone()
+        };
+        let page = resolved(&document, &answered(list));
+        assert!(page["required"].as_array().is_some_and(|names| names.contains(&json!("data"))), "{page}");
+        let listed = resolved(&document, &page["properties"]["data"]["items"]);
+        if let Some(one) = one {
+            assert_eq!(resolved(&document, &answered(one)), listed, "{one}");
+        }
+        // What it gets is what the document says.
+        let path = list.replace("{syncId}", &stage.sync("quiet"));
+        let shown = stage.served.get(key, &format!("/api/v1{path}?limit=10")).json["data"][0].clone();
+        for field in fields {
+            let (name, kind) = field.split_once(':').expect("a name and a kind");
+            assert!(
+                listed["required"].as_array().is_some_and(|names| names.contains(&json!(name))),
+                "{list}: {name}"
+            );
+            assert_eq!(kind_of(&document, &listed["properties"][name]), kind, "{list}: {name}");
+            let right = match &shown[name] {
+                Value::Null => kind.ends_with('?'),
+                Value::Bool(_) => kind == "boolean",
+                Value::Number(number) => kind == "number" || (kind.starts_with("integer") && number.is_u64()),
+                Value::String(text) if kind.starts_with("moment") => {
+                    chrono::DateTime::parse_from_rfc3339(text).is_ok()
+                }
+                Value::String(_) => kind.starts_with("string"),
+                Value::Object(_) => kind.starts_with("object"),
+                Value::Array(_) => false,
+            };
+            assert!(right, "{list}: {name} is {}", shown[name]);
+        }
+    }
+}
+
+/// A schema, with what it refers to in its place.
+fn resolved(document: &Value, schema: &Value) -> Value {
+    let Some(place) = schema["$ref"].as_str() else { return schema.clone() };
+    document.pointer(place.trim_start_matches('#')).unwrap_or_else(|| panic!("nothing at {place}")).clone()
+}
+
+/// The kind of values of a schema, with `?` when null is one of them.
+fn kind_of(document: &Value, schema: &Value) -> String {
+    let schema = resolved(document, schema);
+    let branches = ["oneOf", "anyOf"].iter().find_map(|of| schema[of].as_array()).cloned();
+    let branches = branches.unwrap_or_else(|| vec![schema.clone()]);
+    let (mut kinds, mut nullable) = (Vec::new(), false);
+    for branch in &branches {
+        let branch = resolved(document, branch);
+        let types = branch["type"].as_array().cloned().unwrap_or_else(|| vec![branch["type"].clone()]);
+        for kind in types.iter().filter_map(Value::as_str) {
+            match kind {
+                "null" => nullable = true,
+                "string" if branch["format"] == "date-time" => kinds.push("moment".to_owned()),
+                kind => kinds.push(kind.to_owned()),
+            }
+        }
+    }
+    kinds.dedup();
+    format!("{}{}", kinds.join("|"), if nullable { "?" } else { "" })
 }
 
 /// Code that people copy is code that ran.

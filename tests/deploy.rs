@@ -12,10 +12,10 @@ mod dashboards;
 mod logs;
 #[path = "deploy/metrics.rs"]
 mod metrics;
+#[path = "deploy/people.rs"]
+mod people;
 #[path = "deploy/rootfs.rs"]
 mod rootfs;
-#[path = "deploy/serving.rs"]
-mod serving;
 #[path = "deploy/traces.rs"]
 mod traces;
 #[path = "deploy/unit.rs"]

@@ -124,6 +124,7 @@ pub fn main() -> ExitCode {
     let _armed = crate::failpoints::arm();
     // Two providers are linked; one must be chosen. A second choice (a test's) stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let exporters_secrets = redactor.clone();
     let context =
         Context { root: cli.global.project, catalogue: Catalogue::levin(), redactor, report: report.clone() };
 
@@ -139,7 +140,7 @@ pub fn main() -> ExitCode {
         let command = async move { cli.command.execute(&context).await };
         let exporting = {
             let _inside = runtime.enter();
-            telemetry::traces::begin()
+            telemetry::traces::begin(&exporters_secrets)
         };
         let ended = runtime.block_on(runtime.spawn(command));
         if let Some(exporting) = exporting {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::checked::{check, path_of, written};
+use super::checked::{check, path_of, read, written};
 
 const CHART: &str = "deploy/helm";
 /// The oldest Kubernetes that the chart is for, and the newest whose schemas are at hand.
@@ -100,6 +100,17 @@ fn helm_finds_nothing_wrong_with_the_chart() {
         .filter(|m| m["severity"].as_u64() > Some(1))
         .collect();
     assert!(errors.is_empty(), "{found:#}");
+}
+
+#[test]
+fn chart_and_compose_file_are_of_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = read("deploy/helm/Chart.yaml");
+    for line in [format!("version: {version}"), format!("appVersion: {version}")] {
+        assert!(chart.lines().any(|found| found == line), "{line} is missing");
+    }
+    assert!(read("deploy/container/compose.yaml").contains(&format!("image: levin:{version}\n")));
+    assert!(read("deploy/README.md").contains(&format!("--tag levin:{version} ")));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::serving::{Serving, people, until};
+use super::people::people;
 use tests::process::Running;
+use tests::service::{Served, until};
 
 fn lines(stderr: &str) -> Vec<Value> {
     let lines = stderr.lines().filter(|line| line.starts_with('{'));
@@ -51,9 +52,11 @@ fn every_line_of_a_run_says_which_sync_and_run_and_no_value() {
 #[test]
 fn a_service_tells_runs_apart() {
     let (project, _receiver) = people("schedule: {every: 1s}\n");
-    let serving = Serving::of(&project, &["--log-format", "json", "-v"]);
-    until("two runs", || project.history().iter().filter(|run| run["status"] == "warning").count() >= 2);
-    let lines = lines(&serving.end());
+    let served = Served::start_with(&project, &["--log-format", "json", "-v"]);
+    let both = |lines: &[Value]| {
+        [1, 2].iter().all(|run| lines.iter().any(|l| l["run"] == *run && l["stage"] == "prune"))
+    };
+    let lines = until("two runs", || Some(lines(&served.said())).filter(|lines| both(lines)));
     for run in [1, 2] {
         let stages = lines
             .iter()

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::checked::read;
-use super::serving::{Serving, people, until};
+use super::people::people;
+use rustix::process::Signal;
+use tests::postgres::PostgresServer;
+use tests::project::Project;
+use tests::service::{Served, until};
 
 /// A figure as the page or the table has it.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +67,19 @@ impl Page {
     }
 }
 
+/// What a service on this machine alone tells whoever asks.
+fn told(served: &Served) -> Page {
+    let answer = served.ask("GET", "/metrics").send();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.headers["content-type"].starts_with("text/plain; version=0.0.4"), "{answer:?}");
+    Page::of(&answer.text)
+}
+
+/// Waits until so many runs have ended.
+fn ran(served: &Served, runs: f64) -> Page {
+    until("runs end", || Some(told(served)).filter(|page| page.sum("levin_runs_total", &[]) >= runs))
+}
+
 /// The table of the README.
 pub fn table() -> BTreeMap<String, (String, BTreeSet<String>, String)> {
     let text = read("deploy/README.md");
@@ -79,9 +96,10 @@ pub fn table() -> BTreeMap<String, (String, BTreeSet<String>, String)> {
 #[test]
 fn the_table_and_a_service_tell_the_same() {
     let (project, receiver) = people("schedule: {every: 1s}\n");
-    let serving = Serving::of(&project, &[]);
-    until("two runs", || Page::of(&serving.page("/metrics")).sum("levin_runs_total", &[]) >= 2.0);
-    let page = Page::of(&serving.page("/metrics"));
+    let served = Served::start(&project);
+    ran(&served, 2.0);
+    // What was asked just now is counted by now.
+    let page = told(&served);
     let told: BTreeMap<String, (String, BTreeSet<String>, String)> =
         page.families.into_iter().map(|(name, f)| (name, (f.kind, f.labels, f.meaning))).collect();
     let mut table = table();
@@ -92,18 +110,29 @@ fn the_table_and_a_service_tell_the_same() {
             .is_some_and(|(_, _, meaning)| meaning.ends_with("where they tell"))
     );
     assert_eq!(told, table);
+    assert_eq!(served.stop(), 0);
     drop(receiver);
-    serving.end();
 }
 
 #[test]
 fn figures_say_what_happened() {
+    say_what_happened("name: scenario\n");
+}
+
+#[test]
+fn figures_say_what_happened_whichever_store_remembers() {
+    let store = PostgresServer::start().fresh_database();
+    say_what_happened(&format!("name: scenario\nstore: {store}\n"));
+}
+
+fn say_what_happened(file: &str) {
     let (project, receiver) = people("");
+    project.write("levin.yml", file);
     project.run("people-to-crm");
     project.sql("insert into people values (5, 'Barbara')");
     // What ran before the service did is history: the last success is known, nothing is counted.
-    let serving = Serving::of(&project, &[]);
-    let page = Page::of(&serving.page("/metrics"));
+    let served = Served::start(&project);
+    let page = told(&served);
     let crm = "sync=\"people-to-crm\",source=\"wh\",destination=\"crm\"";
     let of_sync = format!("{{{crm}}}");
     assert_eq!(page.values[&format!("levin_sync_failing{of_sync}")], 0.0);
@@ -117,9 +146,8 @@ fn figures_say_what_happened() {
     // The schedule comes with the next reading of the project.
     let sync = std::fs::read_to_string(project.path().join("syncs/people-to-crm.yml")).expect("a sync");
     project.write("syncs/people-to-crm.yml", &format!("{sync}schedule: {{every: 1h}}\n"));
-    serving.process.signal(rustix::process::Signal::HUP);
-    until("a run", || Page::of(&serving.page("/metrics")).sum("levin_runs_total", &[]) >= 1.0);
-    let page = Page::of(&serving.page("/metrics"));
+    served.signal(Signal::HUP);
+    let page = ran(&served, 1.0);
     let one = |name: &str, parts: &[&str]| page.sum(name, &[&[crm], parts].concat());
     assert_eq!(one("levin_runs_total", &["status=\"warning\""]), 1.0);
     assert_eq!(one("levin_runs_total", &[]), 1.0, "the other ways to end are there, and 0");
@@ -138,9 +166,14 @@ fn figures_say_what_happened() {
     assert_eq!(one("levin_warehouse_statements_total", &[]), statements as f64);
 
     // Requests are counted by route: what somebody makes up is no label.
-    serving.ask("GET", "/made-up/by/somebody");
-    serving.ask("FROB", "/healthz");
-    let page = Page::of(&serving.page("/metrics"));
+    for path in ["/made-up/by/somebody", "/api/v1/made-up", "/api/made-up"] {
+        served.ask("GET", path).send();
+    }
+    served.ask("FROB", "/healthz").send();
+    served.get(&project.key("reader", "read"), "/api/v1/syncs/1");
+    let page = told(&served);
+    let of_sync_page = ["route=\"/api/v1/syncs/{syncId}\"", "method=\"GET\"", "status=\"200\""];
+    assert_eq!(page.sum("levin_api_requests_total", &of_sync_page), 1.0, "{:#?}", page.values);
     assert_eq!(
         page.sum("levin_api_requests_total", &["route=\"none\"", "method=\"GET\"", "status=\"404\""]),
         1.0
@@ -157,7 +190,26 @@ fn figures_say_what_happened() {
     // A run that fails makes the sync failing, at once and after a new start.
     project.sql("drop table people");
     project.levin(&["run", "people-to-crm"]);
-    assert_eq!(Page::of(&serving.page("/metrics")).values[&format!("levin_sync_failing{of_sync}")], 1.0);
-    serving.end();
+    assert_eq!(told(&served).values[&format!("levin_sync_failing{of_sync}")], 1.0);
+    assert_eq!(served.stop(), 0);
     drop(receiver);
+}
+
+#[test]
+fn whoever_asks_from_elsewhere_needs_a_key() {
+    let (project, _receiver) = people("");
+    let listens_everywhere = |project: &Project| {
+        project.write("levin.yml", "name: scenario\nserve: {listen: \"0.0.0.0:0\"}\n");
+        Served::start_as_configured(project)
+    };
+    let served = listens_everywhere(&project);
+    let refused = served.ask("GET", "/metrics").send();
+    assert_eq!(refused.status, 401, "{refused:?}");
+    assert!(!refused.text.contains("levin_build_info"));
+    assert_eq!(served.get("levin_0123456789abcdef_x", "/metrics").status, 401);
+    let page = served.get(&project.key("prometheus", "read"), "/metrics");
+    assert_eq!(page.status, 200, "{page:?}");
+    assert_eq!(Page::of(&page.text).values["levin_runs_waiting"], 0.0);
+    // Whether it lives is nobody's secret.
+    assert_eq!(served.ask("GET", "/healthz").send().status, 200);
 }

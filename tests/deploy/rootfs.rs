@@ -2,12 +2,13 @@
 //! nobody's root and may write its project, its state and `/tmp`, and nothing else.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
 use super::checked::root;
-use super::serving::Serving;
 use tests::process::{Ended, Running, levin_binary};
 
 /// Makes a folder the root of the file system, read-only but for /tmp and what is mounted; then levin, as the user
@@ -106,13 +107,23 @@ fn levin_runs_in_an_otherwise_empty_image() {
     assert!(refused.code != 0 && refused.stderr.contains("Read-only"), "{refused:#?}");
     assert_eq!(files_below(image.root.path()), files);
 
-    let service = Serving::heard(image.start(&["serve", "--listen", "127.0.0.1:0"]));
-    let address = service.address.clone();
-    assert_eq!(service.page("/healthz"), "ok");
+    let mut service = image.start(&["serve", "--listen", "127.0.0.1:0"]);
+    service.hears(" of them scheduled");
+    let address = service.heard().split("http://").nth(1).and_then(|rest| rest.split(' ').next());
+    let address = address.unwrap_or_else(|| panic!("no address: {}", service.heard())).to_owned();
+    let mut stream = TcpStream::connect(&address).expect("it listens");
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: levin\r\nconnection: close\r\n\r\n")
+        .expect("it listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok"), "{answer}");
     // The image's own health check, from within.
     assert!(image.runs(&["health", &address]).contains("ready"));
     assert!(image.runs(&["health", &address, "--alive"]).contains("ok"));
-    service.end();
+    service.terminate();
+    let ended = service.ended();
+    assert_eq!(ended.code, 0, "{ended:#?}");
     let gone = image.levin(&["health", &address]);
     assert!(gone.code == 2 && gone.stderr.contains("SERVICE_UNWELL"), "{gone:#?}");
 }

@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -11,10 +10,9 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 use prost::Message;
 
-use super::serving::{Serving, people};
-
-/// How long a collector waits for spans; a service sends every five seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::people::people;
+use serde_json::json;
+use tests::service::{Served, until};
 
 /// What takes spans over OTLP/HTTP.
 struct Collector {
@@ -39,6 +37,17 @@ impl Collector {
             }
         });
         Self { url, requests }
+    }
+
+    /// The spans of the next run that a service sends.
+    fn waits(&self) -> (Vec<Span>, Vec<KeyValue>) {
+        let mut spans = Vec::new();
+        let resource = until("spans come", || {
+            let (some, resource) = self.taken();
+            spans.extend(some);
+            spans.iter().any(|span| span.name == "run").then_some(resource)
+        });
+        (spans, resource)
     }
 
     /// The spans that came so far, with what is said of who sent them.
@@ -85,6 +94,10 @@ fn attribute(attributes: &[KeyValue], key: &str) -> String {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn run_of(spans: &[Span]) -> &Span {
     let mut runs = spans.iter().filter(|span| span.name == "run");
     let run = runs.next().unwrap_or_else(|| panic!("no run: {spans:#?}"));
@@ -114,7 +127,6 @@ fn a_run_is_a_span_with_its_stages_below_it() {
     assert_eq!(attribute(&run.attributes, "levin.rows.accepted"), "3");
     assert_eq!(attribute(&run.attributes, "levin.rows.rejected"), "1");
     // It belongs to whoever called.
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!((hex(&run.trace_id).as_str(), hex(&run.parent_span_id).as_str()), (trace, "b7ad6b7169203331"));
 
     let mut stages: Vec<&Span> = spans.iter().filter(|span| span.name != "run").collect();
@@ -143,16 +155,8 @@ fn a_service_sends_its_runs_and_what_failed_says_why() {
         .with_variable("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)
         .with_variable("OTEL_SERVICE_NAME", "levin-of-tests")
         .with_variable("OTEL_BSP_SCHEDULE_DELAY", "200");
-    let serving = Serving::of(&project, &[]);
-    let deadline = Instant::now() + PATIENCE;
-    let (spans, resource) = loop {
-        let taken = collector.taken();
-        if !taken.0.is_empty() {
-            break taken;
-        }
-        assert!(Instant::now() < deadline, "no span came");
-        std::thread::sleep(Duration::from_millis(50));
-    };
+    let served = Served::start(&project);
+    let (spans, resource) = collector.waits();
     assert_eq!(attribute(&resource, "service.name"), "levin-of-tests");
     let run = run_of(&spans);
     assert_eq!(attribute(&run.attributes, "levin.status"), "failed");
@@ -161,7 +165,17 @@ fn a_service_sends_its_runs_and_what_failed_says_why() {
     // The code, and nothing of what the warehouse said.
     assert_eq!((status.code(), status.message.as_str()), (StatusCode::Error, "MODEL_FAILED"));
     assert!(run.parent_span_id.is_empty(), "a schedule belongs to nothing greater");
-    serving.end();
+    // A run that somebody asks for belongs to the trace of whoever did.
+    project.sql("alter table elsewhere rename to people");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let question = served.ask("POST", "/api/v1/syncs/1/trigger").key(&project.key("job", "run"));
+    let question = question.header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"));
+    assert_eq!(question.json(&json!({})).send().status, 200);
+    let (spans, _) = collector.waits();
+    let run = run_of(&spans);
+    assert_eq!((hex(&run.trace_id).as_str(), hex(&run.parent_span_id).as_str()), (trace, "00f067aa0ba902b7"));
+    assert_eq!(attribute(&run.attributes, "levin.status"), "warning");
+    assert_eq!(served.stop(), 0);
 }
 
 #[test]
@@ -180,4 +194,18 @@ fn a_collector_that_is_away_or_silent_stops_no_run() {
     // Nothing is sent to nobody: without a collector no word is said of it.
     let (project, _receiver) = people("");
     assert!(!project.run("people-to-crm").stderr.contains("span"));
+}
+
+#[test]
+fn what_the_collector_is_shown_is_shown_to_nobody_else() {
+    let gone = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address");
+    let (project, _receiver) = people("");
+    let project = project
+        .with_variable("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://levin:pass%2Fphrase@{gone}"))
+        .with_variable("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20toktoktok");
+    let ended = project.levin(&["-vvv", "run", "people-to-crm"]);
+    assert!(ended.stderr.contains(&gone.to_string()), "the exporter says nothing: {ended:#?}");
+    for secret in ["pass%2Fphrase", "pass/phrase", "toktoktok"] {
+        assert!(!ended.stderr.contains(secret), "{secret}: {ended:#?}");
+    }
 }

@@ -203,5 +203,5 @@ fn a_folder_that_nobody_may_write_is_written() {
     let answer = scene
         .post("/models", &json!({"name": "new", "sourceId": 1, "primaryKey": "id", "table": {"name": "t"}}));
     assert_eq!(answer.status, 409, "{answer:?}");
-    assert!(answer.json["message"].as_str().unwrap().contains("cannot be written"), "{answer:?}");
+    assert!(answer.json["details"]["reason"].as_str().unwrap().contains("cannot be written"), "{answer:?}");
 }

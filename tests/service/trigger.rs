@@ -117,6 +117,6 @@ fn a_question_that_is_sent_again_runs_twice() {
     assert_ne!(ask("b", &json!({})).json, first.json);
     let other = ask("a", &json!({"fullResync": true}));
     assert_eq!(other.status, 409, "{other:?}");
-    assert!(other.json["message"].as_str().unwrap().contains("Idempotency-Key"), "{other:?}");
+    assert!(other.json["details"]["reason"].as_str().unwrap().contains("Idempotency-Key"), "{other:?}");
     assert_eq!(ask(&"x".repeat(256), &json!({})).status, 422);
 }

@@ -1,15 +1,12 @@
 //! What the service does while nobody watches: schedules, follow-ups, sequences, new files, ends and new beginnings.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tests::process::{Running, levin_binary};
+use tests::process::{Running, levin_binary, levin_with_failpoints};
 use tests::project::{Engine, Project};
 use tests::receiver::{Hold, Receiver, Reply};
-
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A project with a receiver behind it, whose syncs the tests write.
 struct Unattended {
@@ -67,11 +64,7 @@ impl Unattended {
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    tests::service::until(what, || holds().then_some(()));
 }
 
 #[test]
@@ -145,6 +138,28 @@ fn what_is_killed_in_mid_run_is_taken_over_as_the_same_run() {
     assert_eq!(world.statuses("slow"), ["success"]);
     assert_eq!(world.receiver.keys(), ["1", "2", "3", "4"]);
     assert!(world.receiver.count() <= 5, "only what was under way may be sent twice");
+}
+
+#[test]
+fn what_dies_before_its_end_is_written_ends_all_the_same_and_sends_nothing_again() {
+    let world = Unattended::new(Engine::Postgres);
+    world.sync("done", "schedule: {every: 1h}");
+    world.sync("next", "schedule: {after: [done]}");
+    let mut command =
+        world.project.command_of(levin_with_failpoints(), &[], &["serve", "--listen", "127.0.0.1:0"]);
+    let serving = Running::start({
+        command.env("LEVIN_KILL_AT", "store.finish");
+        command
+    });
+    assert_eq!(serving.ended().code, -9);
+    assert_eq!(world.receiver.count(), 4);
+    let serving = world.serve();
+    until("what follows has run", || world.ended("next") == 1);
+    serving.terminate();
+    serving.ended();
+    assert_eq!(world.statuses("done"), ["success"], "one run, which ended");
+    let again = world.receiver.requests().iter().filter(|request| request.path == "/done").count();
+    assert_eq!(again, 4, "what was committed is not sent again");
 }
 
 #[test]

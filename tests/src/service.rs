@@ -61,8 +61,19 @@ impl Served {
     /// # Panics
     /// When it does not listen.
     pub fn start_with(project: &Project, arguments: &[&str]) -> Self {
-        let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-        let mut command = project.command_of(levin_binary(), &[], &arguments);
+        Self::begin(project, &[&["serve", "--listen", "127.0.0.1:0"], arguments].concat())
+    }
+
+    /// The same, where the project says that it listens.
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn start_as_configured(project: &Project) -> Self {
+        Self::begin(project, &["serve"])
+    }
+
+    fn begin(project: &Project, arguments: &[&str]) -> Self {
+        let mut command = project.command_of(levin_binary(), &[], arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start levin");
         let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Mailboxes, MessageBuilder};
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls as SmtpTls, TlsParameters};
+use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
@@ -39,7 +39,7 @@ struct Config {
     port: Option<u16>,
     /// How the connection is kept secret.
     #[serde(default)]
-    tls: Tls,
+    tls: Secrecy,
     /// The user, where the server asks for one.
     #[serde(default)]
     username: Option<String>,
@@ -58,7 +58,7 @@ struct Config {
 /// How a connection is kept secret.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Tls {
+enum Secrecy {
     /// It begins in the open and becomes secret before anything is said; never without.
     #[default]
     Starttls,
@@ -94,19 +94,19 @@ fn build(config: Value, context: &BuildContext) -> Result<Arc<dyn Channel>, Conf
     }
     let host = config.host.as_str();
     let (tls, port) = match config.tls {
-        Tls::Plain if !is_this_machine(host) => {
+        Secrecy::Plain if !is_this_machine(host) => {
             return Err(wrong(
                 "tls",
                 "`plain` is only for this machine (localhost): use `starttls` or `tls`".to_owned(),
             ));
         }
-        Tls::Plain => (SmtpTls::None, 25),
-        Tls::Starttls | Tls::Tls => {
+        Secrecy::Plain => (Tls::None, 25),
+        Secrecy::Starttls | Secrecy::Tls => {
             let parameters = TlsParameters::new(host.to_owned())
                 .map_err(|error| wrong("host", format!("TLS cannot be set up: {}", chain(&error))))?;
             match config.tls {
-                Tls::Tls => (SmtpTls::Wrapper(parameters), 465),
-                _ => (SmtpTls::Required(parameters), 587),
+                Secrecy::Tls => (Tls::Wrapper(parameters), 465),
+                _ => (Tls::Required(parameters), 587),
             }
         }
     };

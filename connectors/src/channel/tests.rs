@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::catalogue::CHANNELS;
-use crate::http::tests::{Reply, Server};
+use crate::http::tests::{Received, Reply, Server};
 use crate::signature;
 
 fn build(kind: &str, config: Value) -> Result<Arc<dyn Channel>, ConfigError> {
@@ -150,7 +150,7 @@ async fn pagerduty_opens_one_incident_per_alert_and_resolves_it() {
         channel.send(&notice(severity)).await.unwrap();
     }
     assert!(!channel.takes(Event::RunFailed));
-    let bodies: Vec<Value> = server.received().iter().map(|request| request.json()).collect();
+    let bodies: Vec<Value> = server.received().iter().map(Received::json).collect();
     let [warning, critical, over] = bodies.try_into().unwrap();
     let incident = "levin/p/7/run_failed";
     for (body, severity) in [(&warning, "warning"), (&critical, "critical")] {

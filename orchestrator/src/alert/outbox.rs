@@ -27,7 +27,7 @@ pub(crate) async fn work(service: Arc<Service>) {
                 }
             }
             Err(error) => {
-                tracing::warn!(error = %error, "messages could not be looked at; they are again in a moment")
+                tracing::warn!(error = %error, "messages could not be looked at; they are again in a moment");
             }
         }
         tokio::select! {
@@ -41,7 +41,6 @@ pub(crate) async fn work(service: Arc<Service>) {
 }
 
 async fn attempt(service: Arc<Service>, posted: Posted) {
-    fail::fail_point!("outbox.send");
     let project = service.project();
     let channel = project.channels.iter().find(|channel| channel.slug == posted.recipient);
     let (message, after) = match channel {

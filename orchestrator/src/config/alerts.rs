@@ -255,7 +255,7 @@ impl Resolver<'_> {
         destination: &str,
     ) -> Alerts {
         let files = self.files;
-        let general = project.and_then(|project| said::<AlertsConfig>(project)).unwrap_or_default();
+        let general = project.and_then(said::<AlertsConfig>).unwrap_or_default();
         let between = files
             .iter()
             .find(|other| other.kind == Kind::Destination && other.slug == destination)

@@ -133,15 +133,19 @@ pub async fn mark_parked(
 /// # Errors
 /// `USAGE` for a text that cannot be the key's.
 pub fn key_parts(text: &str, keys: &[Column]) -> Result<Vec<String>, Error> {
-    if keys.len() == 1 {
-        return Ok(vec![text.to_owned()]);
-    }
     let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
     let wrong = || {
         let message = format!("`{text}` is no key of {}", names.join(", "));
         Error::new(ErrorCode::Usage, message)
             .hint("write a key of several columns as `levin rejected` shows it: [\"acme\",42]")
     };
+    // No statement can hold these two.
+    if text.contains(['\0', '\u{1}']) {
+        return Err(wrong());
+    }
+    if keys.len() == 1 {
+        return Ok(vec![text.to_owned()]);
+    }
     let parts: Vec<&serde_json::value::RawValue> = serde_json::from_str(text).map_err(|_| wrong())?;
     if parts.len() != keys.len() {
         return Err(wrong());

@@ -28,9 +28,24 @@ pub(super) struct Fault {
     retry_after: Option<u64>,
 }
 
+/// What clients expect to be told of a request that is wrong, or does not fit what is there.
+const INVALID: &str = "Validation failed";
+
 impl Fault {
     pub(super) fn new(status: StatusCode, message: impl Into<String>, details: impl Into<Value>) -> Self {
-        Self { message: message.into(), details: details.into(), status, retry_after: None }
+        let (mut message, mut details) = (message.into(), details.into());
+        // Clients read these two statuses as one kind of object, and know one message of it.
+        if matches!(status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) && message != INVALID {
+            let reason = Value::String(std::mem::replace(&mut message, INVALID.to_owned()));
+            details = match details {
+                Value::Object(mut fields) => {
+                    fields.insert("reason".to_owned(), reason);
+                    fields.into()
+                }
+                hint => json!({"reason": reason, "hint": hint}),
+            };
+        }
+        Self { message, details, status, retry_after: None }
     }
 
     pub(super) fn after(mut self, seconds: u64) -> Self {
@@ -115,7 +130,7 @@ impl Wrong {
     }
 
     pub(super) fn fault(self) -> Fault {
-        Fault::new(StatusCode::UNPROCESSABLE_ENTITY, "Validation failed", json!(self.0))
+        Fault::new(StatusCode::UNPROCESSABLE_ENTITY, INVALID, json!(self.0))
     }
 
     /// An error when anything is wrong.

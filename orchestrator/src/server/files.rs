@@ -82,7 +82,9 @@ fn exists(api: &Api, kind: Kind, slug: &str) -> bool {
         Kind::Destination => project.destinations.iter().any(|object| object.slug == slug),
         Kind::Sync => project.syncs.iter().any(|object| object.slug == slug),
         Kind::Sequence => project.sequences.iter().any(|object| object.slug == slug),
-        Kind::Project | Kind::Channel | Kind::Hook => false,
+        Kind::Channel => project.channels.iter().any(|object| object.slug == slug),
+        Kind::Hook => project.hooks.iter().any(|object| object.slug == slug),
+        Kind::Project => false,
     }
 }
 

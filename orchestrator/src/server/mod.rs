@@ -122,8 +122,8 @@ fn router(service: Arc<Service>, here: bool) -> Router {
         .route("/openapi.json", get(|| async move { ([(CONTENT_TYPE, JSON)], document.to_string()) }))
         .fallback(nothing_there)
         .merge(guarded)
-        .merge(open)
         .merge(hooks::routes())
+        .merge(open)
         .layer(from_fn_with_state(api.clone(), finish))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| fault::broken()))
         .with_state(api);

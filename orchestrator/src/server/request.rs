@@ -46,7 +46,16 @@ impl Path {
     }
 }
 
+/// The digits of a whole number: clients that know only one kind of number write 7 as `7.0`.
+fn digits(text: &str) -> &str {
+    match text.split_once('.') {
+        Some((whole, rest)) if !rest.is_empty() && rest.bytes().all(|byte| byte == b'0') => whole,
+        _ => text,
+    }
+}
+
 fn id(text: &str) -> Option<i64> {
+    let text = digits(text);
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|id| digits && (1..=LARGEST_NUMBER).contains(id))
 }
@@ -115,7 +124,7 @@ impl Query {
         from: T,
         to: T,
     ) -> Option<T> {
-        let text = self.text(name)?;
+        let text = digits(self.text(name)?);
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|number| digits && *number >= from && *number <= to);
         if number.is_none() {
@@ -238,6 +247,7 @@ impl Body {
                 fields.retain(|_, value| !any || !value.is_null());
                 Ok(Self { fields, form: false, wrong: Wrong::default() })
             }
+            Value::Null if any => Ok(Self::default()),
             _ => Err(unreadable("must be an object".to_owned())),
         }
     }
@@ -345,6 +355,12 @@ mod tests {
         assert_eq!(read("2026-11-21T10:00:00 01:00"), nine, "a plus that nobody encoded");
         assert_eq!(read("2026-11-21T09:00:00"), nine);
         assert_eq!(read("yesterday"), None);
+    }
+
+    #[test]
+    fn whole_numbers_come_as_floats_too() {
+        assert_eq!([id("7"), id("7.0"), id("7.00")], [Some(7); 3]);
+        assert_eq!([id("7.5"), id("7."), id(".0"), id("0.0"), id("-7.0"), id("7.0.0")], [None; 6]);
     }
 
     #[test]

@@ -81,6 +81,9 @@ impl Schedule {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct ScheduleInput {}
 
+/// The most of a unit that an interval may have here.
+const MOST: f64 = 10_000.0;
+
 /// A schedule as a file writes it; null stays null.
 pub(super) fn written(given: &Value) -> Result<Value, String> {
     let Some(kind) = given.get("type").filter(|kind| !kind.is_null()) else {
@@ -95,9 +98,13 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
             _ => Err("must be an object or null".to_owned()),
         };
     };
-    let others = given.as_object().into_iter().flat_map(|keys| keys.keys());
-    if let Some(other) = others.into_iter().find(|key| !["type", "schedule"].contains(&key.as_str())) {
-        return Err(format!("beside `type` there is only `schedule`, and no `{other}`"));
+    let unknown = given
+        .as_object()
+        .into_iter()
+        .flat_map(Map::keys)
+        .find(|key| !matches!(key.as_str(), "type" | "schedule"));
+    if let Some(unknown) = unknown {
+        return Err(format!("`{unknown}` is not known beside `type` and `schedule`"));
     }
     let schedule = &given["schedule"];
     let zoned = |mut keys: Value| {
@@ -118,7 +125,8 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
                 "week" => "w",
                 _ => return Err("`interval.unit` must be minute, hour, day or week".to_owned()),
             };
-            let quantity = quantity.as_u64().filter(|quantity| (1..=10_000).contains(quantity));
+            // `1.0` is a whole number too.
+            let quantity = quantity.as_f64().filter(|one| (1.0..=MOST).contains(one) && one.fract() == 0.0);
             let quantity = quantity.ok_or("`interval.quantity` must be a whole number from 1 to 10000")?;
             Ok(json!({"every": format!("{quantity}{letter}")}))
         }
@@ -162,9 +170,11 @@ mod tests {
         assert_eq!(written(&visual), Ok(json!({"at": [{"days": ["mon"], "time": "9:00"}]})));
         let interval = |unit: &str, quantity: i64| json!({"type": "interval", "schedule": {"interval": {"unit": unit, "quantity": quantity}}});
         assert_eq!(written(&interval("hour", 2)), Ok(json!({"every": "2h"})));
+        let hourly = json!({"type": "interval", "schedule": {"interval": {"unit": "hour", "quantity": 1.0}}});
+        assert_eq!(written(&hourly), Ok(json!({"every": "1h"})), "clients that know only one kind of number");
+        let beside = json!({"type": "after", "schedule": {"syncs": ["other"]}, "jitter": "1m"});
+        assert!(written(&beside).is_err() && written(&interval("hour", 10_001)).is_err());
         assert!(written(&interval("year", 2)).is_err() && written(&interval("hour", 0)).is_err());
-        let more = json!({"type": "cron", "schedule": {"expression": "* * * * *"}, "timezone": "UTC"});
-        assert!(written(&more).is_err(), "the zone stands in `schedule`");
         assert!(written(&json!({"type": "moon"})).is_err() && written(&json!(7)).is_err());
         assert_eq!(written(&Value::Null), Ok(Value::Null));
     }

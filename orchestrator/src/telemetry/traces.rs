@@ -15,12 +15,16 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::runtime::Tokio;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
+use percent_encoding::percent_decode_str;
 
 use crate::project::SyncSpec;
+use crate::redact::{Redactor, url_password};
 use crate::run::{RunReport, Stage, Usage};
 
 /// Where spans go; without one of them there are no traces.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+/// Headers for the collector: `name=value,…`, values percent-encoded. What is secret stands here.
+const HEADERS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"];
 /// What the collector is told of who sends, unless the environment says it.
 const SERVICE: &str = "levin";
 /// How long the end of the process waits for spans to leave. A collector that is away costs this, and no run.
@@ -31,12 +35,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Exporting(SdkTracerProvider);
 
 /// Begins to export, when the environment says where to. Must be called inside the runtime.
-pub fn begin() -> Option<Exporting> {
+pub fn begin(redactor: &Redactor) -> Option<Exporting> {
     let said = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     let off = said("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
         || said("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
     if off || !ENDPOINTS.iter().any(|name| said(name).is_some()) {
         return None;
+    }
+    // The exporter's own lines quote addresses.
+    for password in ENDPOINTS.iter().filter_map(|name| Some(url_password(&said(name)?)?.to_owned())) {
+        redactor.add(&password);
+        redactor.add(&percent_decode_str(&password).decode_utf8_lossy());
+    }
+    for headers in HEADERS.iter().filter_map(|name| said(name)) {
+        for value in headers.split(',').filter_map(|header| Some(header.split_once('=')?.1)) {
+            redactor.add(value);
+            redactor.add(&percent_decode_str(value).decode_utf8_lossy());
+        }
     }
     // Endpoint, headers, time-out and compression are read by the exporter itself.
     let exporter = match opentelemetry_otlp::SpanExporter::builder().with_http().build() {
