@@ -5,8 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The sections of the checklist that come from the issue, not from a contract page.
-const OF_THE_ISSUE: [&str; 4] =
-    ["Bad input", "Deployed", "Events that break naive designs", "What goes wrong in other engines"];
+const OF_THE_ISSUE: [&str; 5] = [
+    "Alerts and hooks",
+    "Bad input",
+    "Deployed",
+    "Events that break naive designs",
+    "What goes wrong in other engines",
+];
 
 /// The contract pages.
 const PAGES: [&str; 2] = ["semantics.md", "cli-and-config.md"];

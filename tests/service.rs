@@ -10,6 +10,8 @@ mod hooks;
 mod keys;
 #[path = "service/objects.rs"]
 mod objects;
+#[path = "service/readme.rs"]
+mod readme;
 #[path = "service/runs.rs"]
 mod runs;
 #[path = "service/trigger.rs"]

@@ -42,7 +42,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// Points that only the service passes.
-pub const OF_THE_SERVICE: &[&str] = &["store.finish", "outbox.send"];
+pub const OF_THE_SERVICE: &[&str] = &["store.finish"];
 
 /// How an exchange with the outside fails.
 #[cfg(feature = "failpoints")]

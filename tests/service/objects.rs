@@ -207,3 +207,45 @@ fn the_document_is_kept_from_those_who_have_no_key() {
     let health = scene.get("/health");
     assert_eq!((&health.json["status"], &health.json["syncs"]), (&json!("ok"), &json!(1)), "{health:?}");
 }
+
+#[test]
+fn a_store_on_postgres_answers_otherwise_than_one_in_a_file() {
+    let (project, receiver) = project(3, "");
+    let store = tests::postgres::PostgresServer::start().fresh_database();
+    let project = project.with_variable("STORE_URL", &store);
+    project.write("levin.yml", "name: scenario\nstore: ${STORE_URL}\n");
+    project.write("sequences/night.yml", "syncs: [customers-to-crm]\n");
+    for number in 2..=120 {
+        project.write(
+            &format!("syncs/s{number}.yml"),
+            &format!("model: customers\ndestination: crm\neach: {{method: POST, path: /s{number}}}\n"),
+        );
+    }
+    let brief = project.levin(&["keys", "create", "brief", "--scope", "read", "--expires", "90d", "--json"]);
+    assert_eq!(brief.code, 0, "{brief:?}");
+    let scene = Scene::of(project, receiver);
+    let page = scene.get("/syncs");
+    assert_eq!((ids(&page).len(), &page.json["hasMore"]), (100, &json!(true)));
+    assert_eq!(scene.run(&json!({}))["status"], "success");
+    let run = scene.run(&json!({}));
+    let runs = scene.get("/syncs/1/runs?within=5&orderBy=finishedAt&limit=1&before=2999-01-01T00:00:00Z");
+    assert_eq!((ids(&runs), &runs.json["hasMore"]), (vec![run["id"].as_i64().unwrap()], &json!(true)));
+    assert_eq!(ids(&scene.get("/syncs?after=2020-01-01T00:00:00Z")), [1]);
+    assert_eq!(scene.get("/models/1").json["lastRunSize"], 3);
+    let again = || {
+        let question = scene.served.ask("POST", "/api/v1/syncs/1/trigger").key(&scene.key);
+        question.header("idempotency-key", "once").json(&json!({})).send()
+    };
+    let first = again();
+    assert_eq!((first.status, &again().json), (200, &first.json), "{first:?}");
+    let sequence =
+        scene.post("/sync-sequences/1/trigger", &json!({})).json["id"].as_str().unwrap().to_owned();
+    until("the sequence ends", || {
+        let run = scene.get(&format!("/sync-sequences/runs/{sequence}")).json;
+        (run["status"] == "done").then_some(())
+    });
+    assert_eq!(scene.project.levin(&["keys", "revoke", "boss"]).code, 0);
+    until("the key is refused", || (scene.get("/syncs").status == 401).then_some(()));
+    let list = scene.project.levin(&["keys", "list"]);
+    assert!(list.stdout.contains("revoked") && list.stdout.contains("brief"), "{list:?}");
+}

@@ -1,15 +1,12 @@
 //! What the service does while nobody watches: schedules, follow-ups, sequences, new files, ends and new beginnings.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tests::process::{Running, levin_binary, levin_with_failpoints};
 use tests::project::{Engine, Project};
 use tests::receiver::{Hold, Receiver, Reply};
-
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A project with a receiver behind it, whose syncs the tests write.
 struct Unattended {
@@ -67,11 +64,7 @@ impl Unattended {
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    tests::service::until(what, || holds().then_some(()));
 }
 
 #[test]

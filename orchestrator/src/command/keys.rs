@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Context;
-use super::run::duration;
+use crate::config::duration;
 use crate::error::{Error, ErrorCode, Exit};
 use crate::report::Table;
 use crate::server::new_key;

@@ -580,7 +580,7 @@ impl Resolver<'_> {
             MemberConfig::Rules(rules) => MemberSpec {
                 sync: rules.sync,
                 on_failure: rules.on_failure,
-                max_rejected: limit(&rules.max_rejected).unwrap_or_default(),
+                max_rejected: limit(rules.max_rejected.as_ref()).unwrap_or_default(),
             },
         });
         Some(SequenceSpec {
@@ -663,17 +663,17 @@ fn on_removed_name(on_removed: OnRemoved) -> &'static str {
     }
 }
 
-fn limit(written: &Option<LimitConfig>) -> Option<Limit> {
-    written.as_ref().map(|limit| Limit { percent: limit.percent, rows: limit.rows })
+fn limit(written: Option<&LimitConfig>) -> Option<Limit> {
+    written.map(|limit| Limit { percent: limit.percent, rows: limit.rows })
 }
 
 fn guards(written: &GuardsConfig) -> Guards {
     Guards {
-        max_removed: limit(&written.max_removed).unwrap_or_default(),
-        max_changed: limit(&written.max_changed).unwrap_or_default(),
-        max_added: limit(&written.max_added).unwrap_or_default(),
+        max_removed: limit(written.max_removed.as_ref()).unwrap_or_default(),
+        max_changed: limit(written.max_changed.as_ref()).unwrap_or_default(),
+        max_added: limit(written.max_added.as_ref()).unwrap_or_default(),
         min_rows: written.min_rows,
-        max_set_aside: limit(&written.max_set_aside).unwrap_or(Guards::default().max_set_aside),
+        max_set_aside: limit(written.max_set_aside.as_ref()).unwrap_or(Guards::default().max_set_aside),
         allow_empty: written.allow_empty,
     }
 }
