@@ -157,6 +157,9 @@ fn a_mistake_spoils_the_project() {
         assert!(answer.json["details"].to_string().contains(words), "{body}: {answer:?}");
         assert_eq!(scene.files(), before, "{body}");
     }
+    let renamed = scene.patch("/models/1", &json!({"name": "other"}));
+    assert_eq!(renamed.status, 409, "{renamed:?}");
+    assert_eq!(scene.patch("/models/1", &json!({"name": ""})).status, 422);
     let wrong = scene.patch("/syncs/1", &json!({"configuration": {"model_of": 1}}));
     assert_eq!(wrong.status, 422, "{wrong:?}");
     assert_eq!(wrong.json["details"]["findings"][0]["file"], format!("syncs/{SYNC}.yml"));

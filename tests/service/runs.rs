@@ -141,6 +141,7 @@ fn nobody_knows_which_rows_were_refused() {
 
     let parked = scene.post("/syncs/1/rejected/park", &json!({"key": "3"}));
     assert_eq!((parked.status, &parked.json["count"]), (200, &json!(1)), "{parked:?}");
+    assert_eq!(scene.post("/syncs/1/rejected/park", &json!({"key": "\u{1}"})).status, 422);
     let sent = scene.receiver.count();
     scene.run(&json!({}));
     assert!(scene.receiver.since(sent).iter().all(|request| !request.has("3")), "a parked row was sent");

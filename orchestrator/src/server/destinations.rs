@@ -166,7 +166,6 @@ pub(super) async fn update(
         found("destination", id, api.service.project().destinations.iter(), |one| one.id)?.clone();
     body.only(&["name", "configuration"]);
     let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
-    body.checked()?;
     same_name(&mut body, &destination.slug)?;
     api.update(&destination.file, |file| {
         merge(file, keys);

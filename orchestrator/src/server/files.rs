@@ -199,7 +199,7 @@ pub(super) fn merge(keys: &mut Keys, more: Keys) {
     }
 }
 
-/// An object's name is its slug.
+/// An object's name is its slug. Asked last: then everything else in the body is right.
 pub(super) fn same_name(body: &mut super::request::Body, slug: &str) -> Result<(), Fault> {
     let name = body.text("name");
     body.checked()?;

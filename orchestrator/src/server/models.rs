@@ -334,7 +334,6 @@ pub(super) async fn update(
     let model = found("model", id, api.service.project().models.iter(), |model| model.id)?.clone();
     body.only(&["name", "queryType", "sourceId", "isSchema", "primaryKey", "raw", "table", "dbt"]);
     let keys = keys(&api, &mut body);
-    body.checked()?;
     same_name(&mut body, &model.slug)?;
     api.update(&model.file, |file| {
         if ["sql", "table", "dbt"].iter().any(|way| keys.contains_key(*way)) {

@@ -73,6 +73,16 @@ pub(super) fn document(api: OpenApi, catalogue: &Catalogue) -> Value {
         ], "description": "The column that tells rows apart; several are separated by commas, or a list"});
         schemas["ModelCreateInput"]["properties"]["primaryKey"] = key.clone();
         schemas["ModelUpdateInput"]["properties"]["primaryKey"] = key;
+        for input in ["SourceCreateInput", "DestinationCreateInput", "ModelCreateInput"] {
+            schemas[input]["anyOf"] = json!([
+                {"required": ["slug"], "properties": {"slug": {"type": "string"}}},
+                {"required": ["name"], "properties": {"name": {"type": "string", "pattern": "[A-Za-z0-9]", "maxLength": 100}}},
+            ]);
+        }
+        for input in ["ModelCreateInput", "ModelUpdateInput"] {
+            schemas[input]["properties"]["isSchema"] =
+                json!({"const": false, "description": "There are no schemas here"});
+        }
         schemas["ModelCreateInput"]["oneOf"] =
             json!([{"required": ["raw"]}, {"required": ["table"]}, {"required": ["dbt"]}]);
         for input in ["TriggerInput", "TriggerCustomInput"] {
@@ -177,7 +187,10 @@ fn schedule_input() -> Value {
             of("cron", json!({"expression": text, "timezone": text}), &["expression"]),
             of("visual", json!({"expressions": at, "timezone": text}), &["expressions"]),
             of("after", json!({"syncs": {"type": "array", "items": text, "minItems": 1}}), &["syncs"]),
-            {"type": "object", "required": ["type"], "properties": {"type": {"const": "manual"}}},
+            {
+                "type": "object", "required": ["type"], "additionalProperties": false,
+                "properties": {"type": {"const": "manual"}, "schedule": {}},
+            },
             {
                 "type": "object", "minProperties": 1, "additionalProperties": false,
                 "properties": {

@@ -186,7 +186,7 @@ async fn show(
 #[expect(dead_code, reason = "describes what `mark` reads")]
 pub(super) struct MarkInput {
     /// Only the row with this key; all of them when it is not there.
-    #[schema(min_length = 1)]
+    #[schema(min_length = 1, pattern = r"^[^\x00\x01]+$")]
     key: Option<String>,
 }
 
@@ -246,6 +246,9 @@ pub(super) async fn park(
 async fn mark(api: &Api, path: &Path, AnyBody(mut body): AnyBody, park: bool) -> Result<Json<Marked>, Fault> {
     let sync = sync_of(api, path)?;
     let key = body.text("key");
+    if key.as_ref().is_some_and(|key| key.contains(['\0', '\u{1}'])) {
+        body.say("key", "cannot stand in a statement: it holds a NUL, or U+0001");
+    }
     body.checked()?;
     let (service, of) = (api.service.clone(), sync.clone());
     // In a task of its own: a lease that was taken is to be given up, also when who asked has left.

@@ -103,7 +103,7 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
         .into_iter()
         .flat_map(Map::keys)
         .find(|key| !matches!(key.as_str(), "type" | "schedule"));
-    if let Some(unknown) = unknown.filter(|_| kind != "manual") {
+    if let Some(unknown) = unknown {
         return Err(format!("`{unknown}` is not known beside `type` and `schedule`"));
     }
     let schedule = &given["schedule"];

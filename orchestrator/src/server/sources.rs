@@ -154,7 +154,6 @@ pub(super) async fn update(
     let source = found("source", id, api.service.project().sources.iter(), |one| one.id)?.clone();
     body.only(&["name", "configuration"]);
     let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
-    body.checked()?;
     same_name(&mut body, &source.slug)?;
     api.update(&source.file, |file| {
         merge(file, keys);
