@@ -120,8 +120,9 @@ fn complete(path: &str, method: &str, operation: &mut Value, schemas: &Value) {
     let has_body = operation.get("requestBody").is_some();
     let contents = operation.get_mut("requestBody").and_then(|body| body["content"].as_object_mut());
     for (kind, content) in contents.into_iter().flatten() {
-        plain(&mut content["schema"]);
+        // As JSON, null is as good as no body.
         if kind == "application/x-www-form-urlencoded" {
+            plain(&mut content["schema"]);
             content["schema"] = as_form(&content["schema"], schemas);
         }
     }
