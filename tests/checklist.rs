@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The sections of the checklist that come from the issue, not from a contract page.
-const OF_THE_ISSUE: [&str; 5] = [
+const OF_THE_ISSUE: [&str; 6] = [
     "Alerts and hooks",
     "Bad input",
+    "Clients",
     "Deployed",
     "Events that break naive designs",
     "What goes wrong in other engines",
