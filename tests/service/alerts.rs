@@ -79,6 +79,13 @@ fn every_failure_is_told_or_its_end_is_not() {
     let first = scene.run(&json!({}));
     assert_eq!(first["status"], "failed", "{first}");
     wait_for(&ears, "team", 1);
+    let shown = scene.get("/syncs/1/alerts").json;
+    let shown =
+        shown["data"].as_array().and_then(|all| all.iter().find(|alert| alert["rule"] == "run_failed"));
+    assert_eq!(
+        shown.map(|alert| (&alert["state"], &alert["runId"])),
+        Some((&json!("critical"), &first["id"]))
+    );
     assert_eq!(scene.run(&json!({}))["status"], "failed");
     // A command's run counts too.
     assert_eq!(scene.project.levin(&["run", SYNC]).code, 2);

@@ -170,12 +170,15 @@ fn a_sync_follows_all_its_parents_and_a_sequence_stops_where_it_says() {
     world.sync("after-both", "schedule: {after: [a, b]}");
     world.sync("bad", "guards: {max_added: {rows: 1}}");
     world.sync("last", "");
+    world.sync("evening", "");
+    world.project.write("sequences/evening.yml", "syncs: [evening]\nschedule: {after: [a, b]}\n");
     world.project.write(
         "sequences/goes-on.yml",
         "syncs:\n  - {sync: bad, on_failure: continue}\n  - last\nschedule: {every: 1h}\n",
     );
     let serving = world.serve();
-    until("the follower and the last member", || world.ended("after-both") == 1 && world.ended("last") == 1);
+    let all = ["after-both", "last", "evening"];
+    until("the followers and the last member", || all.iter().all(|name| world.ended(name) == 1));
     world.project.write("sequences/stops.yml", "syncs: [bad, a]\nschedule: {every: 1h}\n");
     serving.signal(Signal::HUP);
     until("the member that fails", || world.ended("bad") == 2);

@@ -583,11 +583,21 @@ impl Resolver<'_> {
                 max_rejected: limit(rules.max_rejected.as_ref()).unwrap_or_default(),
             },
         });
+        let members: Vec<MemberSpec> = members.collect();
+        if let Some(Schedule::After(parents)) = &schedule
+            && let Some(own) = members.iter().find(|member| parents.contains(&member.sync))
+        {
+            let line = file.node.line_at(&[Step::Key("schedule".to_owned()), Step::Key("after".to_owned())]);
+            let message = format!("the sequence waits for `{}`, which it runs itself", own.sync);
+            self.findings
+                .mistake(&file.path, line, message)
+                .hint("name syncs that are no members, or give it another schedule");
+        }
         Some(SequenceSpec {
             id,
             slug: file.slug.clone(),
             file: file.path.clone(),
-            members: members.collect(),
+            members,
             schedule,
             jitter: self.jitter(file, written.schedule.as_ref())?,
         })

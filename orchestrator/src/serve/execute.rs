@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
-use super::{Ended, Running, Service, wish};
+use super::{Ended, Running, Service, sequence_wish, wish};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Project, Schedule, SyncSpec};
 use crate::run::{Cancel, Goal, Progress, Request, RunReport, Stage, Status, run_queued};
-use crate::store::{Asked, Cause, Claimed, Ending, Wish, now, text_of_now};
+use crate::store::{Asked, Cause, Claimed, Ending, What, now, text_of_now};
 use crate::telemetry::{metrics, traces};
 
 /// How often the store hears how far a run is.
@@ -158,19 +158,25 @@ async fn gone(service: &Service, claimed: &Claimed) {
     record(service, &ending).await;
 }
 
-/// Syncs that follow this one, each with everything that it follows.
-fn followers(service: &Service, project: &Project, parent: &SyncSpec, run: i64) -> Vec<(Wish, Vec<i64>)> {
-    let mut found = Vec::new();
-    for sync in &project.syncs {
-        let Some(Schedule::After(parents)) = &sync.schedule else { continue };
-        if !parents.contains(&parent.slug) || service.is_disabled(sync) {
-            continue;
+/// What follows a sync, each with everything that it follows.
+fn followers(service: &Service, project: &Project, parent: &SyncSpec, run: i64) -> Vec<(What, Vec<i64>)> {
+    let cause = || Cause::After { sync: parent.slug.clone(), run };
+    // The parents' numbers, of a schedule that has this sync among them.
+    let parents = |schedule: Option<&Schedule>| match schedule {
+        Some(Schedule::After(parents)) if parents.contains(&parent.slug) => {
+            Some(parents.iter().filter_map(|slug| Some(project.sync(slug).ok()?.id)).collect::<Vec<i64>>())
         }
-        let cause = Cause::After { sync: parent.slug.clone(), run };
-        let parents = parents.iter().filter_map(|slug| Some(project.sync(slug).ok()?.id)).collect();
-        found.push((wish(sync, Asked::because(cause), now()), parents));
-    }
-    found
+        _ => None,
+    };
+    let syncs = project.syncs.iter().filter(|sync| !service.is_disabled(sync)).filter_map(|sync| {
+        let parents = parents(sync.schedule.as_ref())?;
+        Some((What::Sync(wish(sync, Asked::because(cause()), now())), parents))
+    });
+    let sequences = project.sequences.iter().filter_map(|sequence| {
+        let parents = parents(sequence.schedule.as_ref())?;
+        Some((What::Sequence(sequence_wish(project, sequence, cause()).ok()?), parents))
+    });
+    syncs.chain(sequences).collect()
 }
 
 /// How far a run is.

@@ -2,6 +2,7 @@
 
 #![allow(unused_qualifications, reason = "what utoipa's macros write is full of them")]
 
+mod alerts;
 mod auth;
 mod destinations;
 mod fault;
@@ -154,6 +155,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(progress::watch))
         .routes(routes!(plans::plan))
         .routes(routes!(plans::approve))
+        .routes(routes!(alerts::list))
         .routes(routes!(rejected::list))
         .routes(routes!(rejected::of_run))
         .routes(routes!(rejected::retry))

@@ -8,6 +8,7 @@
 
 mod alerts;
 mod figures;
+mod follow;
 mod history;
 mod hooks;
 mod keys;

@@ -118,12 +118,12 @@ pub struct Due {
     pub what: What,
 }
 
-/// What a tick starts.
+/// What a tick, or the end of a run, starts.
 #[derive(Debug, Clone)]
 pub enum What {
     /// A sync.
     Sync(Wish),
-    /// A sequence; its tick becomes its cause.
+    /// A sequence.
     Sequence(super::SequenceWish),
     /// Nothing: from here on ticks count.
     Nothing,
@@ -195,7 +195,7 @@ pub struct Ending<'a> {
     /// Its report, as JSON.
     pub report: &'a str,
     /// It went through, so whatever follows it is due: each with all the syncs that it follows.
-    pub followers: &'a [(Wish, Vec<i64>)],
+    pub followers: &'a [(What, Vec<i64>)],
 }
 
 /// Now, in milliseconds since 1970.
@@ -422,8 +422,8 @@ impl Store {
         }
         end(&mut transaction, ending.run, ending.status, ending.finished_at, Some(ending.report)).await?;
         let mut placed = Vec::new();
-        for (wish, parents) in ending.followers {
-            if let Some(run) = follow(&mut transaction, wish, parents, ending.run).await? {
+        for (what, parents) in ending.followers {
+            if let Some(run) = super::follow::follow(&mut transaction, what, parents, ending.run).await? {
                 placed.push(run);
             }
         }
@@ -546,12 +546,7 @@ fn written<T: Serialize>(value: &T) -> Result<String, Error> {
 
 /// Queues a run, or joins the one that waits.
 pub(super) async fn place(connection: &mut AnyConnection, wish: &Wish) -> Result<Placed, Error> {
-    // What the sync follows counts from here.
-    sqlx::query("delete from levin_parents where sync_id = $1")
-        .bind(wish.sync_id)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed)?;
+    super::follow::count_anew(connection, &format!("sync:{}", wish.sync_id)).await?;
     let waiting = sqlx::query("select run, asked from levin_queue where sync_id = $1 and replica is null")
         .bind(wish.sync_id)
         .fetch_optional(&mut *connection)
@@ -621,38 +616,6 @@ async fn note_causes(connection: &mut AnyConnection, run: i64, causes: &[Cause])
         .await
         .map(drop)
         .map_err(failed)
-}
-
-/// A parent of this sync has run. Once every parent has, since it was last queued, it is queued.
-async fn follow(
-    connection: &mut AnyConnection,
-    wish: &Wish,
-    parents: &[i64],
-    run: i64,
-) -> Result<Option<Placed>, Error> {
-    sqlx::query(
-        "insert into levin_parents (sync_id, parent_id, run) select $1, sync_id, id from levin_runs where id = $2
-         on conflict (sync_id, parent_id) do update set run = excluded.run",
-    )
-    .bind(wish.sync_id)
-    .bind(run)
-    .execute(&mut *connection)
-    .await
-    .map_err(failed)?;
-    let rows = sqlx::query("select parent_id from levin_parents where sync_id = $1")
-        .bind(wish.sync_id)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed)?;
-    let ran: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
-    if !parents.iter().all(|parent| ran.contains(parent)) {
-        return Ok(None);
-    }
-    match place(connection, wish).await {
-        Ok(placed) => Ok(Some(placed)),
-        Err(error) if error.code == ErrorCode::SyncBusy => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 async fn end(

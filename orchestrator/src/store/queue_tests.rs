@@ -156,7 +156,8 @@ async fn a_sync_follows_once_all_that_it_follows_have_run() {
     let run = async |sync: i64| {
         store.ask(&wish(sync, api())).await.unwrap();
         let run = claim(&store, "a").await[0];
-        let followers = [(wish(3, Cause::After { sync: format!("sync-{sync}"), run }), vec![1, 2])];
+        let cause = Cause::After { sync: format!("sync-{sync}"), run };
+        let followers = [(What::Sync(wish(3, cause)), vec![1, 2])];
         let ending = Ending { followers: &followers, ..ending(run, "a", "success") };
         store.finish(&ending).await.unwrap().unwrap()
     };

@@ -44,10 +44,10 @@ const STEPS: &[&[&str]] = &[
         "create unique index levin_queue_running on levin_queue (sync_id) where replica is not null",
         // The last tick of each schedule that became a run.
         "create table levin_ticks (object text primary key, schedule text not null, last bigint not null)",
-        // Which parents of a sync have run since it was last queued.
+        // Which parents of a sync or sequence have run since it was last queued.
         "create table levin_parents (
-           sync_id bigint not null, parent_id bigint not null, run bigint not null,
-           primary key (sync_id, parent_id))",
+           object text not null, parent_id bigint not null, run bigint not null,
+           primary key (object, parent_id))",
         "create table levin_replicas (id text primary key, holder text not null, beat bigint not null)",
         "create table levin_disabled (sync_id bigint primary key, since text not null)",
         // What an idempotency key was answered.

@@ -212,16 +212,27 @@ fn verdict(member: &MemberWish, status: &str, report: Option<&Value>) -> Verdict
 }
 
 pub(super) async fn begin(connection: &mut AnyConnection, wish: &SequenceWish) -> Result<String, Error> {
-    let open =
-        sqlx::query("select id from levin_sequence_runs where sequence_id = $1 and finished_at is null")
-            .bind(wish.sequence_id)
-            .fetch_optional(&mut *connection)
+    super::follow::count_anew(connection, &format!("sequence:{}", wish.sequence_id)).await?;
+    let written = |e: serde_json::Error| Error::new(ErrorCode::Internal, e.to_string());
+    let open = sqlx::query(
+        "select id, causes from levin_sequence_runs where sequence_id = $1 and finished_at is null",
+    )
+    .bind(wish.sequence_id)
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(failed)?;
+    if let Some(row) = open {
+        let id: String = row.get(0);
+        let mut causes: Vec<Cause> = serde_json::from_str(&row.get::<String, _>(1)).unwrap_or_default();
+        causes.push(wish.cause.clone());
+        sqlx::query("update levin_sequence_runs set causes = $1 where id = $2")
+            .bind(serde_json::to_string(&causes).map_err(written)?)
+            .bind(&id)
+            .execute(connection)
             .await
             .map_err(failed)?;
-    if let Some(row) = open {
-        return Ok(row.get(0));
+        return Ok(id);
     }
-    let written = |e: serde_json::Error| Error::new(ErrorCode::Internal, e.to_string());
     let id = uuid::Uuid::new_v4().to_string();
     sqlx::query(
         "insert into levin_sequence_runs (id, sequence_id, sequence, status, members, position, causes, created_at)
