@@ -273,7 +273,13 @@ fn connectors_and_schema_print_data_that_programs_can_read() {
     assert_eq!(code, 0);
     let list: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let catalogue = Catalogue::levin();
-    assert_eq!(list.as_array().unwrap().len(), catalogue.sources.len() + catalogue.destinations.len());
+    let known = [
+        catalogue.sources.len(),
+        catalogue.destinations.len(),
+        catalogue.channels.len(),
+        catalogue.hooks.len(),
+    ];
+    assert_eq!(list.as_array().unwrap().len(), known.iter().sum::<usize>());
     for connector in catalogue.destinations {
         let (code, stdout, _) = levin(folder.path(), &["connectors", connector.name]);
         assert_eq!(code, 0);
@@ -286,7 +292,7 @@ fn connectors_and_schema_print_data_that_programs_can_read() {
     assert_eq!(code, 64);
     assert!(stderr.contains("there is no connector `no-such-thing-at-all`"), "{stderr}");
 
-    for kind in ["project", "source", "model", "destination", "sync", "sequence"] {
+    for kind in ["project", "source", "model", "destination", "sync", "sequence", "channel", "hook"] {
         let (code, stdout, _) = levin(folder.path(), &["schema", kind]);
         let schema: serde_json::Value = serde_json::from_str(&stdout).unwrap();
         assert_eq!((code, &schema["type"]), (0, &serde_json::json!("object")), "{kind}");
