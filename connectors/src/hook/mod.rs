@@ -14,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::catalogue::ConfigError;
+use crate::signature;
 
 /// One live hook.
 pub trait Hook: Send + Sync + Debug {
@@ -95,16 +96,34 @@ fn wrong(path: &str, message: impl Into<String>) -> ConfigError {
     ConfigError { path: path.to_owned(), message: message.into() }
 }
 
-/// The secrets of a hook's file, of which each may have signed. At least so long, because nobody limits guesses.
-fn keys(secrets: [(&str, Option<&String>); 2]) -> Result<Vec<Vec<u8>>, ConfigError> {
-    const SHORTEST: usize = 16;
-    let given = secrets.into_iter().filter_map(|(path, secret)| Some((path, secret?)));
-    given
-        .map(|(path, secret)| match secret.len() {
+/// The secrets of a service that signs the body alone, in hexadecimal; each may have signed. Not `Debug` by derivation.
+struct Secrets(Vec<Vec<u8>>);
+
+impl Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secrets").finish_non_exhaustive()
+    }
+}
+
+impl Secrets {
+    /// Those of a hook's file. At least so long, because nobody limits guesses.
+    fn of(secret: &str, other_secret: Option<&str>) -> Result<Self, ConfigError> {
+        const SHORTEST: usize = 16;
+        let given = [("secret", Some(secret)), ("other_secret", other_secret)];
+        let given = given.into_iter().filter_map(|(path, secret)| Some((path, secret?)));
+        let keys = given.map(|(path, secret)| match secret.len() {
             SHORTEST.. => Ok(secret.as_bytes().to_vec()),
             _ => Err(wrong(path, format!("must have at least {SHORTEST} characters"))),
-        })
-        .collect()
+        });
+        keys.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether one of them made the signature in that header. All are tried: how long it takes tells nothing.
+    fn admit(&self, headers: &HeaderMap, name: &str, body: &[u8]) -> Result<(), NotReceived> {
+        let signature = header(headers, name);
+        let signed = self.0.iter().filter(|key| signature::is_signed_in_hex(key, body, signature)).count();
+        if signed == 0 { Err(NotReceived::Unsigned) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]

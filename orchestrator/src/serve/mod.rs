@@ -147,11 +147,6 @@ impl Service {
         self.times.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Hears of every project that is read.
-    pub fn projects(&self) -> tokio::sync::watch::Receiver<Arc<Project>> {
-        self.project.subscribe()
-    }
-
     /// Reads the project again. One with mistakes changes nothing, and the error says what they are.
     pub async fn reload(&self) -> Result<(), Error> {
         watch::reload(self).await

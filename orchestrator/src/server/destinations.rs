@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::auth::{Admin, Reader};
 use super::fault::Fault;
-use super::files::{Keys, configuration, merge, same_name, slug_of};
+use super::files::OF_CONNECTED;
 use super::objects::{List, ObjectQuery, WORKSPACE, Wanted, found};
 use super::request::{JsonBody, Path, Query};
 use crate::config::Kind;
@@ -56,7 +56,7 @@ impl Destination {
             created_at: times.created_at,
             updated_at: times.updated_at,
             r#type: destination.connector.name.to_owned(),
-            configuration: api.written(Kind::Destination, destination.id, &["type", "slug", "renamed_from"]),
+            configuration: api.written(Kind::Destination, destination.id, &OF_CONNECTED),
             syncs,
         }
     }
@@ -135,15 +135,7 @@ pub(super) async fn create(
     State(api): State<Api>,
     JsonBody(mut body): JsonBody,
 ) -> Result<Json<Destination>, Fault> {
-    body.only(&["name", "slug", "type", "configuration"]);
-    body.required(&["type", "configuration"]);
-    let (slug, kind) = (slug_of(&mut body), body.text("type"));
-    let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
-    body.checked()?;
-    let mut file = Keys::new();
-    file.insert("type".to_owned(), kind.unwrap_or_default().into());
-    merge(&mut file, keys);
-    api.create(Kind::Destination, &slug, file).await?;
+    let slug = api.create_connected(Kind::Destination, &mut body).await?;
     let project = api.service.project();
     let destination = project.destination(&slug)?;
     Ok(Json(Destination::of(&api, &project, destination)))
@@ -164,14 +156,7 @@ pub(super) async fn update(
     let id = path.id("destinationId")?;
     let destination =
         found("destination", id, api.service.project().destinations.iter(), |one| one.id)?.clone();
-    body.only(&["name", "configuration"]);
-    let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
-    same_name(&mut body, &destination.slug)?;
-    api.update(&destination.file, |file| {
-        merge(file, keys);
-        Ok(())
-    })
-    .await?;
+    api.update_connected(&destination.file, &destination.slug, &mut body).await?;
     let project = api.service.project();
     let destination = project.destination(&destination.slug)?;
     Ok(Json(Destination::of(&api, &project, destination)))

@@ -9,10 +9,14 @@ use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::fault::Fault;
+use super::request::Body;
 use crate::command::Context;
 use crate::config::{Kind, Severity, as_yaml, read_as_written};
 use crate::error::{Error, ErrorCode};
 use crate::project::Project;
+
+/// Keys of a source's or destination's file that are none of its connector's.
+pub(super) const OF_CONNECTED: [&str; 3] = ["type", "slug", "renamed_from"];
 
 /// The keys of an object's file.
 pub(super) type Keys = Map<String, Value>;
@@ -34,11 +38,7 @@ impl Api {
     }
 
     /// Changes the file of an object. `edit` gets its keys as they are written.
-    pub(super) async fn update(
-        &self,
-        file: &Path,
-        edit: impl FnOnce(&mut Keys) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    pub(super) async fn update(&self, file: &Path, edit: impl FnOnce(&mut Keys)) -> Result<(), Fault> {
         let _alone = self.changing.lock().await;
         let path = self.service.context().root.join(file);
         let before = std::fs::read(&path).map_err(|error| unwritable(file, &error))?;
@@ -46,12 +46,39 @@ impl Api {
             return Err(Error::new(ErrorCode::Internal, "a project file that is no mapping was taken").into());
         };
         let was = keys.clone();
-        edit(&mut keys)?;
+        edit(&mut keys);
         // What says the same keeps its form and its comments.
         if keys == was {
             return Ok(());
         }
         self.change(file.to_owned(), keys, Some(before)).await
+    }
+
+    /// Creates an object whose keys are those of its connector: a source, or a destination. Returns its slug.
+    pub(super) async fn create_connected(&self, kind: Kind, body: &mut Body) -> Result<String, Fault> {
+        body.only(&["name", "slug", "type", "configuration"]);
+        body.required(&["type", "configuration"]);
+        let (slug, connector) = (slug_of(body), body.text("type"));
+        let keys = configuration(body, &OF_CONNECTED);
+        body.checked()?;
+        let mut file = Keys::new();
+        file.insert("type".to_owned(), connector.unwrap_or_default().into());
+        merge(&mut file, keys);
+        self.create(kind, &slug, file).await?;
+        Ok(slug)
+    }
+
+    /// Changes the keys of one.
+    pub(super) async fn update_connected(
+        &self,
+        file: &Path,
+        slug: &str,
+        body: &mut Body,
+    ) -> Result<(), Fault> {
+        body.only(&["name", "configuration"]);
+        let keys = configuration(body, &OF_CONNECTED);
+        same_name(body, slug)?;
+        self.update(file, |file| merge(file, keys)).await
     }
 
     /// Writes a file and takes the project with it; else everything is as before.
@@ -152,7 +179,7 @@ fn check(context: &Context) -> Result<Project, Fault> {
 }
 
 /// The slug of a new object, from `slug` or `name`.
-pub(super) fn slug_of(body: &mut super::request::Body) -> String {
+pub(super) fn slug_of(body: &mut Body) -> String {
     let (slug, name) = (body.text("slug"), body.text("name"));
     let from_name = |name: String| {
         let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
@@ -173,7 +200,7 @@ pub(super) fn slug_of(body: &mut super::request::Body) -> String {
 }
 
 /// The keys of `configuration`, without those that are said elsewhere; keys that are null come too.
-pub(super) fn configuration(body: &mut super::request::Body, elsewhere: &[&str]) -> Keys {
+pub(super) fn configuration(body: &mut Body, elsewhere: &[&str]) -> Keys {
     let keys = match body.value("configuration") {
         None => return Keys::new(),
         Some(Value::Object(keys)) => keys.clone(),
@@ -200,7 +227,7 @@ pub(super) fn merge(keys: &mut Keys, more: Keys) {
 }
 
 /// An object's name is its slug. Asked last: then everything else in the body is right.
-pub(super) fn same_name(body: &mut super::request::Body, slug: &str) -> Result<(), Fault> {
+pub(super) fn same_name(body: &mut Body, slug: &str) -> Result<(), Fault> {
     let name = body.text("name");
     body.checked()?;
     if name.is_none_or(|name| name == slug) {

@@ -340,7 +340,6 @@ pub(super) async fn update(
             file.retain(|key, _| !["sql", "sql_file", "table", "dbt"].contains(&key.as_str()));
         }
         merge(file, keys);
-        Ok(())
     })
     .await?;
     let project = api.service.project();

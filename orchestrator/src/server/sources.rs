@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::auth::{Admin, Reader};
 use super::fault::Fault;
-use super::files::{Keys, configuration, merge, same_name, slug_of};
+use super::files::OF_CONNECTED;
 use super::objects::{List, ObjectQuery, WORKSPACE, Wanted, found};
 use super::request::{JsonBody, Path, Query};
 use crate::config::Kind;
@@ -51,7 +51,7 @@ impl Source {
             created_at: times.created_at,
             updated_at: times.updated_at,
             r#type: source.connector.name.to_owned(),
-            configuration: api.written(Kind::Source, source.id, &["type", "slug", "renamed_from"]),
+            configuration: api.written(Kind::Source, source.id, &OF_CONNECTED),
         }
     }
 }
@@ -124,15 +124,7 @@ pub(super) async fn create(
     State(api): State<Api>,
     JsonBody(mut body): JsonBody,
 ) -> Result<Json<Source>, Fault> {
-    body.only(&["name", "slug", "type", "configuration"]);
-    body.required(&["type", "configuration"]);
-    let (slug, kind) = (slug_of(&mut body), body.text("type"));
-    let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
-    body.checked()?;
-    let mut file = Keys::new();
-    file.insert("type".to_owned(), kind.unwrap_or_default().into());
-    merge(&mut file, keys);
-    api.create(Kind::Source, &slug, file).await?;
+    let slug = api.create_connected(Kind::Source, &mut body).await?;
     let project = api.service.project();
     let source = project.source(&slug)?;
     Ok(Json(Source::of(&api, source)))
@@ -152,14 +144,7 @@ pub(super) async fn update(
 ) -> Result<Json<Source>, Fault> {
     let id = path.id("sourceId")?;
     let source = found("source", id, api.service.project().sources.iter(), |one| one.id)?.clone();
-    body.only(&["name", "configuration"]);
-    let keys = configuration(&mut body, &["type", "slug", "renamed_from"]);
-    same_name(&mut body, &source.slug)?;
-    api.update(&source.file, |file| {
-        merge(file, keys);
-        Ok(())
-    })
-    .await?;
+    api.update_connected(&source.file, &source.slug, &mut body).await?;
     let project = api.service.project();
     let source = project.source(&source.slug)?;
     Ok(Json(Source::of(&api, source)))

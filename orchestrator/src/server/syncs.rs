@@ -346,7 +346,6 @@ pub(super) async fn update(
             if wakes {
                 file.remove("disabled");
             }
-            Ok(())
         })
         .await?;
     }

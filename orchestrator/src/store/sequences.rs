@@ -119,19 +119,6 @@ impl Store {
         }))
     }
 
-    /// The newest runs of a sequence.
-    pub async fn sequence_runs(&self, sequence_id: i64, limit: i64) -> Result<Vec<String>, Error> {
-        let rows = sqlx::query(
-            "select id from levin_sequence_runs where sequence_id = $1 order by created_at desc, id limit $2",
-        )
-        .bind(sequence_id)
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed)?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
     /// Goes on with every sequence whose member has ended. Returns whether a run was queued.
     pub async fn advance_sequences(&self) -> Result<bool, Error> {
         const ENDED: &str = "select s.id, s.members, s.position, s.sequence, r.status, r.report
