@@ -53,6 +53,8 @@ pub struct Project {
     pub hooks: Vec<Arc<HookSpec>>,
     /// Every object's file as it is written.
     pub written: Arc<HashMap<(Kind, i64), Written>>,
+    /// Says whether anything in it has changed.
+    pub digest: blake3::Hash,
 }
 
 /// An object's file as it is written.

@@ -28,7 +28,9 @@ impl Ticker {
         match schedule {
             Schedule::Every(every) => TimeDelta::from_std(*every).ok().map(Self::Every),
             Schedule::Cron { expression, timezone } => {
-                cron(expression).ok().map(|cron| Self::Crons(vec![cron], *timezone))
+                let crons: Vec<Cron> =
+                    times_of_day(expression).iter().filter_map(|expression| cron(expression).ok()).collect();
+                (!crons.is_empty()).then_some(Self::Crons(crons, *timezone))
             }
             Schedule::At { times, timezone } => {
                 let crons = times.iter().filter_map(|time| cron(&expression_of(time)).ok()).collect();
@@ -94,6 +96,46 @@ pub fn zone(text: &str) -> Result<Tz, String> {
     Tz::from_str(text).map_err(|_| format!("`{text}` is not a time zone such as `UTC` or `Europe/Berlin`"))
 }
 
+/// The times of day that an expression names, each as an expression of its own: the library knows a time of day, which
+/// is due once on every day whatever the clocks do, only where one hour and one minute stand. One that says "every"
+/// hour or minute goes by the clock as it is, and stays whole.
+fn times_of_day(expression: &str) -> Vec<String> {
+    const MOST: usize = 96;
+    let whole = || vec![expression.to_owned()];
+    let fields: Vec<&str> = expression.split_whitespace().collect();
+    let (second, minutes, hours) = match fields.as_slice() {
+        [minutes, hours, _, _, _] => ("0", minutes, hours),
+        [second, minutes, hours, _, _, _] => (*second, minutes, hours),
+        _ => return whole(),
+    };
+    let (Some(minutes), Some(hours)) = (numbers(minutes), numbers(hours)) else { return whole() };
+    let count = minutes.len() * hours.len();
+    if second.parse::<u32>().is_err() || count <= 1 || count > MOST {
+        return whole();
+    }
+    let rest = fields[fields.len() - 3..].join(" ");
+    let each = |hour: &u32| -> Vec<String> {
+        minutes.iter().map(|minute| format!("{second} {minute} {hour} {rest}")).collect()
+    };
+    hours.iter().flat_map(each).collect()
+}
+
+/// The numbers of a list such as `2,14` or `9-17`; `None` for anything else.
+fn numbers(field: &str) -> Option<Vec<u32>> {
+    let mut all = Vec::new();
+    for part in field.split(',') {
+        match part.split_once('-') {
+            None => all.push(part.parse().ok()?),
+            Some((from, to)) => {
+                all.extend(from.parse::<u32>().ok()?..=to.parse().ok().filter(|to| *to < 60)?)
+            }
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    Some(all)
+}
+
 fn expression_of(time: &TimeOfDay) -> String {
     // Monday is 0 there and 1 here.
     let days: Vec<String> = time.days.iter().map(|day| ((day + 1) % 7).to_string()).collect();
@@ -151,12 +193,33 @@ mod tests {
     }
 
     #[test]
+    fn each_of_several_times_of_day_is_due_once_a_day() {
+        for list in ["30 2,14 * * *", "0 30 2,14 * * *"] {
+            let ticker = by_cron(list, "Europe/Berlin");
+            assert_eq!(
+                ticks(&ticker, "2026-03-28T20:00:00Z", 3),
+                ["2026-03-29T01:00:00+00:00", "2026-03-29T12:30:00+00:00", "2026-03-30T00:30:00+00:00"]
+            );
+            assert_eq!(
+                ticks(&ticker, "2026-10-24T20:00:00Z", 3),
+                ["2026-10-25T00:30:00+00:00", "2026-10-25T13:30:00+00:00", "2026-10-26T01:30:00+00:00"]
+            );
+        }
+        let working = by_cron("0 1-3 * * SUN", "Europe/Berlin");
+        assert_eq!(ticks(&working, "2026-10-24T20:00:00Z", 4).len(), 4);
+        assert_eq!(ticks(&working, "2026-10-24T20:00:00Z", 4)[3], "2026-11-01T00:00:00+00:00");
+        assert_eq!(times_of_day("*/5 9-17 * * *").len(), 1);
+        assert_eq!(times_of_day("0 * * * *").len(), 1);
+        assert_eq!(times_of_day("0,30 9-17 * * 1-5").len(), 18);
+    }
+
+    #[test]
     fn an_hourly_expression_ticks_in_every_hour_that_there_is() {
         let found = ticks(&by_cron("0 * * * *", "Europe/Berlin"), "2026-10-24T23:30:00Z", 4);
         let hours: Vec<&str> = found.iter().map(|tick| &tick[11..13]).collect();
         assert!(hours.starts_with(&["00"]), "{found:?}");
         let unique: std::collections::BTreeSet<&String> = found.iter().collect();
-        assert_eq!(unique.len(), found.len(), "{found:?}");
+        assert_eq!((unique.len(), found.len()), (4, 4), "{found:?}");
     }
 
     #[test]

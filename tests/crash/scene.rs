@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use orchestrator::store::{RunRecord, Store};
+use orchestrator::store::{DeliveryId, RunRecord, Store};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 pub use tests::postgres::query;
@@ -332,10 +332,12 @@ impl Scene {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let store = Store::open(&self.store, self.project.path()).await.expect("the store");
+            let generations = store.last_generation(1).await.expect("the sync's generations");
             let mut noted = Vec::new();
             for RunRecord { id: run, .. } in store.runs(None, 10_000).await.expect("its runs") {
-                if !store.notes(run).await.expect("its notes").is_empty() {
-                    noted.push(run);
+                for generation in 0..=generations {
+                    let notes = store.notes(DeliveryId { run, generation }).await.expect("its notes");
+                    noted.extend((!notes.is_empty()).then_some(run));
                 }
             }
             noted

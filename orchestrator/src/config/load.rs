@@ -37,7 +37,7 @@ pub(super) struct ProjectFile {
     /// Whether every `${…}` could be read.
     pub(super) complete: bool,
     /// A digest of its text.
-    digest: blake3::Hash,
+    pub(super) digest: blake3::Hash,
     /// What may be shown of it.
     shown: Box<str>,
     /// The top-level keys below which the shape is wrong.

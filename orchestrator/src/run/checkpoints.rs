@@ -177,7 +177,7 @@ pub(super) async fn finish(
             break;
         }
     }
-    run.store.forget(run.id, None).await
+    run.store.forget(run.delivery_id(commits.generation), None).await
 }
 
 /// Once every due row was accepted, or declared so, nothing is due any more. Keys that are set aside are neither: where
@@ -235,7 +235,7 @@ impl Checkpoint for Checkpoints<'_, '_> {
                 prune::prune(session.as_mut(), run, &[table]).await?;
             }
         }
-        run.store.forget(run.id, Some(ledger.batches())).await?;
+        run.store.forget(run.delivery_id(self.commits.generation), Some(ledger.batches())).await?;
         self.last = Instant::now();
         Ok(())
     }

@@ -26,7 +26,7 @@ use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
 use crate::fields;
 use crate::mapping::{Mapped, Mapper};
-use crate::store::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange, Store};
+use crate::store::{DeliveryId, Note, NotedException, NotedOutcome, NotedRows, RejectedExchange, Store};
 
 /// What has been delivered so far, and what of it is not committed yet.
 #[derive(Debug, Default)]
@@ -212,7 +212,7 @@ struct Ended {
 struct Journey {
     store: Store,
     sync: i64,
-    run: i64,
+    of: DeliveryId,
     batch: i64,
     rows: NotedRows,
     mapped: Mapped,
@@ -226,10 +226,10 @@ struct Journey {
 impl Journey {
     /// An error means that nothing left.
     async fn travel(self) -> Result<Ended, Error> {
-        let Self { store, sync, run, batch, rows, mapped, .. } = self;
+        let Self { store, sync, of, batch, rows, mapped, .. } = self;
         if !self.deferred {
             fail::fail_point!("deliver.before_start_note");
-            store.start(Note { run, batch, rows, end: None }).await?;
+            store.start(Note { of, batch, rows, end: None }).await?;
             fail::fail_point!("deliver.after_start_note");
         }
         let settled = if mapped.batch.is_empty() {
@@ -254,7 +254,7 @@ impl Journey {
         exceptions.extend(mapped.rejected.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
         exceptions.extend(mapped.superseded.iter().map(|s| NotedException::new(*s, NotedOutcome::NotSent)));
         let deferred = self.deferred || settled.outcomes.contains(&RowOutcome::Deferred);
-        let kept = keep_exchanges(&store, sync, run, &mapped.batch, &settled).await;
+        let kept = keep_exchanges(&store, sync, of.run, &mapped.batch, &settled).await;
         let superseded = mapped.superseded.len() as u64;
         Ok(Ended { batch, rows, settled, accepted, exceptions, superseded, deferred, kept })
     }
@@ -461,7 +461,7 @@ impl Dispatch<'_, '_> {
         let journey = Journey {
             store: self.run.store.clone(),
             sync: self.run.sync.id,
-            run: self.run.id,
+            of: self.notes(),
             batch: self.batches,
             rows,
             mapped,
@@ -512,7 +512,7 @@ impl Dispatch<'_, '_> {
             self.waiting.push(Waiting { batch, rows, exceptions });
         } else {
             fail::fail_point!("deliver.before_end_note");
-            match self.run.store.ending(self.run.id, batch, &exceptions).await {
+            match self.run.store.ending(self.notes(), batch, &exceptions).await {
                 Ok(ending) => drop(self.noting.spawn(async move {
                     let noted = ending.await;
                     fail::fail_point!("deliver.after_end_note");
@@ -526,6 +526,10 @@ impl Dispatch<'_, '_> {
             kept = kept.and(noted(joined));
         }
         kept
+    }
+
+    fn notes(&self) -> DeliveryId {
+        self.run.delivery_id(self.lease.generation())
     }
 
     fn count(&mut self, operation: Operation, accepted: u64, exceptions: &[NotedException]) {
@@ -613,8 +617,8 @@ impl Dispatch<'_, '_> {
                         return Ok(());
                     }
                 }
-                let (store, run) = (self.run.store, self.run.id);
-                let noted = waiting.iter().map(|w| store.end(run, w.batch, &w.exceptions));
+                let (store, of) = (self.run.store, self.notes());
+                let noted = waiting.iter().map(|w| store.end(of, w.batch, &w.exceptions));
                 let noted = join_all(noted).await.into_iter().collect();
                 for Waiting { batch, rows, exceptions } in waiting {
                     self.delivered.ledger.end(batch, rows, exceptions);
@@ -634,9 +638,8 @@ impl Dispatch<'_, '_> {
     /// Nothing of a deferred delivery could be seen until now, so until now nothing of it could be in doubt.
     async fn start_waiting(&self, waiting: &[Waiting]) -> Result<(), Error> {
         fail::fail_point!("deliver.before_start_note");
-        let (store, run) = (self.run.store, self.run.id);
-        let notes =
-            waiting.iter().map(|w| store.start(Note { run, batch: w.batch, rows: w.rows, end: None }));
+        let (store, of) = (self.run.store, self.notes());
+        let notes = waiting.iter().map(|w| store.start(Note { of, batch: w.batch, rows: w.rows, end: None }));
         try_join_all(notes).await?;
         fail::fail_point!("deliver.after_start_note");
         Ok(())

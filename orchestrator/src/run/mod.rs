@@ -63,7 +63,7 @@ pub use view::{PlanReport, Sample};
 use crate::error::{Error, ErrorCode};
 use crate::mapping::{Mapper, RunValues};
 use crate::project::{Project, SyncSpec};
-use crate::store::Store;
+use crate::store::{DeliveryId, Store};
 use crate::telemetry::of_run;
 use crate::telemetry::traces::RunTrace;
 use checkpoints::{Checkpoints, Commits, FinalFacts, finish, needs_commit};
@@ -163,11 +163,10 @@ impl<'a> Run<'a> {
             match self.warehouse().session(&tag).await {
                 Ok(session) => return Ok(self.meter.on(exchange::session(session))),
                 // Another process has the whole warehouse: waiting for a run of it is waiting for it.
-                Err(e)
-                    if e.kind == ErrorKind::Busy
-                        && Instant::now() < patience
-                        && !self.cancel.is_cancelled() =>
-                {
+                Err(e) if e.kind == ErrorKind::Busy && self.cancel.is_cancelled() => {
+                    return Err(cancelled_while_waiting());
+                }
+                Err(e) if e.kind == ErrorKind::Busy && Instant::now() < patience => {
                     tokio::time::sleep(BUSY_PAUSE).await;
                 }
                 Err(error) => {
@@ -179,15 +178,25 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A request may begin only while the lease outlives its time-out, so the lease is longer.
     fn lease_length(&self) -> Duration {
-        let timeout = self.sync.destination.destination.timeout();
-        self.project.lease.max(timeout * 2 + Duration::from_secs(2))
+        lease_length(self.project, &self.sync)
+    }
+
+    /// What this run delivers while it holds the lease of that generation.
+    fn delivery_id(&self, generation: i64) -> DeliveryId {
+        DeliveryId { run: self.id, generation }
     }
 
     fn started_text(&self) -> String {
         text_of(self.started_at)
     }
+}
+
+/// For how long a run's lease is taken and renewed. A request may begin only while the lease outlives its time-out, so
+/// it is longer than that.
+pub fn lease_length(project: &Project, sync: &SyncSpec) -> Duration {
+    let timeout = sync.destination.destination.timeout();
+    project.lease.max(timeout * 2 + Duration::from_secs(2))
 }
 
 fn text_of(time: DateTime<Utc>) -> String {
@@ -250,8 +259,8 @@ pub async fn run(
     Ok(report)
 }
 
-/// Runs a sync as the run of this number, which was queued, or which another process began and left. How it ended is
-/// for the caller to record.
+/// Runs a sync as the run of this number, which this replica claimed: it was queued, or another process began it and
+/// left. How it ended is for the caller to record.
 ///
 /// # Errors
 /// Only when nothing could be asked of the sync's warehouse at all; everything else is in the report.
@@ -259,7 +268,7 @@ pub async fn run_queued(
     project: &Project,
     sync: &Arc<SyncSpec>,
     store: &Store,
-    id: i64,
+    (id, replica): (i64, &str),
     request: Request,
     progress: &dyn Progress,
     cancel: Cancel,
@@ -270,7 +279,7 @@ pub async fn run_queued(
         if let Goal::Apply(id) = request.goal {
             run.request.start = plans::start_of(&run, id).await?;
         }
-        store.adopt_run(id, &run.started_text(), &Holder::this(None)).await
+        store.adopt_run(id, replica, &run.started_text(), &Holder::this(None)).await
     };
     match begun.await {
         Ok(()) => Ok(carry_out(&run).instrument(of_run(&sync.slug, id)).await),
@@ -341,6 +350,10 @@ async fn execute<'a>(run: &'a Run<'a>, course: &mut Course, clock: &mut Clock<'a
         Err(_) if lease.is_lost() => Err(lease_lost(run)),
         other => other,
     }
+}
+
+fn cancelled_while_waiting() -> Error {
+    Error::new(ErrorCode::Cancelled, "the run was cancelled while it waited for another one")
 }
 
 fn lease_lost(run: &Run<'_>) -> Error {

@@ -7,7 +7,7 @@ use sql_templates::{Atomicity, Statement, SyncScope, script};
 use super::differences::Diff;
 use super::model::Described;
 use super::state::WAITS;
-use super::{Definition, Run};
+use super::{Definition, Run, Start};
 use crate::error::Error;
 
 /// From here on the rows of the snapshot stand for something else, and all that are older than `due` are due.
@@ -76,7 +76,7 @@ pub async fn begin(
     due: i64,
 ) -> Result<(), Error> {
     fail::fail_point!("deliver.before_begin");
-    run.store.begin_notes(run.id, generation, diff.table.name.name()).await?;
+    run.store.begin_notes(run.delivery_id(generation), diff.table.name.name()).await?;
     let mut words = sent.to_vec();
     if run.sync.removes() && !sent.contains(&Operation::Removed.name()) {
         words.push(WAITS);
@@ -97,5 +97,8 @@ pub async fn begin(
     )?;
     session.execute(&begin).await?;
     fail::fail_point!("deliver.after_begin");
+    if run.start() != Start::Incremental {
+        run.store.begun(run.id).await?;
+    }
     Ok(())
 }

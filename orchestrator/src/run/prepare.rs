@@ -11,7 +11,7 @@ use super::lease::{Holder, Lease, seconds};
 use super::model::Described;
 use super::rows::result_rows;
 use super::state::{State, read_state};
-use super::{Run, Start};
+use super::{Run, Start, cancelled_while_waiting};
 use crate::error::{Error, ErrorCode};
 use crate::grants::missing_for_writing;
 
@@ -132,7 +132,10 @@ pub async fn take_lease(session: &mut dyn Session, run: &Run<'_>) -> Result<(Lea
                 Err(e) => return Err(e.into()),
             }
         }
-        if Instant::now() >= patience || run.cancel.is_cancelled() {
+        if run.cancel.is_cancelled() {
+            return Err(cancelled_while_waiting());
+        }
+        if Instant::now() >= patience {
             let who =
                 state.holder.map_or_else(String::new, |h| format!(" by process {} on {}", h.pid, h.host));
             let left = state.lease_seconds.unwrap_or_default().max(0.0);

@@ -13,6 +13,7 @@ use super::report::Settled;
 use super::state::{self, Delivering, State};
 use super::{Run, lease, plans, prepare, prune, reshape, text_of};
 use crate::error::{Error, ErrorCode};
+use crate::store::DeliveryId;
 
 /// A delivery that began and was not committed to its end, with what its notes prove.
 pub struct Unfinished {
@@ -41,10 +42,11 @@ impl Unfinished {
         let (Some(delivering), Some(definition)) = (state.delivering.clone(), &state.definition) else {
             return Ok(None);
         };
+        let of_notes = DeliveryId { run: delivering.run, generation: delivering.generation };
         let notes_lost = delivering.renumbered
             || delivering.store != run.store.id()
-            || !run.store.holds_notes(delivering.run, delivering.generation, &delivering.table).await?;
-        let notes = if notes_lost { Vec::new() } else { run.store.notes(delivering.run).await? };
+            || !run.store.holds_notes(of_notes, &delivering.table).await?;
+        let notes = if notes_lost { Vec::new() } else { run.store.notes(of_notes).await? };
         let (mut ended, mut open) = (Ledger::default(), Ledger::default());
         let (mut ended_batches, mut open_batches) = (0, 0);
         for note in notes {
@@ -128,9 +130,9 @@ impl Unfinished {
         &self.ranges
     }
 
-    /// The run whose delivery it was; its notes are worth nothing once it is settled.
-    pub fn run(&self) -> i64 {
-        self.delivering.run
+    /// The delivery that it was; its notes are worth nothing once it is settled.
+    pub fn notes(&self) -> DeliveryId {
+        DeliveryId { run: self.delivering.run, generation: self.delivering.generation }
     }
 
     /// What was found.
@@ -163,7 +165,7 @@ pub(super) async fn clear_away(
         Some(_) => settle(run, session, state, commits).await?,
         None => None,
     };
-    run.store.forget_others(run.sync.id, run.id).await?;
+    run.store.forget_before(run.sync.id, run.delivery_id(commits.generation)).await?;
     // A statement may have reached its end on the server after the run that sent it had given up, its lease too.
     let kept: Vec<String> = plans::tables_of_plans(state).collect();
     let left = prepare::leftovers(run, &there, None, &kept)?;
@@ -198,7 +200,7 @@ async fn settle(
             break;
         }
     }
-    run.store.forget(unfinished.run(), None).await?;
+    run.store.forget(unfinished.notes(), None).await?;
     prune::prune(session.as_mut(), run, &unfinished.tables()).await?;
     if let Some(settled) = state::read_state(session.as_mut(), run).await? {
         *state = State { holder: state.holder.clone(), ..settled };

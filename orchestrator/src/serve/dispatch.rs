@@ -1,9 +1,10 @@
 //! Who executes what: runs that wait are claimed as far as there is room, and executed.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 
 use super::{Service, execute};
 
@@ -13,6 +14,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Executes runs until the service ends and the last of them has.
 pub(super) async fn work(service: Arc<Service>) {
     let mut runs = JoinSet::new();
+    let mut executing: HashMap<Id, i64> = HashMap::new();
     loop {
         // Asked before looking: what is queued meanwhile wakes at once.
         let wake = service.wake.notified();
@@ -24,10 +26,12 @@ pub(super) async fn work(service: Arc<Service>) {
         let room = service.project().serve.runs_at_once.saturating_sub(runs.len());
         let gone: Vec<String> =
             service.gone.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        match service.store.claim(&service.replica, room, &service.limits(), &gone).await {
+        let taken = executing.values().copied().collect();
+        match service.store.claim(&service.replica, room, &service.limits(), &gone, &taken).await {
             Ok(claimed) => {
                 for claimed in claimed {
-                    runs.spawn(execute::execute(service.clone(), claimed));
+                    let run = claimed.run;
+                    executing.insert(runs.spawn(execute::execute(service.clone(), claimed)).id(), run);
                 }
             }
             Err(error) => tracing::warn!(error = %error, "what waits could not be looked at"),
@@ -35,7 +39,9 @@ pub(super) async fn work(service: Arc<Service>) {
         tokio::select! {
             () = &mut wake => {}
             () = tokio::time::sleep(LOOK) => {}
-            Some(_) = runs.join_next() => {}
+            Some(ended) = runs.join_next_with_id() => {
+                executing.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
+            }
         }
     }
     while runs.join_next().await.is_some() {}

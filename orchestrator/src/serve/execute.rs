@@ -11,7 +11,7 @@ use futures::FutureExt;
 use super::{Ended, Running, Service, sequence_wish, wish};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Project, Schedule, SyncSpec};
-use crate::run::{Cancel, Goal, Progress, Request, RunReport, Stage, Status, run_queued};
+use crate::run::{Cancel, Goal, Progress, Request, RunReport, Stage, Status, lease_length, run_queued};
 use crate::store::{Asked, Cause, Claimed, Ending, What, now, text_of_now};
 use crate::telemetry::{metrics, traces};
 
@@ -24,9 +24,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
     let project = service.project();
     let Some(sync) = project.syncs.iter().find(|sync| sync.id == claimed.sync_id).cloned() else {
-        gone(&service, &claimed).await;
+        let why = "the sync was taken out of the project before the run began";
+        never_begin(&service, &claimed, &Error::new(ErrorCode::Cancelled, why)).await;
         return;
     };
+    if service.is_disabled(&sync) {
+        let why = format!("the sync `{}` was disabled before the run began", sync.slug);
+        never_begin(&service, &claimed, &Error::new(ErrorCode::SyncDisabled, why)).await;
+        return;
+    }
     let cancel = Cancel::default();
     let running = Running { cancel: cancel.clone(), asked: false };
     service.running.lock().unwrap_or_else(PoisonError::into_inner).insert(claimed.run, running);
@@ -42,7 +48,7 @@ pub(super) async fn execute(service: Arc<Service>, claimed: Claimed) {
     let running = service.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&claimed.run);
     let asked = running.is_some_and(|running| running.asked);
     if service.is_stopping() && !asked && report.status == Status::Cancelled {
-        let handed = service.store.hand_back(claimed.run, &service.replica, &report.finished_at, &text).await;
+        let handed = service.store.hand_back(claimed.run, &service.replica, &text).await;
         if let Err(error) = handed {
             tracing::warn!(run = claimed.run, error = %error, "the run was not handed back; it is taken over");
         }
@@ -83,10 +89,11 @@ async fn carry_out(
     let request = Request {
         start: claimed.asked.start,
         goal: claimed.asked.approve.map_or(Goal::Deliver, Goal::Apply),
-        // A command may run the sync, and a replica that is gone may still hold its lease.
-        wait: Some(project.lease * 2 + Duration::from_secs(10)),
+        // A command may run the sync, and a replica that is gone may hold its lease until that ends.
+        wait: Some(lease_length(project, sync) + Duration::from_secs(30)),
     };
-    let executed = run_queued(project, sync, &service.store, claimed.run, request, &live, cancel);
+    let executed =
+        run_queued(project, sync, &service.store, (claimed.run, &service.replica), request, &live, cancel);
     let executed = traces::below(traces::parent(claimed.asked.trace.as_deref()), executed);
     // A fault of levin's own must not leave a run behind that nobody executes and nobody may take over.
     let executed = AssertUnwindSafe(executed).catch_unwind().map(|executed| {
@@ -139,10 +146,8 @@ async fn record(service: &Service, ending: &Ending<'_>) -> bool {
     }
 }
 
-/// The sync is in the project no more.
-async fn gone(service: &Service, claimed: &Claimed) {
-    let error =
-        Error::new(ErrorCode::Cancelled, "the sync was taken out of the project before the run began");
+/// Ends a run that there is nothing to be done for any more.
+async fn never_begin(service: &Service, claimed: &Claimed, error: &Error) {
     let report = serde_json::json!({
         "syncId": claimed.sync_id, "id": claimed.run, "status": "cancelled",
         "error": {"code": error.code.name(), "message": error.message, "hint": error.advice()},
@@ -174,7 +179,7 @@ fn followers(service: &Service, project: &Project, parent: &SyncSpec, run: i64) 
     });
     let sequences = project.sequences.iter().filter_map(|sequence| {
         let parents = parents(sequence.schedule.as_ref())?;
-        Some((What::Sequence(sequence_wish(project, sequence, cause()).ok()?), parents))
+        Some((What::Sequence(sequence_wish(project, sequence, cause(), now()).ok()?), parents))
     });
     syncs.chain(sequences).collect()
 }

@@ -12,6 +12,7 @@ mod watch;
 pub use watch::files;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Service {
     running: Mutex<HashMap<i64, Running>>,
     /// Replicas whose runs are to be taken over.
     gone: Mutex<HashSet<String>>,
+    /// Another replica that lives goes by other files of the project.
+    disagrees: AtomicBool,
     wake: Notify,
     ended: broadcast::Sender<Ended>,
     stopping: Cancel,
@@ -91,6 +94,7 @@ impl Service {
             disabled: tokio::sync::watch::Sender::new(Arc::new(disabled)),
             running: Mutex::default(),
             gone: Mutex::default(),
+            disagrees: AtomicBool::new(false),
             wake: Notify::new(),
             ended: broadcast::Sender::new(1_024),
             stopping: Cancel::default(),
@@ -180,6 +184,12 @@ impl Service {
         self.ended.subscribe()
     }
 
+    /// Whether every replica that lives goes by the same project, as far as this one has heard. While they do not, what
+    /// another one knows better is left to it.
+    pub fn is_of_one_mind(&self) -> bool {
+        !self.disagrees.load(Ordering::Relaxed)
+    }
+
     /// How many runs go on in this process.
     pub fn running(&self) -> usize {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -226,6 +236,12 @@ impl Service {
         once: Option<(&str, &str)>,
     ) -> Result<Placed, Error> {
         if self.is_disabled(sync) {
+            // Who asks again hears what was answered, whatever has changed since.
+            if let Some((key, digest)) = once
+                && let Some(placed) = self.store.answered(key, digest).await?
+            {
+                return Ok(placed);
+            }
             let message = format!("the sync `{}` is disabled", sync.slug);
             return Err(Error::new(ErrorCode::SyncDisabled, message));
         }
@@ -240,7 +256,7 @@ impl Service {
 
     /// Asks for a run of a sequence, and returns its number: that of the one that goes on, if there is one.
     pub async fn trigger_sequence(&self, sequence: &SequenceSpec, cause: Cause) -> Result<String, Error> {
-        let id = self.store.ask_sequence(&sequence_wish(&self.project(), sequence, cause)?).await?;
+        let id = self.store.ask_sequence(&sequence_wish(&self.project(), sequence, cause, now())?).await?;
         self.wake.notify_waiters();
         Ok(id)
     }
@@ -265,7 +281,10 @@ impl Service {
         let project = self.project();
         let sources = project.sources.iter().filter_map(|source| Some((source.id, source.runs_at_once?)));
         let destinations = project.destinations.iter().filter_map(|to| Some((to.id, to.runs_at_once?)));
-        Limits { sources: sources.collect(), destinations: destinations.collect() }
+        // Once all replicas have read the same, a sync that this one does not know is in no project any more.
+        let known = || project.syncs.iter().map(|sync| sync.id).collect();
+        let syncs = (!self.is_of_one_mind()).then(known);
+        Limits { syncs, sources: sources.collect(), destinations: destinations.collect() }
     }
 }
 
@@ -281,7 +300,12 @@ fn wish(sync: &SyncSpec, asked: Asked, ready_at: i64) -> Wish {
     }
 }
 
-fn sequence_wish(project: &Project, sequence: &SequenceSpec, cause: Cause) -> Result<SequenceWish, Error> {
+fn sequence_wish(
+    project: &Project,
+    sequence: &SequenceSpec,
+    cause: Cause,
+    ready_at: i64,
+) -> Result<SequenceWish, Error> {
     let members = sequence.members.iter().map(|member| {
         let sync = project.sync(&member.sync)?;
         Ok(MemberWish {
@@ -291,6 +315,7 @@ fn sequence_wish(project: &Project, sequence: &SequenceSpec, cause: Cause) -> Re
             destination_id: sync.destination.id,
             on_failure: member.on_failure,
             max_rejected: member.max_rejected,
+            rests: sync.disabled,
         })
     });
     Ok(SequenceWish {
@@ -298,5 +323,6 @@ fn sequence_wish(project: &Project, sequence: &SequenceSpec, cause: Cause) -> Re
         sequence: sequence.slug.clone(),
         members: members.collect::<Result<_, Error>>()?,
         cause,
+        ready_at,
     })
 }

@@ -1,17 +1,17 @@
 //! Ticks: the moments at which schedules are due become runs.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Service, sequence_wish, wish};
 use crate::error::Error;
 use crate::project::{Project, Schedule, SequenceSpec, SyncSpec};
 use crate::schedule::{Ticker, jitter};
-use crate::store::{Asked, Cause, Due, What};
+use crate::store::{Asked, CLOCKS_DIFFER, Cause, Due, Fired, What};
 
 /// How long to leave a store alone that failed.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -87,14 +87,21 @@ impl Scheduled {
         let ready = tick + jitter(self.jitter(), &self.object(), tick);
         let what = match self {
             Self::Sync(sync) => What::Sync(wish(sync, Asked::because(cause), ready.timestamp_millis())),
-            Self::Sequence(sequence) => What::Sequence(sequence_wish(project, sequence, cause)?),
+            Self::Sequence(sequence) => {
+                What::Sequence(sequence_wish(project, sequence, cause, ready.timestamp_millis())?)
+            }
         };
         Ok(self.at(tick, what))
     }
 
     fn at(&self, tick: DateTime<Utc>, what: What) -> Due {
-        let schedule = self.schedule().map(|schedule| format!("{schedule:?}")).unwrap_or_default();
-        Due { object: self.object(), schedule, tick: tick.timestamp_millis(), what }
+        let tick = tick.timestamp_millis();
+        Due { object: self.object(), schedule: self.words(), tick, first: false, what }
+    }
+
+    /// The schedule, for telling whether it is still the same.
+    fn words(&self) -> String {
+        self.schedule().map(|schedule| format!("{schedule:?}")).unwrap_or_default()
     }
 }
 
@@ -102,6 +109,8 @@ impl Scheduled {
 struct Timetable {
     entries: Vec<Scheduled>,
     next: BinaryHeap<Reverse<(DateTime<Utc>, usize)>>,
+    /// Entries of which no tick is known yet.
+    unseen: HashSet<usize>,
 }
 
 impl Timetable {
@@ -111,17 +120,27 @@ impl Timetable {
         let sequences = project.sequences.iter().cloned().map(Scheduled::Sequence);
         let entries = syncs.map(Scheduled::Sync).chain(sequences);
         let entries = entries.filter(|entry| entry.ticker().is_some()).collect();
-        let mut table = Self { entries, next: BinaryHeap::new() };
+        let mut table = Self { entries, next: BinaryHeap::new(), unseen: HashSet::new() };
         let (now, mut begun) = (Utc::now(), Vec::new());
         for (index, entry) in table.entries.iter().enumerate() {
             let Some(ticker) = entry.ticker() else { continue };
-            let last = known.get(&entry.object());
-            let last = last.and_then(|(_, last)| DateTime::from_timestamp_millis(*last));
+            let last = known.get(&entry.object()).and_then(|(schedule, last)| {
+                let last = DateTime::from_timestamp_millis(*last)?;
+                // What a clock said that was wrong is as good as now.
+                let wrong = last > now + TimeDelta::milliseconds(CLOCKS_DIFFER);
+                Some((*schedule == entry.words(), if wrong { now } else { last }))
+            });
             let due = match (last, &ticker) {
-                // Of what was missed, the last; else what comes.
-                (Some(last), ticker) => ticker.latest(last, now).or_else(|| ticker.after(last)),
-                (None, Ticker::Every(_)) => Some(now),
-                (None, ticker) => {
+                // Of what was missed, the last; else what comes. An interval goes on from its last run.
+                (Some((true, last)), ticker) | (Some((false, last)), ticker @ Ticker::Every(_)) => {
+                    ticker.latest(last, now).or_else(|| ticker.after(last))
+                }
+                (None, Ticker::Every(_)) => {
+                    table.unseen.insert(index);
+                    Some(now)
+                }
+                // Times of another schedule were not missed.
+                (None | Some((false, _)), ticker) => {
                     begun.push(entry.at(now, What::Nothing));
                     ticker.after(now)
                 }
@@ -155,23 +174,27 @@ impl Timetable {
             let entry = &self.entries[index];
             // The process may have slept through some: they are one.
             let tick = entry.ticker().and_then(|ticker| ticker.latest(tick, now)).unwrap_or(tick);
-            dues.push(entry.due(project, tick)?);
+            dues.push(Due { first: self.unseen.contains(&index), ..entry.due(project, tick)? });
             again.push((tick, index));
         }
         if dues.is_empty() {
             return Ok(());
         }
         match service.store.fire(&dues).await {
-            Ok(placed) => {
-                for (tick, index) in again {
+            Ok(fired) => {
+                for ((tick, index), fired) in again.into_iter().zip(&fired) {
+                    self.unseen.remove(&index);
+                    // An interval that another replica began counts from there.
+                    let last = match fired {
+                        Fired::Lost { last } => DateTime::from_timestamp_millis(*last).unwrap_or(tick),
+                        Fired::Placed(_) | Fired::Noted => tick,
+                    };
                     let ticker = self.entries[index].ticker();
-                    if let Some(next) = ticker.and_then(|ticker| ticker.after(tick)) {
+                    if let Some(next) = ticker.and_then(|ticker| ticker.after(last)) {
                         self.next.push(Reverse((next, index)));
                     }
                 }
-                if placed.iter().any(Option::is_some)
-                    || dues.iter().any(|due| matches!(due.what, What::Sequence(_)))
-                {
+                if fired.iter().any(|fired| !matches!(fired, Fired::Lost { .. })) {
                     service.wake.notify_waiters();
                 }
                 Ok(())

@@ -1,14 +1,14 @@
 //! The project's files: read again when they change, and only taken when nothing is wrong with them.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Service;
-use crate::config::{self, PROJECT_FOLDERS};
+use crate::config::{self, Kind, PROJECT_FOLDERS};
 use crate::error::{Error, ErrorCode};
 use crate::project::Project;
 use crate::store::{Seen, Store, Times};
@@ -23,30 +23,72 @@ const SETTLED: Duration = Duration::from_millis(300);
 /// Watches until the service ends.
 pub(super) async fn work(service: Arc<Service>) {
     let root = service.context.root.clone();
-    let mut known = service.files;
+    let mut beside = read_beside(&service.project());
+    let mut known = (service.files, look_at(&root, &beside));
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     loop {
         tokio::select! {
             () = service.stopped() => return,
             _ = hangup.recv() => {}
             () = tokio::time::sleep(LOOK) => {
-                let seen = files(&root);
+                let seen = (files(&root), look_at(&root, &beside));
                 if seen == known {
                     continue;
                 }
                 // Somebody may still be writing: what is read is what stands still.
                 tokio::time::sleep(SETTLED).await;
-                if files(&root) != seen {
+                if (files(&root), look_at(&root, &beside)) != seen {
                     continue;
                 }
             }
         }
         // From before they are read: what changes meanwhile is another change.
-        known = files(&root);
-        if let Err(error) = reload(&service).await {
-            tracing::error!(error = %error, "the project is wrong now; the one read before stays");
+        let seen = (files(&root), look_at(&root, &beside));
+        match reload(&service).await {
+            // The files are right, as far as anybody knows: they are read again.
+            Err(error) if error.code == ErrorCode::StoreFailed => {
+                tracing::warn!(error = %error, "the project could not be taken; it is again in a moment");
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(error = %error, "the project is wrong now; the one read before stays");
+                known = seen;
+            }
+            Ok(()) => {
+                beside = read_beside(&service.project());
+                known = (seen.0, look_at(&root, &beside));
+            }
         }
     }
+}
+
+/// The files that models name, which may lie anywhere: SQL, and what dbt writes.
+fn read_beside(project: &Project) -> BTreeSet<PathBuf> {
+    let models = project.written.iter().filter(|((kind, _), _)| *kind == Kind::Model);
+    let named = models.filter(|(_, written)| {
+        written.text.contains("\"sql_file\"") || written.text.contains("\"manifest\"")
+    });
+    let paths = named.flat_map(|(_, written)| {
+        let keys = written.keys();
+        [keys.get("sql_file").cloned(), keys.get("dbt").map(|dbt| dbt["manifest"].clone())]
+    });
+    paths.flatten().filter_map(|path| path.as_str().map(PathBuf::from)).collect()
+}
+
+/// What a look at these comes to.
+fn look_at(root: &Path, paths: &BTreeSet<PathBuf>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    paths.iter().for_each(|path| look(&mut hasher, &root.join(path)));
+    hasher.finalize()
+}
+
+fn look(hasher: &mut blake3::Hasher, path: &Path) {
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    let changed =
+        metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    hasher.update(path.as_os_str().as_encoded_bytes());
+    hasher.update(&changed.as_nanos().to_le_bytes());
+    hasher.update(&metadata.len().to_le_bytes());
 }
 
 pub(super) async fn reload(service: &Service) -> Result<(), Error> {
@@ -88,23 +130,15 @@ pub(super) async fn times(store: &Store, project: &Project) -> Result<HashMap<(S
 /// What a look at the files of a project comes to: other when one of them changed.
 pub fn files(root: &Path) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    let mut look = |path: &Path| {
-        let Ok(metadata) = std::fs::metadata(path) else { return };
-        let changed =
-            metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-        hasher.update(path.as_os_str().as_encoded_bytes());
-        hasher.update(&changed.as_nanos().to_le_bytes());
-        hasher.update(&metadata.len().to_le_bytes());
-    };
     for file in [config::PROJECT_FILE, config::LOCK_FILE] {
-        look(&root.join(file));
+        look(&mut hasher, &root.join(file));
     }
     for folder in PROJECT_FOLDERS {
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
         let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         paths.sort();
         for path in &paths {
-            look(path);
+            look(&mut hasher, path);
         }
     }
     hasher.finalize()

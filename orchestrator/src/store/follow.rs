@@ -4,7 +4,7 @@ use sqlx::{AnyConnection, Row};
 
 use super::queue::{Placed, What, place};
 use super::{failed, sequences};
-use crate::error::{Error, ErrorCode};
+use crate::error::Error;
 
 /// From here on its parents count anew.
 pub(super) async fn count_anew(connection: &mut AnyConnection, object: &str) -> Result<(), Error> {
@@ -46,14 +46,9 @@ pub(super) async fn follow(
     if !parents.iter().all(|parent| ran.contains(parent)) {
         return Ok(None);
     }
-    let placed = match what {
+    match what {
         What::Sync(wish) => place(connection, wish).await.map(Some),
         What::Sequence(wish) => sequences::begin(connection, wish).await.map(|_| None),
         What::Nothing => Ok(None),
-    };
-    match placed {
-        // Somebody's run that starts another way waits: it does what is due, and more.
-        Err(error) if error.code == ErrorCode::SyncBusy => Ok(None),
-        placed => placed,
     }
 }

@@ -2,8 +2,8 @@
 
 use sqlx::Row;
 
-use super::{Store, exchange, failed};
-use crate::error::Error;
+use super::{DeliveryId, Store, exchange, failed};
+use crate::error::{Error, ErrorCode};
 use crate::run::Holder;
 
 /// A run as the history shows it.
@@ -24,6 +24,9 @@ pub struct RunRecord {
     /// The process that runs it, while it says `running`.
     pub holder: Option<Holder>,
 }
+
+/// So many old runs go in one statement: nobody waits long for it.
+const FORGOTTEN_AT_ONCE: i64 = 1_000;
 
 impl Store {
     /// A new run's number. `holder` is the process that runs it.
@@ -65,27 +68,37 @@ impl Store {
         Ok(run)
     }
 
-    /// Says that a claimed run begins. One that was taken over keeps the moment when it first began.
-    pub async fn adopt_run(&self, run: i64, started_at: &str, holder: &Holder) -> Result<(), Error> {
+    /// Says that a run begins that this replica claimed. One that was taken over, or handed back, keeps the moment when
+    /// it first began.
+    ///
+    /// # Errors
+    /// `LEASE_LOST` when another replica has taken it over meanwhile.
+    pub async fn adopt_run(
+        &self,
+        run: i64,
+        replica: &str,
+        started_at: &str,
+        holder: &Holder,
+    ) -> Result<(), Error> {
         exchange()?;
         let holder = serde_json::to_string(holder).unwrap_or_default();
         let mut transaction = self.pool.begin().await.map_err(failed)?;
-        sqlx::query(
-            "update levin_runs set status = 'running', started_at = $1 where id = $2 and status = 'queued'",
+        let adopted = sqlx::query(
+            "update levin_runs set status = 'running', finished_at = null,
+             started_at = case when status = 'queued' and report is null then $1 else started_at end,
+             told = case when told > 1 then 1 else told end
+             where id = $2 and exists (select 1 from levin_queue q where q.run = $2 and q.replica = $3)",
         )
         .bind(started_at)
         .bind(run)
+        .bind(replica)
         .execute(&mut *transaction)
         .await
-        .map_err(failed)?;
-        sqlx::query(
-            "update levin_runs set status = 'running', finished_at = null,
-             told = case when told > 1 then 1 else told end where id = $1",
-        )
-        .bind(run)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?;
+        .map_err(failed)?
+        .rows_affected();
+        if adopted == 0 {
+            return Err(Error::new(ErrorCode::LeaseLost, "another replica has taken the run over"));
+        }
         sqlx::query(
             "insert into levin_holders (run, holder) values ($1, $2)
              on conflict (run) do update set holder = excluded.holder",
@@ -124,12 +137,14 @@ impl Store {
             .map_err(failed)
     }
 
-    /// Runs of this sync that still say `running`, although another one now holds its lease.
+    /// Runs of this sync that still say `running`, although another one now holds its lease. Not those of the queue:
+    /// they wait for the lease, or for a replica that takes them over.
     pub async fn mark_interrupted(&self, sync_id: i64, but: i64, finished_at: &str) -> Result<(), Error> {
         exchange()?;
         sqlx::query(
             "update levin_runs set status = 'interrupted', finished_at = $1
-             where sync_id = $2 and status = 'running' and id < $3",
+             where sync_id = $2 and status = 'running' and id < $3
+             and not exists (select 1 from levin_queue q where q.run = levin_runs.id)",
         )
         .bind(finished_at)
         .bind(sync_id)
@@ -140,19 +155,29 @@ impl Store {
         .map_err(failed)
     }
 
-    /// Drops the notes of every other run of a sync, whose lease the run now holds: what they proved is
+    /// Drops the notes of every delivery of a sync before this one, which holds its lease: what they proved is
     /// committed, and a run that ended between its commit and forgetting left them behind.
-    pub async fn forget_others(&self, sync_id: i64, but: i64) -> Result<(), Error> {
+    pub async fn forget_before(&self, sync_id: i64, of: DeliveryId) -> Result<(), Error> {
         exchange()?;
-        for delete in [
-            "delete from levin_deliveries where run <> $2
-             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
-            "delete from levin_notes_of where run <> $2
-             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
-            "delete from levin_holders where run < $2
-             and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+        for (delete, before) in [
+            (
+                "delete from levin_deliveries where generation < $2
+                 and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+                of.generation,
+            ),
+            (
+                "delete from levin_notes_of where generation < $2
+                 and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)",
+                of.generation,
+            ),
+            (
+                "delete from levin_holders where run < $2
+                 and exists (select 1 from levin_runs r where r.id = run and r.sync_id = $1)
+                 and not exists (select 1 from levin_queue q where q.run = levin_holders.run)",
+                of.run,
+            ),
         ] {
-            sqlx::query(delete).bind(sync_id).bind(but).execute(&self.pool).await.map_err(failed)?;
+            sqlx::query(delete).bind(sync_id).bind(before).execute(&self.pool).await.map_err(failed)?;
         }
         Ok(())
     }
@@ -163,13 +188,21 @@ impl Store {
         let Some(before) = chrono::Utc::now().checked_sub_signed(kept) else { return Ok(()) };
         let before = before.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         for delete in [
-            "delete from levin_runs where finished_at < $1
-             and id < (select max(newer.id) from levin_runs newer where newer.sync_id = levin_runs.sync_id)",
+            "delete from levin_runs where id in
+             (select id from levin_runs old where finished_at < $1
+              and id < (select max(newer.id) from levin_runs newer where newer.sync_id = old.sync_id)
+              order by finished_at limit $2)",
             "delete from levin_sequence_members where sequence_run in
-             (select id from levin_sequence_runs where finished_at < $1)",
-            "delete from levin_sequence_runs where finished_at < $1",
+             (select id from levin_sequence_runs where finished_at < $1) and $2 > 0",
+            "delete from levin_sequence_runs where finished_at < $1 and $2 > 0",
         ] {
-            sqlx::query(delete).bind(&before).execute(&self.pool).await.map_err(failed)?;
+            loop {
+                let query = sqlx::query(delete).bind(&before).bind(FORGOTTEN_AT_ONCE);
+                let forgotten = query.execute(&self.pool).await.map_err(failed)?.rows_affected();
+                if forgotten < FORGOTTEN_AT_ONCE.unsigned_abs() {
+                    break;
+                }
+            }
         }
         let day_ago = super::now() - 86_400_000;
         self.forget_received(day_ago).await?;

@@ -38,11 +38,13 @@ pub use alerts::{AlertState, Judging, Untold};
 pub use figures::{QueueFigures, SyncFigures};
 pub use history::RunRecord;
 pub use keys::{Key, Scope};
-pub use notes::{Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
+pub use notes::{DeliveryId, Note, NotedException, NotedOutcome, NotedRows, RejectedExchange};
 pub use objects::{Seen, Times};
 pub use outbox::Posted;
 pub use pages::{Place, RunFilter, RunOrder, RunRow};
-pub use queue::{Asked, Cause, Claimed, Due, Ending, Limits, Placed, Underway, What, Wish, now};
+pub use queue::{
+    Asked, CLOCKS_DIFFER, Cause, Claimed, Due, Ending, Fired, Limits, Placed, Underway, What, Wish, now,
+};
 pub use replicas::Replica;
 pub use sequences::{MemberRun, MemberWish, SequenceRun, SequenceWish};
 
@@ -50,6 +52,8 @@ pub use sequences::{MemberRun, MemberWish, SequenceRun, SequenceWish};
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
+    /// For the signs of life alone, which must not wait until somebody gives a connection back.
+    pulse: AnyPool,
     id: String,
     notes: mpsc::Sender<Pending>,
 }
@@ -63,6 +67,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What every connection to SQLite begins with.
 const PRAGMAS: &[&str] =
     &["pragma journal_mode = wal", "pragma synchronous = full", "pragma busy_timeout = 10000"];
+
+/// What every connection to Postgres begins with. A replica that loses its network in the middle of a decision, or is
+/// put to sleep, would hold up all others for as long as the server does not notice.
+const BOUNDS: &[&str] = &[
+    "set idle_in_transaction_session_timeout = '10s'",
+    "set lock_timeout = '20s'",
+    "set statement_timeout = '60s'",
+    "set tcp_keepalives_idle = 10",
+    "set tcp_keepalives_interval = 5",
+    "set tcp_keepalives_count = 2",
+    "set tcp_user_timeout = 20000",
+];
 
 impl Store {
     /// Opens the store of a project.
@@ -143,23 +159,22 @@ impl Store {
             .map_err(failed)?
             .get(0);
         first.close().await.map_err(failed)?;
-        let pool = pool_options()
-            .after_connect(move |connection, _| {
+        let settings = if durable { PRAGMAS } else { BOUNDS };
+        let pool_options = || {
+            pool_options().after_connect(move |connection, _| {
                 Box::pin(async move {
-                    if durable {
-                        for pragma in PRAGMAS {
-                            sqlx::query(*pragma).execute(&mut *connection).await?;
-                        }
+                    for setting in settings {
+                        sqlx::query(*setting).execute(&mut *connection).await?;
                     }
                     Ok(())
                 })
             })
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
+        };
+        let pool = pool_options().connect_with(options.clone()).await.map_err(failed)?;
+        let pulse = pool_options().max_connections(1).connect_lazy_with(options);
         let (notes, pending) = mpsc::channel(1_024);
         tokio::spawn(write_notes(pool.clone(), pending));
-        Ok(Self { pool, id, notes })
+        Ok(Self { pool, pulse, id, notes })
     }
 
     /// Whether the store answers.

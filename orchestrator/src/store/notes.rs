@@ -7,12 +7,22 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Store, exchange, failed};
 use crate::error::{Error, ErrorCode};
 
+/// Names a delivery. A run that was taken over delivers again under a generation of its own: what the one before it
+/// still writes must not touch the notes of the one that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryId {
+    /// The run.
+    pub run: i64,
+    /// The generation of the lease under which it delivers.
+    pub generation: i64,
+}
+
 /// One batch of a delivery, said to have started, and later how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// The run.
-    pub run: i64,
-    /// The batch's number within the run.
+    /// The delivery.
+    pub of: DeliveryId,
+    /// The batch's number within the delivery.
     pub batch: i64,
     /// The rows.
     pub rows: NotedRows,
@@ -85,7 +95,7 @@ pub struct RejectedExchange {
 
 pub(super) enum Pending {
     Started { note: Note, done: oneshot::Sender<Result<(), Error>> },
-    Ended { run: i64, batch: i64, end: String, done: oneshot::Sender<Result<(), Error>> },
+    Ended { of: DeliveryId, batch: i64, end: String, done: oneshot::Sender<Result<(), Error>> },
 }
 
 /// The most exchanges that are kept of one sync.
@@ -100,15 +110,15 @@ impl Store {
     }
 
     /// Says durably how a batch ended.
-    pub async fn end(&self, run: i64, batch: i64, exceptions: &[NotedException]) -> Result<(), Error> {
-        self.ending(run, batch, exceptions).await?.await
+    pub async fn end(&self, of: DeliveryId, batch: i64, exceptions: &[NotedException]) -> Result<(), Error> {
+        self.ending(of, batch, exceptions).await?.await
     }
 
     /// The same in two parts: once this returns, whatever is noted later is durable later, and what it returns
     /// is done when this is durable too.
     pub async fn ending(
         &self,
-        run: i64,
+        of: DeliveryId,
         batch: i64,
         exceptions: &[NotedException],
     ) -> Result<impl Future<Output = Result<(), Error>> + Send + use<>, Error> {
@@ -116,7 +126,7 @@ impl Store {
         let end = serde_json::to_string(exceptions)
             .map_err(|e| Error::new(ErrorCode::Internal, format!("cannot write a note: {e}")))?;
         let (done, answer) = oneshot::channel();
-        self.write(Pending::Ended { run, batch, end, done }, answer).await
+        self.write(Pending::Ended { of, batch, end, done }, answer).await
     }
 
     async fn write(
@@ -129,22 +139,25 @@ impl Store {
         Ok(async move { answer.await.map_err(|_| gone())? })
     }
 
-    /// Every note of a run, in the order of its batches.
-    pub async fn notes(&self, run: i64) -> Result<Vec<Note>, Error> {
+    /// Every note of a delivery, in the order of its batches.
+    pub async fn notes(&self, of: DeliveryId) -> Result<Vec<Note>, Error> {
         exchange()?;
-        let rows =
-            sqlx::query("select batch, rows, ended from levin_deliveries where run = $1 order by batch")
-                .bind(run)
-                .fetch_all(&self.pool)
-                .await
-                .map_err(failed)?;
+        let rows = sqlx::query(
+            "select batch, rows, ended from levin_deliveries where run = $1 and generation = $2 order by batch",
+        )
+        .bind(of.run)
+        .bind(of.generation)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
         rows.iter()
             .map(|row| {
-                let broken =
-                    |e| Error::new(ErrorCode::StoreFailed, format!("a note of run {run} is broken: {e}"));
+                let broken = |e| {
+                    Error::new(ErrorCode::StoreFailed, format!("a note of run {} is broken: {e}", of.run))
+                };
                 let end = row.get::<Option<String>, _>(2);
                 Ok(Note {
-                    run,
+                    of,
                     batch: row.get(0),
                     rows: serde_json::from_str(&row.get::<String, _>(1)).map_err(broken)?,
                     end: end.map(|text| serde_json::from_str(&text)).transpose().map_err(broken)?,
@@ -179,17 +192,17 @@ impl Store {
             .map_err(failed)
     }
 
-    /// Says durably whose notes those of a run will be: of the delivery of this diff under this
-    /// generation. A run's number alone does not tell: a store that comes from a backup gives it again.
-    pub async fn begin_notes(&self, run: i64, generation: i64, diff: &str) -> Result<(), Error> {
+    /// Says durably that there will be notes of this delivery, of this diff. Its number alone does not tell: a store
+    /// that comes from a backup gives it again.
+    pub async fn begin_notes(&self, of: DeliveryId, diff: &str) -> Result<(), Error> {
         exchange()?;
         fail::fail_point!("store.begin_notes");
         sqlx::query(
             "insert into levin_notes_of (run, generation, diff) values ($1, $2, $3)
-             on conflict (run) do update set generation = excluded.generation, diff = excluded.diff",
+             on conflict (run, generation) do update set diff = excluded.diff",
         )
-        .bind(run)
-        .bind(generation)
+        .bind(of.run)
+        .bind(of.generation)
         .bind(diff)
         .execute(&self.pool)
         .await
@@ -198,11 +211,11 @@ impl Store {
     }
 
     /// Whether this store holds the notes of that delivery; without them nothing is known of it.
-    pub async fn holds_notes(&self, run: i64, generation: i64, diff: &str) -> Result<bool, Error> {
+    pub async fn holds_notes(&self, of: DeliveryId, diff: &str) -> Result<bool, Error> {
         exchange()?;
         sqlx::query("select 1 from levin_notes_of where run = $1 and generation = $2 and diff = $3")
-            .bind(run)
-            .bind(generation)
+            .bind(of.run)
+            .bind(of.generation)
             .bind(diff)
             .fetch_optional(&self.pool)
             .await
@@ -210,28 +223,36 @@ impl Store {
             .map_err(failed)
     }
 
-    /// Forgets notes whose rows are committed: all of a run, or some batches of it.
-    pub async fn forget(&self, run: i64, batches: Option<&[i64]>) -> Result<(), Error> {
+    /// Forgets notes whose rows are committed: all of a delivery, or some batches of it.
+    pub async fn forget(&self, of: DeliveryId, batches: Option<&[i64]>) -> Result<(), Error> {
         exchange()?;
         fail::fail_point!("store.forget");
         let mut transaction = self.pool.begin().await.map_err(failed)?;
         match batches {
             None => {
                 for delete in [
-                    "delete from levin_deliveries where run = $1",
-                    "delete from levin_notes_of where run = $1",
+                    "delete from levin_deliveries where run = $1 and generation = $2",
+                    "delete from levin_notes_of where run = $1 and generation = $2",
                 ] {
-                    sqlx::query(delete).bind(run).execute(&mut *transaction).await.map_err(failed)?;
+                    sqlx::query(delete)
+                        .bind(of.run)
+                        .bind(of.generation)
+                        .execute(&mut *transaction)
+                        .await
+                        .map_err(failed)?;
                 }
             }
             Some(batches) => {
                 for batch in batches {
-                    sqlx::query("delete from levin_deliveries where run = $1 and batch = $2")
-                        .bind(run)
-                        .bind(*batch)
-                        .execute(&mut *transaction)
-                        .await
-                        .map_err(failed)?;
+                    sqlx::query(
+                        "delete from levin_deliveries where run = $1 and generation = $2 and batch = $3",
+                    )
+                    .bind(of.run)
+                    .bind(of.generation)
+                    .bind(*batch)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(failed)?;
                 }
             }
         }
@@ -311,22 +332,28 @@ async fn write_group(pool: &AnyPool, group: &[Pending]) -> Result<(), Error> {
             Pending::Started { note, .. } => {
                 let rows = serde_json::to_string(&note.rows)
                     .map_err(|e| Error::new(ErrorCode::Internal, format!("cannot write a note: {e}")))?;
-                sqlx::query("insert into levin_deliveries (run, batch, rows) values ($1, $2, $3)")
-                    .bind(note.run)
-                    .bind(note.batch)
-                    .bind(rows)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
+                sqlx::query(
+                    "insert into levin_deliveries (run, generation, batch, rows) values ($1, $2, $3, $4)",
+                )
+                .bind(note.of.run)
+                .bind(note.of.generation)
+                .bind(note.batch)
+                .bind(rows)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
             }
-            Pending::Ended { run, batch, end, .. } => {
-                sqlx::query("update levin_deliveries set ended = $1 where run = $2 and batch = $3")
-                    .bind(end)
-                    .bind(*run)
-                    .bind(*batch)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
+            Pending::Ended { of, batch, end, .. } => {
+                sqlx::query(
+                    "update levin_deliveries set ended = $1 where run = $2 and generation = $3 and batch = $4",
+                )
+                .bind(end)
+                .bind(of.run)
+                .bind(of.generation)
+                .bind(*batch)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
             }
         }
     }

@@ -157,7 +157,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open("sqlite://store.db", folder.path()).await.unwrap();
         for replica in replicas {
-            store.beat(replica, &Holder::this(None)).await.unwrap();
+            store.beat(replica, &Holder::this(None), "").await.unwrap();
         }
         (store, folder)
     }

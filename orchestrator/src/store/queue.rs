@@ -3,7 +3,7 @@
 //! Every change takes one row of the store first, so that of several replicas one decides at a time. A run is
 //! in the history before whoever asked for it hears its number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,22 +36,30 @@ impl Asked {
         Self { start: Start::Incremental, approve: None, causes: vec![cause], trace: None }
     }
 
+    /// Sends what differs, and nothing else is asked of it.
     fn is_plain(&self) -> bool {
         self.start == Start::Incremental && self.approve.is_none()
     }
 
-    /// Takes another wish in, when one run can do both.
-    fn joined(mut self, other: Self) -> Option<Self> {
+    /// Whether a run that does this does the other as well. Who starts over sends what differs too; who declares
+    /// rows accepted, or sends a plan's rows, does not.
+    fn does(&self, other: &Self) -> bool {
         let same = self.start == other.start && self.approve == other.approve;
-        if !same && !self.is_plain() && !other.is_plain() {
-            return None;
-        }
-        if self.is_plain() {
+        let sends_all = matches!(self.start, Start::FullResync { .. } | Start::ClearAndFill);
+        same || (other.is_plain() && sends_all && self.approve.is_none())
+    }
+
+    /// Takes another wish in, when one run can do both; else gives this one back.
+    fn joined(mut self, other: &Self) -> Result<Self, Self> {
+        if !self.does(other) {
+            if !other.does(&self) {
+                return Err(self);
+            }
             (self.start, self.approve) = (other.start, other.approve);
         }
-        self.causes.extend(other.causes);
-        self.trace = self.trace.or(other.trace);
-        Some(self)
+        self.causes.extend(other.causes.iter().cloned());
+        self.trace = self.trace.or_else(|| other.trace.clone());
+        Ok(self)
     }
 }
 
@@ -114,6 +122,8 @@ pub struct Due {
     pub schedule: String,
     /// The moment, in milliseconds since 1970.
     pub tick: i64,
+    /// Nobody has seen a tick of it so far. Of several replicas that begin at once one says from when it counts.
+    pub first: bool,
     /// What is to run.
     pub what: What,
 }
@@ -127,6 +137,20 @@ pub enum What {
     Sequence(super::SequenceWish),
     /// Nothing: from here on ticks count.
     Nothing,
+}
+
+/// What became of a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fired {
+    /// This run serves it.
+    Placed(Placed),
+    /// It counts; what it starts is no run of a sync.
+    Noted,
+    /// Somebody else brought it, or a later one: the last one that counts, in milliseconds since 1970.
+    Lost {
+        /// The moment.
+        last: i64,
+    },
 }
 
 /// Where a wish came to stand.
@@ -145,7 +169,7 @@ pub struct Claimed {
     pub run: i64,
     /// The sync's number.
     pub sync_id: i64,
-    /// What was asked.
+    /// What was asked, and is still to be done.
     pub asked: Asked,
     /// Another replica began it and is gone.
     pub taken_over: bool,
@@ -153,9 +177,14 @@ pub struct Claimed {
     pub earlier: Option<Value>,
 }
 
-/// How many runs may go on at once.
+/// By how many milliseconds the clocks of replicas may differ.
+pub const CLOCKS_DIFFER: i64 = 60_000;
+
+/// How many runs may go on at once, and of which syncs.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
+    /// Only these: a replica that has not read a sync yet leaves its runs to others. `None`: of all.
+    pub syncs: Option<HashSet<i64>>,
     /// Per source that has a limit, on all replicas together.
     pub sources: HashMap<i64, usize>,
     /// Per destination.
@@ -215,10 +244,11 @@ impl Store {
         Ok(transaction)
     }
 
-    /// Asks for a run. A sync that waits already is asked once: that run serves both.
+    /// Asks for a run. Where one waits that does the same, or that and more, it serves both.
     ///
     /// # Errors
-    /// `SYNC_BUSY` when a run waits that does something else.
+    /// `SYNC_BUSY` when a run waits that starts over, and this is to start another way. To send what differs is always
+    /// possible.
     pub async fn ask(&self, wish: &Wish) -> Result<Placed, Error> {
         let mut transaction = self.deciding().await?;
         let placed = place(&mut transaction, wish).await?;
@@ -232,18 +262,8 @@ impl Store {
     /// `USAGE` when the key was used for another question.
     pub async fn ask_once(&self, wish: &Wish, key: &str, digest: &str) -> Result<Placed, Error> {
         let mut transaction = self.deciding().await?;
-        let known = sqlx::query("select digest, answer from levin_answers where name = $1")
-            .bind(key)
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        if let Some(row) = known {
-            if row.get::<String, _>(0) != digest {
-                let message = "this Idempotency-Key was used for another request";
-                return Err(Error::new(ErrorCode::Usage, message).hint("use a new key for each request"));
-            }
-            let run = row.get::<String, _>(1).parse().unwrap_or_default();
-            return Ok(Placed { run, joined: true });
+        if let Some(placed) = answered(&mut transaction, key, digest).await? {
+            return Ok(placed);
         }
         let placed = place(&mut transaction, wish).await?;
         sqlx::query("insert into levin_answers (name, digest, answer, created_at) values ($1, $2, $3, $4)")
@@ -258,41 +278,57 @@ impl Store {
         Ok(placed)
     }
 
-    /// Turns ticks into runs. Of several replicas that bring the same tick the first one does it; `None` stands
-    /// for a tick that somebody else brought.
-    pub async fn fire(&self, dues: &[Due]) -> Result<Vec<Option<Placed>>, Error> {
+    /// What a caller's key was answered before; `None` for a new one.
+    ///
+    /// # Errors
+    /// `USAGE` when the key was used for another question.
+    pub async fn answered(&self, key: &str, digest: &str) -> Result<Option<Placed>, Error> {
+        answered(&mut *self.pool.acquire().await.map_err(failed)?, key, digest).await
+    }
+
+    /// Turns ticks into runs. Of several replicas that bring the same tick the first one does it. A tick that lies in the
+    /// future, of a clock that was wrong, stands in nobody's way.
+    pub async fn fire(&self, dues: &[Due]) -> Result<Vec<Fired>, Error> {
         let mut transaction = self.deciding().await?;
-        let mut placed = Vec::with_capacity(dues.len());
+        let mut fired = Vec::with_capacity(dues.len());
         for due in dues {
-            let won = sqlx::query(
+            let tick = if due.first {
                 "insert into levin_ticks (object, schedule, last) values ($1, $2, $3)
                  on conflict (object) do update set schedule = excluded.schedule, last = excluded.last
-                 where levin_ticks.last < excluded.last",
-            )
-            .bind(&due.object)
-            .bind(&due.schedule)
-            .bind(due.tick)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?
-            .rows_affected();
-            placed.push(match &due.what {
-                _ if won == 0 => None,
-                What::Nothing => None,
-                What::Sync(wish) => match place(&mut transaction, wish).await {
-                    Ok(placed) => Some(placed),
-                    // Somebody's full resync waits: it does what the tick wants, and more.
-                    Err(error) if error.code == ErrorCode::SyncBusy => None,
-                    Err(error) => return Err(error),
-                },
+                 where levin_ticks.last > $4"
+            } else {
+                "insert into levin_ticks (object, schedule, last) values ($1, $2, $3)
+                 on conflict (object) do update set schedule = excluded.schedule, last = excluded.last
+                 where levin_ticks.last < excluded.last or levin_ticks.last > $4"
+            };
+            let won = sqlx::query(tick)
+                .bind(&due.object)
+                .bind(&due.schedule)
+                .bind(due.tick)
+                .bind(now() + CLOCKS_DIFFER)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?
+                .rows_affected();
+            fired.push(match &due.what {
+                _ if won == 0 => {
+                    let last = sqlx::query("select last from levin_ticks where object = $1")
+                        .bind(&due.object)
+                        .fetch_one(&mut *transaction)
+                        .await
+                        .map_err(failed)?;
+                    Fired::Lost { last: last.get(0) }
+                }
+                What::Nothing => Fired::Noted,
+                What::Sync(wish) => Fired::Placed(place(&mut transaction, wish).await?),
                 What::Sequence(wish) => {
                     super::sequences::begin(&mut transaction, wish).await?;
-                    None
+                    Fired::Noted
                 }
             });
         }
         transaction.commit().await.map_err(failed)?;
-        Ok(placed)
+        Ok(fired)
     }
 
     /// The last tick of every schedule that became a run: object → schedule as it was, and the moment.
@@ -305,28 +341,32 @@ impl Store {
     }
 
     /// Takes up to so many runs to execute: those whose replica is gone first, then the oldest that wait, as far
-    /// as one run per sync and the limits allow.
+    /// as one run per sync and the limits allow. `executing` are those that this replica has taken: one that is its
+    /// own and not among them was taken by a claim whose answer was lost.
     pub async fn claim(
         &self,
         replica: &str,
         room: usize,
         limits: &Limits,
         gone: &[String],
+        executing: &HashSet<i64>,
     ) -> Result<Vec<Claimed>, Error> {
         // Most of the time nothing waits: looking costs less than deciding.
-        if room == 0 || (gone.is_empty() && !self.anything_waits().await?) {
+        if room == 0 || (gone.is_empty() && !self.anything_waits(replica, executing).await?) {
             return Ok(Vec::new());
         }
         let mut transaction = self.deciding().await?;
         let rows = sqlx::query(
-            "select run, sync_id, source_id, destination_id, asked, replica, ready_at from levin_queue order by run",
+            "select run, sync_id, source_id, destination_id, asked, replica, ready_at, begun
+             from levin_queue order by run",
         )
         .fetch_all(&mut *transaction)
         .await
         .map_err(failed)?;
         let (mut sources, mut destinations) = (HashMap::<i64, usize>::new(), HashMap::<i64, usize>::new());
-        let mut running = std::collections::HashSet::new();
+        let mut running = HashSet::new();
         let (mut left, mut waiting) = (Vec::new(), Vec::new());
+        let knows = |sync: i64| limits.syncs.as_ref().is_none_or(|syncs| syncs.contains(&sync));
         for row in &rows {
             let holder: Option<String> = row.get(5);
             match holder {
@@ -334,7 +374,8 @@ impl Store {
                     *sources.entry(row.get(2)).or_default() += 1;
                     *destinations.entry(row.get(3)).or_default() += 1;
                     running.insert(row.get::<i64, _>(1));
-                    if gone.contains(&holder) {
+                    let lost = holder == replica && !executing.contains(&row.get(0));
+                    if lost || gone.contains(&holder) {
                         left.push(row);
                     }
                 }
@@ -350,6 +391,9 @@ impl Store {
             }
             let (run, sync_id): (i64, i64) = (row.get(0), row.get(1));
             let (source, destination): (i64, i64) = (row.get(2), row.get(3));
+            if !knows(sync_id) {
+                continue;
+            }
             if !taken_over {
                 let full = |limits: &HashMap<i64, usize>, taken: &HashMap<i64, usize>, id: i64| {
                     limits.get(&id).is_some_and(|limit| taken.get(&id).is_some_and(|taken| taken >= limit))
@@ -377,18 +421,35 @@ impl Store {
                 .await
                 .map_err(failed)?;
             let earlier = earlier.and_then(|row| serde_json::from_str(&row.get::<String, _>(0)).ok());
-            claimed.push(Claimed { run, sync_id, asked: read_asked(row.get(4))?, taken_over, earlier });
+            let asked = still_to_do(row.get(4), row.get(7))?;
+            claimed.push(Claimed { run, sync_id, asked, taken_over, earlier });
         }
         transaction.commit().await.map_err(failed)?;
         Ok(claimed)
     }
 
-    async fn anything_waits(&self) -> Result<bool, Error> {
-        sqlx::query("select 1 from levin_queue where replica is null and ready_at <= $1 limit 1")
+    async fn anything_waits(&self, replica: &str, executing: &HashSet<i64>) -> Result<bool, Error> {
+        let waits = sqlx::query("select 1 from levin_queue where replica is null and ready_at <= $1 limit 1")
             .bind(now())
             .fetch_optional(&self.pool)
             .await
-            .map(|row| row.is_some())
+            .map_err(failed)?;
+        let taken = sqlx::query("select run from levin_queue where replica = $1")
+            .bind(replica)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        Ok(waits.is_some() || taken.iter().any(|row| !executing.contains(&row.get(0))))
+    }
+
+    /// Says durably that a run has started over in the warehouse: whoever goes on with it does not do so again.
+    pub async fn begun(&self, run: i64) -> Result<(), Error> {
+        exchange()?;
+        sqlx::query("update levin_queue set begun = 1 where run = $1")
+            .bind(run)
+            .execute(&self.pool)
+            .await
+            .map(drop)
             .map_err(failed)
     }
 
@@ -431,31 +492,11 @@ impl Store {
         Ok(Some(placed))
     }
 
-    /// Gives a run that was stopped in the middle back to the queue, for whichever replica comes next. When
-    /// another run of the sync waits there already, that one goes on with it, and this one ends as interrupted.
-    /// `report` is what it came to so far, as JSON.
-    pub async fn hand_back(
-        &self,
-        run: i64,
-        replica: &str,
-        finished_at: &str,
-        report: &str,
-    ) -> Result<(), Error> {
+    /// Gives a run that was stopped in the middle back to the queue, for whichever replica comes next: before any
+    /// other run of the sync that waits. `report` is what it came to so far, as JSON.
+    pub async fn hand_back(&self, run: i64, replica: &str, report: &str) -> Result<(), Error> {
         let mut transaction = self.deciding().await?;
-        let waits = sqlx::query(
-            "select 1 from levin_queue w join levin_queue r on w.sync_id = r.sync_id
-             where r.run = $1 and w.replica is null",
-        )
-        .bind(run)
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(failed)?
-        .is_some();
-        let mine = if waits {
-            "delete from levin_queue where run = $1 and replica = $2"
-        } else {
-            "update levin_queue set replica = null, stage = null where run = $1 and replica = $2"
-        };
+        let mine = "update levin_queue set replica = null, stage = null where run = $1 and replica = $2";
         let mine = sqlx::query(mine)
             .bind(run)
             .bind(replica)
@@ -463,9 +504,7 @@ impl Store {
             .await
             .map_err(failed)?
             .rows_affected();
-        if mine == 1 && waits {
-            end(&mut transaction, run, "interrupted", finished_at, Some(report)).await?;
-        } else if mine == 1 {
+        if mine == 1 {
             sqlx::query("update levin_runs set status = 'queued', report = $1 where id = $2")
                 .bind(report)
                 .bind(run)
@@ -539,29 +578,55 @@ fn read_asked(text: String) -> Result<Asked, Error> {
         .map_err(|e| Error::new(ErrorCode::StoreFailed, format!("what a run was asked cannot be read: {e}")))
 }
 
+/// What is left of what a run was asked: one that has started over already goes on with what differs.
+fn still_to_do(asked: String, begun: i64) -> Result<Asked, Error> {
+    let asked = read_asked(asked)?;
+    let start = if begun != 0 && asked.approve.is_none() { Start::Incremental } else { asked.start };
+    Ok(Asked { start, ..asked })
+}
+
 fn written<T: Serialize>(value: &T) -> Result<String, Error> {
     serde_json::to_string(value)
         .map_err(|e| Error::new(ErrorCode::Internal, format!("what a run is asked cannot be written: {e}")))
 }
 
-/// Queues a run, or joins the one that waits.
-pub(super) async fn place(connection: &mut AnyConnection, wish: &Wish) -> Result<Placed, Error> {
-    super::follow::count_anew(connection, &format!("sync:{}", wish.sync_id)).await?;
-    let waiting = sqlx::query("select run, asked from levin_queue where sync_id = $1 and replica is null")
-        .bind(wish.sync_id)
-        .fetch_optional(&mut *connection)
+async fn answered(connection: &mut AnyConnection, key: &str, digest: &str) -> Result<Option<Placed>, Error> {
+    let known = sqlx::query("select digest, answer from levin_answers where name = $1")
+        .bind(key)
+        .fetch_optional(connection)
         .await
         .map_err(failed)?;
-    if let Some(row) = waiting {
+    let Some(row) = known else { return Ok(None) };
+    if row.get::<String, _>(0) != digest {
+        let message = "this Idempotency-Key was used for another request";
+        return Err(Error::new(ErrorCode::Usage, message).hint("use a new key for each request"));
+    }
+    Ok(Some(Placed { run: row.get::<String, _>(1).parse().unwrap_or_default(), joined: true }))
+}
+
+/// Queues a run, or joins one that waits. At most one waits that starts over or sends a plan, and one that does neither.
+pub(super) async fn place(connection: &mut AnyConnection, wish: &Wish) -> Result<Placed, Error> {
+    super::follow::count_anew(connection, &format!("sync:{}", wish.sync_id)).await?;
+    let waiting = sqlx::query(
+        "select run, asked, begun from levin_queue where sync_id = $1 and replica is null order by run",
+    )
+    .bind(wish.sync_id)
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(failed)?;
+    let mut other = None;
+    for row in &waiting {
         let run: i64 = row.get(0);
-        let Some(joined) = read_asked(row.get(1))?.joined(wish.asked.clone()) else {
-            let message = format!("run {run} of sync `{}` waits, and starts another way", wish.sync);
-            return Err(Error::new(ErrorCode::SyncBusy, message)
-                .hint("wait until it has begun, or cancel it, and ask again"));
+        let joined = match still_to_do(row.get(1), row.get(2))?.joined(&wish.asked) {
+            Ok(joined) => joined,
+            Err(asked) => {
+                other = other.or((!asked.is_plain()).then_some(run));
+                continue;
+            }
         };
         sqlx::query(
-            "update levin_queue set asked = $1, ready_at = case when ready_at < $2 then ready_at else $2 end
-             where run = $3",
+            "update levin_queue set asked = $1, begun = 0,
+             ready_at = case when ready_at < $2 then ready_at else $2 end where run = $3",
         )
         .bind(written(&joined)?)
         .bind(wish.ready_at)
@@ -571,6 +636,11 @@ pub(super) async fn place(connection: &mut AnyConnection, wish: &Wish) -> Result
         .map_err(failed)?;
         note_causes(connection, run, &joined.causes).await?;
         return Ok(Placed { run, joined: true });
+    }
+    if let Some(run) = other.filter(|_| !wish.asked.is_plain()) {
+        let message = format!("run {run} of sync `{}` waits, and starts another way", wish.sync);
+        return Err(Error::new(ErrorCode::SyncBusy, message)
+            .hint("wait until it has begun, or cancel it, and ask again"));
     }
     let created = super::text_of_now();
     let run: i64 = loop {

@@ -17,23 +17,27 @@ pub struct Replica {
     pub holder: Option<Holder>,
     /// A number that grows as long as it lives.
     pub beat: i64,
+    /// What the project is that it goes by: a digest.
+    pub project: String,
 }
 
 impl Store {
-    /// Says that this replica lives, and returns all of them.
-    pub async fn beat(&self, replica: &str, holder: &Holder) -> Result<Vec<Replica>, Error> {
+    /// Says that this replica lives and goes by this project, and returns all of them. It waits for nothing that other
+    /// work with the store does.
+    pub async fn beat(&self, replica: &str, holder: &Holder, project: &str) -> Result<Vec<Replica>, Error> {
         let holder = serde_json::to_string(holder).unwrap_or_default();
         sqlx::query(
-            "insert into levin_replicas (id, holder, beat) values ($1, $2, 1)
-             on conflict (id) do update set beat = levin_replicas.beat + 1",
+            "insert into levin_replicas (id, holder, beat, project) values ($1, $2, 1, $3)
+             on conflict (id) do update set beat = levin_replicas.beat + 1, project = excluded.project",
         )
         .bind(replica)
         .bind(holder)
-        .execute(&self.pool)
+        .bind(project)
+        .execute(&self.pulse)
         .await
         .map_err(failed)?;
-        let rows = sqlx::query("select id, holder, beat from levin_replicas order by id")
-            .fetch_all(&self.pool)
+        let rows = sqlx::query("select id, holder, beat, project from levin_replicas order by id")
+            .fetch_all(&self.pulse)
             .await
             .map_err(failed)?;
         Ok(rows
@@ -42,6 +46,7 @@ impl Store {
                 id: row.get(0),
                 holder: serde_json::from_str(&row.get::<String, _>(1)).ok(),
                 beat: row.get(2),
+                project: row.get(3),
             })
             .collect())
     }

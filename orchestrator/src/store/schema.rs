@@ -33,14 +33,29 @@ const STEPS: &[&[&str]] = &[
         "alter table levin_runs add column told bigint not null default 0",
         "update levin_runs set told = 2",
         "create index levin_runs_untold on levin_runs (id) where told < 2",
-        // Runs that wait, and runs that somebody executes: `replica` says who.
+        "create index levin_runs_by_end on levin_runs (finished_at)",
+        // A run that is taken over delivers a second time, under another generation.
+        "create table levin_deliveries_2 (
+           run bigint not null, generation bigint not null, batch bigint not null, rows text not null, ended text,
+           primary key (run, generation, batch))",
+        "insert into levin_deliveries_2 select d.run, n.generation, d.batch, d.rows, d.ended
+           from levin_deliveries d join levin_notes_of n on n.run = d.run",
+        "drop table levin_deliveries",
+        "alter table levin_deliveries_2 rename to levin_deliveries",
+        "create table levin_notes_of_2 (
+           run bigint not null, generation bigint not null, diff text not null, primary key (run, generation))",
+        "insert into levin_notes_of_2 select run, generation, diff from levin_notes_of",
+        "drop table levin_notes_of",
+        "alter table levin_notes_of_2 rename to levin_notes_of",
+        // Runs that wait, and runs that somebody executes: `replica` says who. `begun`: the run's start over is durable in
+        // the warehouse, and whoever goes on does not start over again.
         "create table levin_queue (
            run bigint primary key, sync_id bigint not null, source_id bigint not null,
            destination_id bigint not null, asked text not null, ready_at bigint not null, replica text,
            stage text, done bigint not null default 0, total bigint not null default 0,
-           cancel bigint not null default 0)",
-        // Of one sync one run goes on, and one more waits.
-        "create unique index levin_queue_waiting on levin_queue (sync_id) where replica is null",
+           cancel bigint not null default 0, begun bigint not null default 0)",
+        // Of one sync one run goes on at a time.
+        "create index levin_queue_waiting on levin_queue (sync_id) where replica is null",
         "create unique index levin_queue_running on levin_queue (sync_id) where replica is not null",
         // The last tick of each schedule that became a run.
         "create table levin_ticks (object text primary key, schedule text not null, last bigint not null)",
@@ -48,7 +63,8 @@ const STEPS: &[&[&str]] = &[
         "create table levin_parents (
            object text not null, parent_id bigint not null, run bigint not null,
            primary key (object, parent_id))",
-        "create table levin_replicas (id text primary key, holder text not null, beat bigint not null)",
+        "create table levin_replicas (
+           id text primary key, holder text not null, beat bigint not null, project text not null)",
         "create table levin_disabled (sync_id bigint primary key, since text not null)",
         // What an idempotency key was answered.
         "create table levin_answers (

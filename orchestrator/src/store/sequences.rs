@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{AnyConnection, Row};
 
-use super::queue::{Cause, Placed, Wish, place};
+use super::queue::{Cause, Wish, now, place};
 use super::{Store, failed, text_of_now};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Limit, OnFailure};
@@ -21,6 +21,8 @@ pub struct SequenceWish {
     pub members: Vec<MemberWish>,
     /// Who asks.
     pub cause: Cause,
+    /// Its first member runs not before this moment, in milliseconds since 1970.
+    pub ready_at: i64,
 }
 
 /// A member of a sequence that runs.
@@ -39,6 +41,9 @@ pub struct MemberWish {
     pub on_failure: OnFailure,
     /// How many rejected rows mean the same as a failed run that stops.
     pub max_rejected: Limit,
+    /// Its file disables it: the sequence passes it over.
+    #[serde(default)]
+    pub rests: bool,
 }
 
 /// A run of a sequence.
@@ -145,28 +150,12 @@ impl Store {
                 Some(member) => verdict(member, &status, report.as_ref()),
                 None => Verdict::GoOn,
             };
-            let next = members.get(at + 1);
-            let ended = match (verdict, next) {
-                (Verdict::Stop, _) if status == "cancelled" => Some("cancelled"),
-                (Verdict::Stop, _) => Some("failed"),
-                (Verdict::GoOn, None) => Some("done"),
-                (Verdict::GoOn, Some(next)) => match start(&mut transaction, &id, position + 1, next).await {
-                    Ok(_) => {
-                        queued = true;
-                        None
-                    }
-                    Err(error) if error.code == ErrorCode::SyncBusy => Some("failed"),
-                    Err(error) => return Err(error),
-                },
-            };
-            if let Some(status) = ended {
-                sqlx::query("update levin_sequence_runs set status = $1, finished_at = $2 where id = $3")
-                    .bind(status)
-                    .bind(text_of_now())
-                    .bind(&id)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
+            match verdict {
+                Verdict::Stop if status == "cancelled" => {
+                    end(&mut transaction, &id, "cancelled").await?;
+                }
+                Verdict::Stop => end(&mut transaction, &id, "failed").await?,
+                Verdict::GoOn => queued |= go_on(&mut transaction, &id, &members, at + 1, now()).await?,
             }
         }
         transaction.commit().await.map_err(failed)?;
@@ -182,6 +171,10 @@ enum Verdict {
 
 fn verdict(member: &MemberWish, status: &str, report: Option<&Value>) -> Verdict {
     let ran = matches!(status, "success" | "warning");
+    // It was disabled while its run waited.
+    if report.is_some_and(|report| report["error"]["code"] == ErrorCode::SyncDisabled.name()) {
+        return Verdict::GoOn;
+    }
     if !ran && (member.on_failure == OnFailure::Stop || status == "cancelled") {
         return Verdict::Stop;
     }
@@ -234,11 +227,40 @@ pub(super) async fn begin(connection: &mut AnyConnection, wish: &SequenceWish) -
     .execute(&mut *connection)
     .await
     .map_err(failed)?;
-    let first = wish.members.first().ok_or_else(|| {
-        Error::new(ErrorCode::Usage, format!("the sequence `{}` has no member", wish.sequence))
-    })?;
-    start(connection, &id, 0, first).await?;
+    go_on(connection, &id, &wish.members, 0, wish.ready_at).await?;
     Ok(id)
+}
+
+/// Queues the run of the next member that does not rest; where there is none, the sequence is done. Returns whether
+/// a run was queued.
+async fn go_on(
+    connection: &mut AnyConnection,
+    sequence_run: &str,
+    members: &[MemberWish],
+    from: usize,
+    ready_at: i64,
+) -> Result<bool, Error> {
+    let rows = sqlx::query("select sync_id from levin_disabled").fetch_all(&mut *connection).await;
+    let disabled: Vec<i64> = rows.map_err(failed)?.iter().map(|row| row.get(0)).collect();
+    let rests = |member: &MemberWish| member.rests || disabled.contains(&member.sync_id);
+    let next = (0..).zip(members).skip(from).find(|(_, member)| !rests(member));
+    match next {
+        Some((position, member)) => {
+            start(connection, sequence_run, position, member, ready_at).await.map(|()| true)
+        }
+        None => end(connection, sequence_run, "done").await.map(|()| false),
+    }
+}
+
+async fn end(connection: &mut AnyConnection, sequence_run: &str, status: &str) -> Result<(), Error> {
+    sqlx::query("update levin_sequence_runs set status = $1, finished_at = $2 where id = $3")
+        .bind(status)
+        .bind(text_of_now())
+        .bind(sequence_run)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed)
 }
 
 async fn start(
@@ -246,14 +268,15 @@ async fn start(
     sequence_run: &str,
     position: i64,
     member: &MemberWish,
-) -> Result<Placed, Error> {
+    ready_at: i64,
+) -> Result<(), Error> {
     let wish = Wish {
         sync_id: member.sync_id,
         sync: member.sync.clone(),
         source_id: member.source_id,
         destination_id: member.destination_id,
         asked: Asked::because(Cause::Sequence { run: sequence_run.to_owned() }),
-        ready_at: 0,
+        ready_at,
     };
     let placed = place(connection, &wish).await?;
     sqlx::query("insert into levin_sequence_members (sequence_run, position, run) values ($1, $2, $3)")
@@ -268,8 +291,8 @@ async fn start(
         .bind(sequence_run)
         .execute(connection)
         .await
-        .map_err(failed)?;
-    Ok(placed)
+        .map(drop)
+        .map_err(failed)
 }
 
 #[cfg(test)]
@@ -287,6 +310,7 @@ mod tests {
             destination_id: 1,
             on_failure,
             max_rejected,
+            rests: false,
         };
         let report =
             json!({"plannedRows": {"addedCount": 90, "changedCount": 10}, "failedRows": {"addedCount": 5}});
@@ -302,5 +326,7 @@ mod tests {
         assert_eq!(look(go_on, Limit { percent: Some(4.9), rows: None }, "warning"), Verdict::Stop);
         assert_eq!(look(go_on, Limit { percent: None, rows: Some(4) }, "warning"), Verdict::Stop);
         assert_eq!(look(stop, Limit { percent: None, rows: Some(5) }, "warning"), Verdict::GoOn);
+        let rested = json!({"error": {"code": "SYNC_DISABLED"}});
+        assert_eq!(verdict(&member(stop, none), "cancelled", Some(&rested)), Verdict::GoOn);
     }
 }
