@@ -1,6 +1,7 @@
-//! Two replicas of the service on one store, killed and stopped at random while schedules go on and models change. Every
-//! tick that was taken is the cause of exactly one run, every run comes to its end, none sends after a later one of its
-//! sync has begun to, and in the end the destinations hold what the models return.
+//! Two replicas of the service on one store that begin at once, killed and stopped at random, and cut off from the store,
+//! while schedules go on and models change. Every tick that was taken is the cause of exactly one run, intervals keep
+//! their phase, every run comes to its end, none sends after a later one of its sync has begun to, and in the end the
+//! destinations hold what the models return.
 //!
 //! A minute in `./test`; `LEVIN_LONG_MINUTES=10 ./test --test chaos replicas::` for as long as that.
 
@@ -79,8 +80,9 @@ impl World {
             taken: BTreeMap::new(),
             told: Vec::new(),
         };
-        world.begin(0);
-        world.begin(1);
+        let mut begun = [world.start(), world.start()];
+        begun.iter_mut().for_each(|process| process.hears("listening on"));
+        world.replicas = begun.into_iter().map(Some).collect();
         world
     }
 
@@ -90,15 +92,35 @@ impl World {
         )
     }
 
+    fn start(&self) -> Running {
+        Running::start(self.project.command_of(levin_binary(), &[], &["serve", "--listen", "127.0.0.1:0"]))
+    }
+
     fn begin(&mut self, replica: usize) {
-        let command = self.project.command_of(levin_binary(), &[], &["serve", "--listen", "127.0.0.1:0"]);
-        let mut process = Running::start(command);
+        let mut process = self.start();
         process.hears("listening on");
         self.replicas[replica] = Some(process);
     }
 
-    /// One replica ends in some way, and comes back after a while.
+    /// Every connection to the store ends, whatever is under way on it.
+    fn cut_store(&self) {
+        postgres::query(
+            &self.store,
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()",
+        );
+    }
+
+    /// One replica ends in some way, and comes back after a while; or the store goes away for a moment.
     fn trouble(&mut self, random: &mut fastrand::Rng) {
+        if random.u8(..4) == 0 {
+            self.told.push("the store's connections are cut".to_owned());
+            for _ in 0..random.u8(1..5) {
+                self.cut_store();
+                self.live(Duration::from_millis(random.u64(..300)), random);
+            }
+            return;
+        }
         let replica = random.usize(..self.replicas.len());
         let Some(process) = self.replicas[replica].take() else { return };
         match random.u8(..10) {
@@ -232,6 +254,10 @@ impl World {
             .collect();
         assert!(doubled.is_empty(), "doubled: {doubled:?}");
         assert!(lost.is_empty(), "lost: {lost:?}");
+        for (object, interval) in [("sync:1", 1_000), ("sync:3", 3_000)] {
+            let phases: BTreeSet<i64> = self.taken[object].iter().map(|tick| tick % interval).collect();
+            assert_eq!(phases.len(), 1, "{object} ticks in several phases: {phases:?}");
+        }
         for (sync, receiver) in &self.receivers {
             let generations: Vec<i64> =
                 receiver.requests().iter().map(tests::receiver::Request::generation).collect();

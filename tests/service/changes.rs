@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{SYNC, Scene};
 
 impl Scene {
-    fn patch(&self, path: &str, body: &Value) -> tests::service::Answer {
+    pub(super) fn patch(&self, path: &str, body: &Value) -> tests::service::Answer {
         self.served.ask("PATCH", &format!("/api/v1{path}")).key(&self.key).json(body).send()
     }
 

@@ -119,4 +119,7 @@ fn a_question_that_is_sent_again_runs_twice() {
     assert_eq!(other.status, 409, "{other:?}");
     assert!(other.json["details"]["reason"].as_str().unwrap().contains("Idempotency-Key"), "{other:?}");
     assert_eq!(ask(&"x".repeat(256), &json!({})).status, 422);
+    assert_eq!(scene.patch("/syncs/1", &json!({"disabled": true})).status, 200);
+    assert_eq!(ask("a", &json!({})).json, first.json, "also when nobody may ask any more");
+    assert_eq!(ask("c", &json!({})).status, 409);
 }

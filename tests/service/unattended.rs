@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::process::{Running, levin_binary, levin_with_failpoints};
 use tests::project::{Engine, Project};
 use tests::receiver::{Hold, Receiver, Reply};
+use tests::service::Served;
 
 /// A project with a receiver behind it, whose syncs the tests write.
 struct Unattended {
@@ -120,6 +121,39 @@ fn what_is_asked_to_end_in_mid_run_goes_on_as_the_same_run() {
 }
 
 #[test]
+fn a_resync_that_is_asked_to_end_in_its_middle_begins_again() {
+    let world = Unattended::new(Engine::Postgres);
+    world.sync("slow", "");
+    let key = world.project.key("boss", "admin");
+    let serving = Served::start(&world.project);
+    let ask = |serving: &Served, body: Value| {
+        let asked = serving.post(&key, "/api/v1/syncs/1/trigger", &body);
+        assert_eq!(asked.status, 200, "{asked:?}");
+    };
+    ask(&serving, json!({}));
+    until("the first run ends", || world.ended("slow") == 1);
+    let hold = Hold::default();
+    let held = hold.clone();
+    world.receiver.behave(move |r| if r.number == 5 { Reply::accept().held(&held) } else { Reply::accept() });
+    ask(&serving, json!({"fullResync": true}));
+    world.receiver.wait_for(6);
+    ask(&serving, json!({}));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            hold.release();
+        });
+        assert_eq!(serving.stop(), 0);
+    });
+    assert!(world.receiver.count() < 8, "it should have stopped before the last row");
+    let serving = Served::start(&world.project);
+    until("the resync and the run that waited end", || world.ended("slow") == 3);
+    assert_eq!(serving.stop(), 0);
+    assert_eq!(world.statuses("slow"), ["success", "success", "success"]);
+    assert_eq!(world.receiver.count(), 8, "each row twice: once added, once by the resync");
+}
+
+#[test]
 fn what_is_killed_in_mid_run_is_taken_over_as_the_same_run() {
     let world = Unattended::new(Engine::Postgres);
     world.sync("slow", "schedule: {every: 1h}");
@@ -201,10 +235,15 @@ fn a_project_that_goes_wrong_keeps_the_one_before_and_says_so() {
     serving.hears("the one read before stays");
     world.project.sql("insert into people values (5, 'e')");
     until("more runs", || world.receiver.keys().len() == 5);
-    // Right again, and changed: nobody has to send a signal.
+    // Right again, and changed: nobody has to send a signal. Its SELECT lies where no project file does.
     world.project.remove("syncs/broken.yml");
+    world.project.write("sql/people.sql", "select * from people where id < 6");
+    world.project.write("models/people.yml", "source: wh\nprimary_key: id\nsql_file: sql/people.sql\n");
     world.sync("new", "schedule: {every: 1h}");
     until("the new sync runs", || world.ended("new") == 1);
+    world.project.sql("insert into people values (6, 'f')");
+    world.project.write("sql/people.sql", "select * from people");
+    until("the other SELECT is read", || world.receiver.keys().len() == 6);
     serving.terminate();
     serving.ended();
 }
