@@ -141,7 +141,7 @@ impl Timetable {
                 }
                 // Times of another schedule were not missed.
                 (None | Some((false, _)), ticker) => {
-                    begun.push(entry.at(now, What::Nothing));
+                    begun.push(Due { first: last.is_none(), ..entry.at(now, What::Nothing) });
                     ticker.after(now)
                 }
             };
