@@ -23,38 +23,62 @@ pub(crate) fn sign(key: &[u8], id: &str, timestamp: &str, body: &[u8]) -> String
     format!("v1,{}", BASE64.encode(signature.unwrap_or_default()))
 }
 
-/// Whether one of the signatures of a header is that of this key. Takes as long for a wrong one as for a right one.
+/// How many signatures of a header are looked at. Who signs sends one for each key, and more only while a key is replaced.
+const MOST: usize = 16;
+/// How long one is: 32 bytes in base64.
+const LETTERS: usize = 44;
+
+/// Whether one of the first [`MOST`] signatures of a header is that of this key. What is signed is read once at most,
+/// however many there are, and not at all when there is none. Takes as long for a wrong one as for a right one.
 pub(crate) fn is_signed(key: &[u8], id: &str, timestamp: &str, body: &[u8], header: &str) -> bool {
-    let signatures = header.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
-    signatures.filter_map(|text| BASE64.decode(text).ok()).any(|signature| {
-        standard(key, id, timestamp, body).is_some_and(|mac| mac.verify_slice(&signature).is_ok())
-    })
+    let signatures = signatures(header);
+    if signatures.is_empty() {
+        return false;
+    }
+    let Some(mac) = standard(key, id, timestamp, body) else { return false };
+    // A copy of the state knows the body already: to compare costs the same for any body.
+    signatures.iter().filter(|signature| mac.clone().verify_slice(signature).is_ok()).count() > 0
 }
 
-/// Whether a text is the signature of a body in hexadecimal, in capitals or not.
+/// What a header holds that may be a signature.
+fn signatures(header: &str) -> Vec<Vec<u8>> {
+    let signatures = header.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
+    let signatures = signatures.filter(|text| text.len() == LETTERS).take(MOST);
+    signatures.filter_map(|text| BASE64.decode(text).ok()).collect()
+}
+
+/// Whether a text is the signature of a body in hexadecimal, in capitals or not. The body is not read for a text that is
+/// none.
 pub(crate) fn is_signed_in_hex(key: &[u8], body: &[u8], header: &str) -> bool {
-    let header = header.as_bytes();
     let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let bytes = header.chunks(2).map(|pair| match pair {
+    let bytes = header.as_bytes().chunks(2).map(|pair| match pair {
         [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
         _ => None,
     });
-    let (Some(signature), Ok(mut mac)) =
-        (bytes.collect::<Option<Vec<u8>>>(), Hmac::<Sha256>::new_from_slice(key))
-    else {
-        return false;
-    };
-    mac.update(body);
-    mac.verify_slice(&signature).is_ok()
+    let signature = if header.len() == 64 { bytes.collect::<Option<Vec<u8>>>() } else { None };
+    signature
+        .is_some_and(|signature| keyed(key, &[body]).is_some_and(|mac| mac.verify_slice(&signature).is_ok()))
+}
+
+fn standard(key: &[u8], id: &str, timestamp: &str, body: &[u8]) -> Option<Hmac<Sha256>> {
+    keyed(key, &[id.as_bytes(), b".", timestamp.as_bytes(), b".", body])
 }
 
 /// HMAC takes keys of any length, so there always is one.
-fn standard(key: &[u8], id: &str, timestamp: &str, body: &[u8]) -> Option<Hmac<Sha256>> {
+fn keyed(key: &[u8], parts: &[&[u8]]) -> Option<Hmac<Sha256>> {
+    #[cfg(test)]
+    KEYED.set(KEYED.get() + 1);
     let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
-    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+    for part in parts {
         mac.update(part);
     }
     Some(mac)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often a message was read to be signed.
+    pub(crate) static KEYED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]
@@ -79,6 +103,30 @@ mod tests {
         assert!(!is_signed(&key, "msg_other", time, body, right));
         assert!(!is_signed(&key, id, "1614265331", body, right));
         assert!(!is_signed(&key, id, time, b"{}", right));
+    }
+
+    #[test]
+    fn many_signatures_cost_one_reading_of_the_message_and_none_costs_nothing() {
+        let key = key_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let read = |header: &str| {
+            let before = KEYED.get();
+            let signed = is_signed(&key, "msg_1", "1614265330", b"{}", header);
+            (signed, KEYED.get() - before)
+        };
+        let (right, wrong) = (sign(&key, "msg_1", "1614265330", b"{}"), sign(b"other", "", "", b""));
+        let many = |count: usize| vec![wrong.as_str(); count].join(" ");
+        assert_eq!(read(&many(10_000)), (false, 1));
+        assert_eq!(signatures(&many(10_000)).len(), MOST);
+        assert_eq!(read(&format!("{} {right}", many(MOST - 1))), (true, 1));
+        assert_eq!(read(&format!("{} {right}", many(MOST))), (false, 1), "no further");
+        for none in ["", " ", "v1,", "v1, v1, v1,", "v1a,abc=", &"v1,AAAA ".repeat(10_000)] {
+            assert_eq!(read(none), (false, 0), "{none}");
+        }
+        let before = KEYED.get();
+        for none in ["", "5b", "zz", &"5".repeat(65), &"z".repeat(64), &"5".repeat(400_000)] {
+            assert!(!is_signed_in_hex(b"Jefe", b"{}", none));
+        }
+        assert_eq!(KEYED.get(), before);
     }
 
     #[test]

@@ -141,12 +141,27 @@ fn say_what_happened(file: &str) {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64();
     assert!((0.0..600.0).contains(&(now - succeeded)), "{succeeded} and {now}");
     assert_eq!(page.sum("levin_runs_total", &[]), 0.0);
+    // What the first run makes of them is a step and not a beginning.
+    for series in [
+        "levin_runs_total{CRM,status=\"failed\"}",
+        "levin_runs_total{CRM,status=\"success\"}",
+        "levin_rows_total{CRM,operation=\"added\",outcome=\"accepted\"}",
+        "levin_rows_total{CRM,operation=\"added\",outcome=\"rejected\"}",
+    ] {
+        assert_eq!(page.values.get(&series.replace("CRM", crm)), Some(&0.0), "{series}");
+    }
     assert_eq!(page.values["levin_runs_waiting"], 0.0);
 
-    // The schedule comes with the next reading of the project.
+    // The schedule comes with the next reading of the project, and so does another sync.
     let sync = std::fs::read_to_string(project.path().join("syncs/people-to-crm.yml")).expect("a sync");
     project.write("syncs/people-to-crm.yml", &format!("{sync}schedule: {{every: 1h}}\n"));
+    project.write("syncs/second.yml", &sync);
     served.signal(Signal::HUP);
+    let second = crm.replace("people-to-crm", "second");
+    until("the second is there", || {
+        let values = told(&served).values;
+        values.get(&format!("levin_runs_total{{{second},status=\"failed\"}}")).copied()
+    });
     let page = ran(&served, 1.0);
     let one = |name: &str, parts: &[&str]| page.sum(name, &[&[crm], parts].concat());
     assert_eq!(one("levin_runs_total", &["status=\"warning\""]), 1.0);

@@ -182,14 +182,112 @@ fn silence_is_noticed_too_late_or_a_run_does_not_end_it() {
     let expected = [[rule, "ok", "critical"], [rule, "critical", "ok"], [rule, "ok", "critical"]];
     assert_eq!(alerts(&ears, "team"), states(&expected));
     // A sync that rests is not expected to run.
-    scene.project.write(
-        &format!("syncs/{SYNC}.yml"),
-        "model: customers\ndestination: crm\neach: {method: POST, path: /rows}\ndisabled: true\nalerts: {not_run_for: {critical: 3s}}\n",
-    );
+    let rests = |rests: bool| {
+        scene.project.write(
+            &format!("syncs/{SYNC}.yml"),
+            &format!(
+                "model: customers\ndestination: crm\neach: {{method: POST, path: /rows}}\ndisabled: {rests}\n\
+                 alerts: {{not_run_for: {{critical: 3s}}}}\n"
+            ),
+        );
+    };
+    rests(true);
     reload(&scene);
     wait_for(&ears, "team", 4);
     assert_eq!(alerts(&ears, "team")[3], [rule, "critical", "ok"].map(str::to_owned));
+    // Nor is it told how long it rested, by this process or the next one.
+    let Scene { project, receiver, served, key } = scene;
+    assert_eq!(served.stop(), 0);
+    let sync = format!("syncs/{SYNC}.yml");
+    let text = std::fs::read_to_string(project.path().join(&sync)).expect("a sync");
+    project.write(&sync, &text.replace("disabled: true", "disabled: false"));
+    let enabled = chrono::Utc::now();
+    let scene = Scene { served: Served::start(&project), project, receiver, key };
+    wait_for(&ears, "team", 5);
+    let raised = &heard(&ears, "team")[4].1;
+    let since: chrono::DateTime<chrono::Utc> =
+        raised["since"].as_str().and_then(|since| since.parse().ok()).unwrap_or_else(|| panic!("{raised}"));
+    assert!(since.timestamp() >= enabled.timestamp(), "{raised}, enabled at {enabled}");
     scene.served.stop();
+}
+
+#[test]
+fn who_was_told_of_an_alert_never_hears_of_its_end() {
+    let (project, receiver) = project(3, "");
+    let (mut project, ears) = ears(project, &[("team", "")]);
+    project.set_variable("PAGER", "a-routing-key");
+    project.write(
+        "channels/pager.yml",
+        "type: pagerduty\nrouting_key: ${PAGER}\nendpoint: ${EARS}/pager\nallow_private_networks: true\n",
+    );
+    let both = "name: shop\nalerts: {channels: [team, pager]}\n";
+    project.write("levin.yml", both);
+    break_model(&project, true);
+    let scene = Scene::of(project, receiver);
+    // What was said of the incident, and of which.
+    let paged = || {
+        let requests = ears.requests().into_iter().filter(|request| request.path == "/pager");
+        requests.map(|r| (r.body["event_action"].clone(), r.body["dedup_key"].clone())).collect::<Vec<_>>()
+    };
+    let pages = |count: usize| until("a page", || (paged().len() == count).then_some(paged()));
+    assert_eq!(scene.run(&json!({}))["status"], "failed");
+    wait_for(&ears, "team", 1);
+    let incident = pages(1).remove(0).1;
+    assert!(incident.as_str().is_some_and(|key| key.ends_with("/1/run_failed")), "{incident}");
+    // One of them is named no more when it ends.
+    scene.project.write("levin.yml", "name: shop\nalerts: {channels: [team]}\n");
+    break_model(&scene.project, false);
+    reload(&scene);
+    assert_eq!(scene.run(&json!({}))["status"], "success");
+    wait_for(&ears, "team", 2);
+    assert_eq!(pages(2)[1], (json!("resolve"), incident.clone()));
+    // And then the sync itself is there no more.
+    scene.project.write("levin.yml", both);
+    break_model(&scene.project, true);
+    reload(&scene);
+    assert_eq!(scene.run(&json!({}))["status"], "failed");
+    wait_for(&ears, "team", 3);
+    pages(3);
+    scene.project.remove(&format!("syncs/{SYNC}.yml"));
+    reload(&scene);
+    wait_for(&ears, "team", 4);
+    assert_eq!(pages(4)[3], (json!("resolve"), incident));
+    let rule = "run_failed";
+    let (raised, resolved) = ([rule, "ok", "critical"], [rule, "critical", "ok"]);
+    assert_eq!(alerts(&ears, "team"), states(&[raised, resolved, raised, resolved]));
+    let (event, data) = &heard(&ears, "team")[3];
+    assert_eq!(event, "alert.resolved");
+    assert_eq!(data["sync"], json!({"id": 1, "slug": SYNC}));
+    assert_eq!(data["destination"], json!({"id": 1, "slug": "crm"}));
+    assert_eq!(data["message"], "the sync was taken out of the project");
+    scene.served.stop();
+}
+
+#[test]
+fn the_run_of_a_sync_that_is_not_known_yet_is_never_told() {
+    let (project, _receiver) = project(3, "");
+    let (project, ears) = ears(project, &[("team", "")]);
+    project.write("levin.yml", "name: shop\nalerts: {channels: [team]}\n");
+    let served = Served::start(&project);
+    // Somebody runs it from elsewhere, before the service has its file.
+    let elsewhere = project.checkout();
+    let sync = |path: &str| format!("model: customers\ndestination: crm\neach: {{path: /{path}}}\n");
+    let store = project.path().join(".levin/store.db");
+    elsewhere.write("levin.yml", &format!("name: shop\nstore: \"sqlite://{}\"\n", store.display()));
+    elsewhere.write("syncs/new.yml", &sync("new"));
+    break_model(&elsewhere, true);
+    assert_eq!(elsewhere.levin(&["run", "new"]).code, 2);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(alerts(&ears, "team").is_empty());
+    for file in ["levin.lock.yml", "syncs/new.yml"] {
+        let text = std::fs::read_to_string(elsewhere.path().join(file)).expect("a file");
+        project.write(file, &text);
+    }
+    served.signal(Signal::HUP);
+    wait_for(&ears, "team", 1);
+    assert_eq!(alerts(&ears, "team"), states(&[["run_failed", "ok", "critical"]]));
+    assert_eq!(heard(&ears, "team")[0].1["sync"]["slug"], "new");
+    assert_eq!(served.stop(), 0);
 }
 
 #[test]

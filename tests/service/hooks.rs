@@ -31,7 +31,7 @@ fn dbt(served: &Served, body: &Value, secret: &str) -> Answer {
 
 fn job(event: &str, id: &str, job: &str, code: i64) -> Value {
     json!({
-        "accountId": 1, "eventId": event, "eventType": "job.run.completed",
+        "accountId": 1, "eventId": event, "eventType": "job.run.completed", "timestamp": chrono::Utc::now().to_rfc3339(),
         "data": {"jobId": job, "runId": id, "runStatus": if code == 10 { "Success" } else { "Errored" }, "runStatusCode": code},
     })
 }
@@ -87,6 +87,11 @@ fn a_stranger_or_a_failed_job_starts_a_run() {
     // The same message again: nothing happens, and it is not asked for once more.
     let again = dbt(served, &job("wev_5", "5", "123", 10), SECRET);
     assert_eq!((again.status, &again.json["runs"]), (200, &json!([])), "{again:?}");
+    // One that somebody kept: it would be forgotten by now. It is not asked for again either.
+    let mut kept = job("wev_6", "6", "123", 10);
+    kept["timestamp"] = json!((chrono::Utc::now() - chrono::TimeDelta::hours(24)).to_rfc3339());
+    let kept = dbt(served, &kept, SECRET);
+    assert_eq!((kept.status, &kept.json["runs"]), (200, &json!([])), "{kept:?}");
     assert_eq!(runs(&scene), 1);
     scene.served.stop();
 }
@@ -104,9 +109,10 @@ fn a_connector_that_synced_does_not_start_what_waits_for_it() {
         ),
     );
     let scene = Scene::of(project, receiver);
+    let created = chrono::Utc::now().to_rfc3339();
     let post = |hook: &str, status: &str| {
         let body = json!({
-            "event": "sync_end", "created": "2026-11-22T01:02:00Z", "connector_id": "mystified_presenting",
+            "event": "sync_end", "created": created, "connector_id": "mystified_presenting",
             "data": {"status": status},
         });
         let body = body.to_string();

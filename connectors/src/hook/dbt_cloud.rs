@@ -7,7 +7,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{HeaderMap, Hook, NotReceived, Received, Said, Secrets, digest, json, word, wrong};
+use super::{HeaderMap, Hook, NotReceived, Received, Said, Secrets, digest, fresh, json, word, wrong};
 use crate::catalogue::{BuildContext, ConfigError, HookConnector};
 
 /// The catalogue's line.
@@ -46,7 +46,7 @@ fn build(config: Value, _: &BuildContext) -> Result<Arc<dyn Hook>, ConfigError> 
 }
 
 impl Hook for DbtCloud {
-    fn receive(&self, headers: &HeaderMap, body: &[u8], _: DateTime<Utc>) -> Result<Received, NotReceived> {
+    fn receive(&self, headers: &HeaderMap, body: &[u8], now: DateTime<Utc>) -> Result<Received, NotReceived> {
         self.0.admit(headers, "authorization", body)?;
         let message = json(body)?;
         let id = Some(word(&message["eventId"])).filter(|id| !id.is_empty()).unwrap_or_else(|| digest(body));
@@ -63,7 +63,12 @@ impl Hook for DbtCloud {
                 job if job.is_empty() => {
                     return Err(NotReceived::Unreadable("there is no `data.jobId`".to_owned()));
                 }
-                job => Said::DbtCloudJob { job, account: word(&message["accountId"]) },
+                job => fresh(
+                    &message,
+                    "timestamp",
+                    now,
+                    Said::DbtCloudJob { job, account: word(&message["accountId"]) },
+                )?,
             },
             other => Said::Nothing(format!("`{other}` starts nothing; `job.run.completed` does")),
         };

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{HeaderMap, Hook, NotReceived, Received, Said, Secrets, digest, json, word, wrong};
+use super::{HeaderMap, Hook, NotReceived, Received, Said, Secrets, digest, fresh, json, word, wrong};
 use crate::catalogue::{BuildContext, ConfigError, HookConnector};
 
 /// The catalogue's line.
@@ -43,7 +43,7 @@ fn build(config: Value, _: &BuildContext) -> Result<Arc<dyn Hook>, ConfigError> 
 }
 
 impl Hook for Fivetran {
-    fn receive(&self, headers: &HeaderMap, body: &[u8], _: DateTime<Utc>) -> Result<Received, NotReceived> {
+    fn receive(&self, headers: &HeaderMap, body: &[u8], now: DateTime<Utc>) -> Result<Received, NotReceived> {
         self.0.admit(headers, "x-fivetran-signature-256", body)?;
         let message = json(body)?;
         let (event, status) = (word(&message["event"]), word(&message["data"]["status"]));
@@ -55,7 +55,7 @@ impl Hook for Fivetran {
                 id if id.is_empty() => {
                     return Err(NotReceived::Unreadable("there is no `connector_id`".to_owned()));
                 }
-                connector => Said::FivetranConnector { connector },
+                connector => fresh(&message, "created", now, Said::FivetranConnector { connector })?,
             },
             other => Said::Nothing(format!("`{other}` starts nothing; `sync_end` does")),
         };

@@ -8,7 +8,7 @@ pub mod signed;
 
 use std::fmt::{Debug, Write as _};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 pub use reqwest::header::HeaderMap;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -83,6 +83,26 @@ fn digest(body: &[u8]) -> String {
         let _ = write!(hex, "{byte:02x}");
         hex
     })
+}
+
+/// How old a message may be whose signature covers no time of its own. With [`AHEAD`] it makes the day for which messages
+/// are remembered: one that is forgotten is too old. Fivetran tries for a day, with its last attempt but one after 21 h.
+const OLDEST: TimeDelta = TimeDelta::hours(23);
+/// How far the sender's clock may be ahead of ours.
+const AHEAD: TimeDelta = TimeDelta::hours(1);
+
+/// What a message says, if the moment in its body is near enough. An old one is taken and starts nothing: refused, it would
+/// be sent again, and Fivetran ends a webhook that was refused for a day.
+fn fresh(message: &Value, key: &str, now: DateTime<Utc>, said: Said) -> Result<Said, NotReceived> {
+    let sent = message[key].as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+    let Some(sent) = sent else {
+        return Err(NotReceived::Unreadable(format!("there is no `{key}` that says when")));
+    };
+    let age = now - sent.with_timezone(&Utc);
+    if age > OLDEST || age < -AHEAD {
+        return Ok(Said::Nothing(format!("its `{key}` is too far from now")));
+    }
+    Ok(said)
 }
 
 /// A number or a text, as text.

@@ -140,6 +140,78 @@ fn what_is_signed_as_standard_webhooks_says_what_is_to_run_and_must_be_fresh() {
 }
 
 #[test]
+fn a_strangers_message_is_not_read_when_it_is_refused_anyway() {
+    let other = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let hook = build("signed", json!({"secret": WHSEC, "other_secret": other})).unwrap();
+    let many = vec![signature::sign(b"stranger", "", "", b""); 8_000].join(" ");
+    let read = |id: &str, time: i64, signatures: &str| {
+        let (time, before) = (time.to_string(), signature::KEYED.get());
+        let headers =
+            headers(&[("webhook-id", id), ("webhook-timestamp", &time), ("webhook-signature", signatures)]);
+        assert_eq!(hook.receive(&headers, b"{}", now()), Err(NotReceived::Unsigned));
+        signature::KEYED.get() - before
+    };
+    let at = now().timestamp();
+    assert_eq!(read("msg_1", at, &many), 2, "once for each key");
+    for (id, time, signatures) in [
+        ("", at, &*many),
+        (&"x".repeat(257), at, &many),
+        ("msg_1", at - 301, &many),
+        ("msg_1", at, "v1, v1,"),
+    ] {
+        assert_eq!(read(id, time, signatures), 0, "{id} {time}");
+    }
+}
+
+#[test]
+fn an_old_message_is_taken_and_starts_nothing() {
+    let dbt = build("dbt_cloud", json!({"secret": SECRET})).unwrap();
+    let fivetran = build("fivetran", json!({"secret": SECRET})).unwrap();
+    let both = |sent: Value| {
+        let job = json!({
+            "accountId": 1, "eventId": "wev_1", "timestamp": sent, "eventType": "job.run.completed",
+            "data": {"jobId": "123", "runStatusCode": 10},
+        });
+        let sync = json!({
+            "event": "sync_end", "created": sent, "connector_id": "lake", "data": {"status": "SUCCESSFUL"},
+        });
+        [(&dbt, "authorization", job), (&fivetran, "x-fivetran-signature-256", sync)].map(
+            |(hook, header, body)| {
+                let body = body.to_string();
+                let headers = headers(&[(header, &hex(SECRET, &body))]);
+                hook.receive(&headers, body.as_bytes(), now()).map(|received| received.said)
+            },
+        )
+    };
+    for minutes in [0, 23 * 60, -60] {
+        let sent = (now() - TimeDelta::minutes(minutes)).to_rfc3339();
+        for said in both(json!(sent)) {
+            assert!(
+                matches!(said, Ok(Said::DbtCloudJob { .. } | Said::FivetranConnector { .. })),
+                "{said:?}"
+            );
+        }
+    }
+    for minutes in [23 * 60 + 1, 10 * 24 * 60, -61] {
+        let sent = (now() - TimeDelta::minutes(minutes)).to_rfc3339();
+        for said in both(json!(sent)) {
+            assert!(matches!(said, Ok(Said::Nothing(_))), "{minutes}: {said:?}");
+        }
+    }
+    for wrong in [Value::Null, json!(""), json!("yesterday"), json!(1_700_000_000)] {
+        for said in both(wrong.clone()) {
+            assert!(matches!(said, Err(NotReceived::Unreadable(_))), "{wrong}: {said:?}");
+        }
+    }
+    // What Fivetran sends when the webhook is made says no time, and is to be taken.
+    let body =
+        json!({"event": "test_event", "created": "timestamp", "connector_id": "_connector_1"}).to_string();
+    let signed = headers(&[("x-fivetran-signature-256", &hex(SECRET, &body))]);
+    let received = fivetran.receive(&signed, body.as_bytes(), now());
+    assert!(matches!(received, Ok(Received { said: Said::Nothing(_), .. })), "{received:?}");
+}
+
+#[test]
 fn secrets_that_can_be_guessed_are_refused() {
     assert_eq!(build("dbt_cloud", json!({"secret": "short"})).unwrap_err().path, "secret");
     assert_eq!(

@@ -5,9 +5,11 @@ use connectors::channel::{Event, Notice};
 use serde_json::json;
 
 use super::{Finding, Rule, Severity};
-use crate::project::{Project, SyncSpec};
+use crate::project::Project;
+use crate::store::Subject;
 
 /// A change of an alert's state, as a recipient hears of it.
+#[derive(Clone, Copy)]
 pub(super) struct Change<'a> {
     pub(super) rule: Rule,
     pub(super) finding: &'a Finding,
@@ -25,7 +27,8 @@ pub(super) fn thread(project: &Project, sync: i64, rule: Rule) -> String {
 }
 
 /// The message of a change.
-pub(super) fn alert(project: &Project, sync: &SyncSpec, change: &Change<'_>) -> Notice {
+pub(super) fn alert(project: &Project, subject: &Subject, change: &Change<'_>) -> Notice {
+    let Subject { sync_id, sync, destination_id, destination } = subject;
     let Change { rule, finding, before, now, since } = change;
     let over = *now == Severity::Ok;
     let word = match (before, now) {
@@ -33,10 +36,10 @@ pub(super) fn alert(project: &Project, sync: &SyncSpec, change: &Change<'_>) -> 
         (Severity::Critical, Severity::Warning) => "less bad: ",
         _ => "",
     };
-    let title = format!("{} · sync {}: {word}{}", project.name, sync.slug, finding.what);
+    let title = format!("{} · sync {sync}: {word}{}", project.name, finding.what);
     let mut facts = vec![
         ("Project".to_owned(), project.name.clone()),
-        ("Sync".to_owned(), format!("{}, to {}", sync.slug, sync.destination.slug)),
+        ("Sync".to_owned(), format!("{sync}, to {destination}")),
         ("Alert".to_owned(), format!("{}, {} (was {})", rule.name(), now.name(), before.name())),
     ];
     facts.extend(finding.run.map(|run| ("Run".to_owned(), run.to_string())));
@@ -48,13 +51,13 @@ pub(super) fn alert(project: &Project, sync: &SyncSpec, change: &Change<'_>) -> 
     let mut steps: Vec<String> = Vec::new();
     if !over {
         steps.extend(finding.hint.clone());
-        steps.push(format!("`levin runs {}` shows its latest runs", sync.slug));
+        steps.push(format!("`levin runs {sync}` shows its latest runs"));
     }
     let data = json!({
         "project": project.name,
         "projectId": project.uuid,
-        "sync": {"id": sync.id, "slug": sync.slug},
-        "destination": {"id": sync.destination.id, "slug": sync.destination.slug},
+        "sync": {"id": sync_id, "slug": sync},
+        "destination": {"id": destination_id, "slug": destination},
         "rule": rule.name(),
         "state": now,
         "previousState": before,
@@ -69,7 +72,7 @@ pub(super) fn alert(project: &Project, sync: &SyncSpec, change: &Change<'_>) -> 
         event: if over { Event::AlertResolved } else { Event::AlertRaised },
         at: finding.at,
         severity: *now,
-        thread: thread(project, sync.id, *rule),
+        thread: thread(project, *sync_id, *rule),
         title,
         facts,
         steps,

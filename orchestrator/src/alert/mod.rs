@@ -119,9 +119,9 @@ impl Alerts {
         }
     }
 
-    /// How many runs before one must be known to judge it.
-    pub fn memory(&self) -> u32 {
-        self.consecutive.max(self.drift.as_ref().map_or(0, |drift| drift.runs + 1)).max(1)
+    /// How many runs that went through must be known to judge one: it, and those that make the mean.
+    pub fn sizes_compared(&self) -> u32 {
+        self.drift.as_ref().map_or(0, |drift| drift.runs + 1)
     }
 }
 
@@ -400,18 +400,19 @@ pub fn while_running(alerts: &Alerts, run: i64, started_at: DateTime<Utc>, now: 
     }
 }
 
-/// What is so when the last run began at a moment, or there was none since.
+/// What is so when the last run began at a moment, and the sync is watched since another. Time before either does not
+/// count.
 pub fn without_run(
     alerts: &Alerts,
     last: Option<(i64, DateTime<Utc>)>,
-    known: DateTime<Utc>,
+    watched: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Finding {
-    let since = last.map_or(known, |(_, began)| began);
+    let since = last.map(|(_, began)| began).max(watched).unwrap_or(now);
     let severity = alerts.not_run_for.severity(now - since);
     let what = match (severity, last) {
-        (Severity::Ok, Some((run, _))) => format!("run {run} has begun"),
-        (Severity::Ok, None) => "it is watched from now on".to_owned(),
+        (Severity::Ok, Some((run, began))) if began == since => format!("run {run} has begun"),
+        (Severity::Ok, _) => "it is watched from now on".to_owned(),
         (_, Some(_)) => format!("no run has begun for {}", span(now - since)),
         (_, None) => format!("no run has begun for {}, nor ever before", span(now - since)),
     };

@@ -1,7 +1,7 @@
 //! Sends what is queued: every message until its channel takes it, or until it is given up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -14,11 +14,21 @@ const LOOK: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 16;
 /// How long to wait after each attempt: an hour in all. After the last one a message is given up.
 const WAITS: [u64; 7] = [5, 25, 90, 300, 600, 1_080, 1_500];
+/// After how long a message is given up however few attempts there were, in milliseconds: a channel that hangs may never
+/// come to most of them, and nobody waits for yesterday's messages.
+const TOO_OLD: i64 = 2 * 3_600_000;
+/// How often messages are looked at for their age.
+const FORGET: Duration = Duration::from_secs(60);
 
 /// Sends until the service ends.
 pub(crate) async fn work(service: Arc<Service>) {
     let mut under_way = JoinSet::new();
+    let mut forgotten: Option<Instant> = None;
     while !service.is_stopping() {
+        if forgotten.is_none_or(|at| at.elapsed() > FORGET) {
+            forgotten = Some(Instant::now());
+            forget(&service).await;
+        }
         match service.store().claim_messages(service.replica(), AT_ONCE - under_way.len().min(AT_ONCE)).await
         {
             Ok(claimed) => {
@@ -38,6 +48,23 @@ pub(crate) async fn work(service: Arc<Service>) {
     }
     // Each is bounded by its channel.
     while under_way.join_next().await.is_some() {}
+}
+
+/// Gives up what is too old: one line for each channel, however many messages there were.
+async fn forget(service: &Service) {
+    match service.store().forget_messages(now() - TOO_OLD).await {
+        Ok(forgotten) => {
+            for (channel, messages) in forgotten {
+                let hours = TOO_OLD / 3_600_000;
+                tracing::error!(
+                    channel,
+                    messages,
+                    "messages are given up: they were not sent for {hours} h; correct the channel's file"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(error = %error, "old messages could not be given up"),
+    }
 }
 
 async fn attempt(service: Arc<Service>, posted: Posted) {

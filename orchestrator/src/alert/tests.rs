@@ -129,13 +129,25 @@ fn silence_is_told_since_the_last_run_or_since_it_is_watched() {
     let times = Times { warning: None, critical: Some(Duration::from_secs(25 * 3_600)) };
     let alerts = Alerts { not_run_for: times, ..Alerts::default() };
     let hours = |hours: i64| at(hours * 60);
-    let found = without_run(&alerts, Some((3, hours(0))), hours(24), hours(25));
+    let found = without_run(&alerts, Some((3, hours(0))), None, hours(25));
     assert_eq!((found.severity, found.since, found.run), (Severity::Critical, Some(hours(0)), Some(3)));
     assert_eq!(found.what, "no run has begun for 1 d 1 h");
-    assert_eq!(without_run(&alerts, Some((3, hours(1))), hours(0), hours(25)).severity, Severity::Ok);
-    let never = without_run(&alerts, None, hours(0), hours(25));
+    let never = without_run(&alerts, None, Some(hours(0)), hours(25));
     assert_eq!((never.severity, never.since), (Severity::Critical, Some(hours(0))));
-    assert_eq!(without_run(&alerts, None, hours(1), hours(25)).severity, Severity::Ok);
+    for (last, watched, expected) in [
+        (Some(0), Some(0), Severity::Critical),
+        (Some(1), Some(0), Severity::Ok),
+        // It rested, and is watched again: what went before does not count.
+        (Some(0), Some(24), Severity::Ok),
+        (Some(0), Some(1), Severity::Ok),
+        (Some(-90), Some(0), Severity::Critical),
+        (None, Some(1), Severity::Ok),
+        (None, None, Severity::Ok),
+    ] {
+        let last = last.map(|began| (3, hours(began)));
+        let found = without_run(&alerts, last, watched.map(hours), hours(25));
+        assert_eq!(found.severity, expected, "{last:?} {watched:?}");
+    }
 }
 
 #[test]

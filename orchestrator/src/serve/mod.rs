@@ -58,6 +58,8 @@ pub struct Service {
     gone: Mutex<HashSet<String>>,
     /// Another replica that lives goes by other files of the project.
     disagrees: AtomicBool,
+    /// One of those has a name before this one's.
+    listens: AtomicBool,
     wake: Notify,
     ended: broadcast::Sender<Ended>,
     stopping: Cancel,
@@ -95,6 +97,7 @@ impl Service {
             running: Mutex::default(),
             gone: Mutex::default(),
             disagrees: AtomicBool::new(false),
+            listens: AtomicBool::new(false),
             wake: Notify::new(),
             ended: broadcast::Sender::new(1_024),
             stopping: Cancel::default(),
@@ -188,6 +191,12 @@ impl Service {
     /// another one knows better is left to it.
     pub fn is_of_one_mind(&self) -> bool {
         !self.disagrees.load(Ordering::Relaxed)
+    }
+
+    /// Whether this replica says what follows from the project and the clock alone: each does, and while they go by
+    /// different projects one of them.
+    pub fn speaks(&self) -> bool {
+        !self.listens.load(Ordering::Relaxed)
     }
 
     /// How many runs go on in this process.

@@ -111,8 +111,11 @@ async fn look(service: &Service, others: &mut Others) -> Result<(), Error> {
         replica.id != service.replica && replica.holder.as_ref().is_some_and(Holder::is_gone)
     };
     gone.extend(replicas.iter().filter(ended).map(|replica| replica.id.clone()));
-    let mut living = replicas.iter().filter(|replica| !gone.contains(&replica.id));
-    service.disagrees.store(living.any(|replica| *replica.project != *digest), Ordering::Relaxed);
+    let living = replicas.iter().filter(|replica| !gone.contains(&replica.id));
+    let other = living.filter(|replica| *replica.project != *digest);
+    let first = other.map(|replica| &replica.id).min();
+    service.disagrees.store(first.is_some(), Ordering::Relaxed);
+    service.listens.store(first.is_some_and(|first| *first < service.replica), Ordering::Relaxed);
     gone.extend(service.store.orphans().await?);
     let takes_over = !gone.is_empty();
     *service.gone.lock().unwrap_or_else(PoisonError::into_inner) = gone.iter().cloned().collect();

@@ -107,6 +107,7 @@ pub(super) async fn take(service: &Service, project: Project) -> Result<(), Erro
     let times = times(&service.store, &project).await?;
     *service.times.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(times);
     let count = project.syncs.len();
+    crate::telemetry::metrics::at_zero(&project);
     service.project.send_replace(Arc::new(project));
     tracing::info!(syncs = count, "the project was read again");
     Ok(())

@@ -22,7 +22,7 @@ const TIDY: Duration = Duration::from_secs(60);
 
 /// The page. Whoever joins it to the other routes decides who may read it.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>(service: Arc<Service>) -> Router<S> {
-    begin();
+    begin(&service.project());
     let tidied = service.clone();
     tokio::spawn(async move {
         loop {

@@ -34,7 +34,7 @@ use crate::error::{Error, ErrorCode};
 use crate::project::Project;
 use notes::{Pending, write_notes};
 
-pub use alerts::{AlertState, Judging, Untold};
+pub use alerts::{AlertState, Judging, Subject, Untold};
 pub use figures::{QueueFigures, SyncFigures};
 pub use history::RunRecord;
 pub use keys::{Key, Scope};

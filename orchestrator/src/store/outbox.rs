@@ -1,6 +1,11 @@
-//! Messages on their way out: queued with what they tell of, claimed by one replica, gone once they are sent.
+//! Messages on their way out: queued with what they tell of, claimed by one replica, gone once they are sent or too old.
+//!
+//! Claiming takes no lock: a backlog is looked through while others decide about the queue of runs.
 
-use connectors::channel::Notice;
+use std::collections::BTreeMap;
+
+use connectors::channel::{Event, Notice};
+use futures::TryStreamExt;
 use sqlx::{AnyConnection, Row};
 
 use super::{Store, failed, now};
@@ -24,7 +29,7 @@ const CLAIM: i64 = 120_000;
 /// How many messages to one channel are on their way at once, so that one that hangs keeps no other from its own.
 const PER_CHANNEL: usize = 4;
 
-/// Queues a message behind all others.
+/// Queues a message behind all others of its rank.
 pub(super) async fn queue(
     connection: &mut AnyConnection,
     recipient: &str,
@@ -34,18 +39,33 @@ pub(super) async fn queue(
     let text = serde_json::to_string(&notice)
         .map_err(|error| Error::new(ErrorCode::Internal, format!("a message cannot be written: {error}")))?;
     sqlx::query(
-        "insert into levin_outbox (id, position, recipient, thread, message, attempts, due_at, claimed_until)
-         select $1, coalesce(max(position), 0) + 1, $2, $3, $4, 0, $5, 0 from levin_outbox",
+        "insert into levin_outbox (id, position, recipient, thread, rank, message, attempts, created_at, due_at,
+                                   claimed_until)
+         select $1, coalesce(max(position), 0) + 1, $2, $3, $4, $5, 0, $6, $6, 0 from levin_outbox",
     )
     .bind(&notice.id)
     .bind(recipient)
     .bind(&notice.thread)
+    .bind(rank(notice.event))
     .bind(text)
     .bind(now())
     .execute(connection)
     .await
     .map(drop)
     .map_err(failed)
+}
+
+/// Alerts leave before what is told of each run, of which there may be many.
+fn rank(event: Event) -> i64 {
+    match event {
+        Event::AlertRaised | Event::AlertResolved => 0,
+        Event::RunStarted
+        | Event::RunSucceeded
+        | Event::RunWarning
+        | Event::RunFailed
+        | Event::RunCancelled
+        | Event::RunInterrupted => 1,
+    }
 }
 
 /// Messages that may leave: due, sent by nobody who lives, and no older one of their thread is still there.
@@ -55,68 +75,135 @@ const READY: &str = "o.due_at <= $1
                     and e.position < o.position)";
 
 impl Store {
-    /// Takes up to so many messages that are due and that nobody sends. Those of one thread leave in their order: a
-    /// message waits for the one before it.
+    /// Takes up to so many messages that are due and that nobody sends: of each channel its alerts first. Those of one
+    /// thread leave in their order: a message waits for the one before it.
     pub async fn claim_messages(&self, replica: &str, room: usize) -> Result<Vec<Posted>, Error> {
-        let now = now();
-        // Most of the time nothing waits: looking costs less than deciding.
-        let look = format!("select 1 from levin_outbox o where {READY} limit 1");
-        let look = sqlx::query(sqlx::AssertSqlSafe(look)).bind(now).fetch_optional(&self.pool);
-        if room == 0 || look.await.map_err(failed)?.is_none() {
-            return Ok(Vec::new());
-        }
-        let mut transaction = self.deciding().await?;
-        // A replica that has not said yet that it lives would count as one that is gone.
-        let known = sqlx::query("select 1 from levin_replicas where id = $1")
-            .bind(replica)
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(failed)?;
-        if known.is_none() {
-            return Ok(Vec::new());
-        }
-        let recipients = sqlx::query(
-            "select recipient, sum(case when claimed_until > $1 then 1 else 0 end) from levin_outbox
-             group by recipient order by 2, 1",
-        )
-        .bind(now)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?;
-        let ready = format!(
-            "select o.id, o.message, o.attempts from levin_outbox o
-             where o.recipient = $2 and {READY} order by o.position limit $3"
-        );
-        let mut claimed = Vec::new();
-        for row in recipients {
-            let (recipient, busy): (String, i64) = (row.get(0), row.get(1));
-            let busy = usize::try_from(busy).unwrap_or_default();
-            let most = PER_CHANNEL.saturating_sub(busy).min(room - claimed.len());
-            let rows = sqlx::query(sqlx::AssertSqlSafe(ready.clone()))
-                .bind(now)
-                .bind(&recipient)
-                .bind(i64::try_from(most).unwrap_or_default())
-                .fetch_all(&mut *transaction)
-                .await
-                .map_err(failed)?;
-            for row in rows {
-                let id: String = row.get(0);
-                sqlx::query("update levin_outbox set replica = $1, claimed_until = $2 where id = $3")
-                    .bind(replica)
-                    .bind(now + CLAIM)
-                    .bind(&id)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed)?;
-                let notice = serde_json::from_str(&row.get::<String, _>(1)).map_err(|error| {
-                    Error::new(ErrorCode::StoreFailed, format!("the message {id} cannot be read: {error}"))
-                })?;
-                let attempts = usize::try_from(row.get::<i64, _>(2)).unwrap_or_default();
-                claimed.push(Posted { id, recipient: recipient.clone(), notice, attempts });
+        let mut channels = Vec::new();
+        if room > 0 {
+            for recipient in self.recipients().await? {
+                channels.push((self.under_way(&recipient).await?, recipient));
             }
         }
-        transaction.commit().await.map_err(failed)?;
+        if channels.is_empty() || !self.is_known(replica).await? {
+            return Ok(Vec::new());
+        }
+        channels.sort();
+        let mut claimed = Vec::new();
+        for (busy, recipient) in channels {
+            let most = PER_CHANNEL.saturating_sub(busy).min(room - claimed.len());
+            match self.claim_of(replica, &recipient, most, &mut claimed).await {
+                Ok(()) => {}
+                // What is claimed by now is sent all the same.
+                Err(error) if claimed.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
         Ok(claimed)
+    }
+
+    async fn claim_of(
+        &self,
+        replica: &str,
+        recipient: &str,
+        most: usize,
+        claimed: &mut Vec<Posted>,
+    ) -> Result<(), Error> {
+        if most == 0 {
+            return Ok(());
+        }
+        let now = now();
+        let ready = format!(
+            "select o.id, o.message, o.attempts, o.claimed_until from levin_outbox o
+             where o.recipient = $2 and {READY} order by o.rank, o.position limit $3"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(ready))
+            .bind(now)
+            .bind(recipient)
+            .bind(i64::try_from(most).unwrap_or_default())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed)?;
+        for row in rows {
+            let (id, attempts): (String, i64) = (row.get(0), row.get(2));
+            // As it was seen: of several replicas that saw the same the first one has it.
+            let mine = sqlx::query(
+                "update levin_outbox set replica = $1, claimed_until = $2
+                 where id = $3 and attempts = $4 and claimed_until = $5",
+            )
+            .bind(replica)
+            .bind(now + CLAIM)
+            .bind(&id)
+            .bind(attempts)
+            .bind(row.get::<i64, _>(3))
+            .execute(&self.pool)
+            .await
+            .map_err(failed)?
+            .rows_affected();
+            if mine == 0 {
+                continue;
+            }
+            match serde_json::from_str(&row.get::<String, _>(1)) {
+                Ok(notice) => {
+                    let attempts = usize::try_from(attempts).unwrap_or_default();
+                    claimed.push(Posted { id, recipient: recipient.to_owned(), notice, attempts });
+                }
+                // It keeps no other from its way, and is given up with its age.
+                Err(error) => tracing::warn!(id, error = %error, "a message cannot be read"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Channels that messages wait for. Each is found by itself: there are few, and their messages may be many.
+    async fn recipients(&self) -> Result<Vec<String>, Error> {
+        let mut recipients: Vec<String> = Vec::new();
+        loop {
+            let next: Option<String> =
+                sqlx::query("select min(recipient) from levin_outbox where recipient > $1")
+                    .bind(recipients.last().map_or("", String::as_str))
+                    .fetch_one(&self.pool)
+                    .await
+                    .map_err(failed)?
+                    .get(0);
+            match next {
+                Some(next) => recipients.push(next),
+                None => return Ok(recipients),
+            }
+        }
+    }
+
+    /// How many messages to a channel are on their way.
+    async fn under_way(&self, recipient: &str) -> Result<usize, Error> {
+        let row =
+            sqlx::query("select count(*) from levin_outbox where recipient = $1 and claimed_until > $2")
+                .bind(recipient)
+                .bind(now())
+                .fetch_one(&self.pool)
+                .await
+                .map_err(failed)?;
+        Ok(usize::try_from(row.get::<i64, _>(0)).unwrap_or_default())
+    }
+
+    /// Whether a replica has said that it lives. One that has not would count as one that is gone.
+    async fn is_known(&self, replica: &str) -> Result<bool, Error> {
+        let known = sqlx::query("select 1 from levin_replicas where id = $1").bind(replica);
+        Ok(known.fetch_optional(&self.pool).await.map_err(failed)?.is_some())
+    }
+
+    /// Forgets messages that were queued before a moment, in milliseconds since 1970, and that nobody is sending. Returns
+    /// how many of each channel.
+    pub async fn forget_messages(&self, before: i64) -> Result<BTreeMap<String, u64>, Error> {
+        let mut forgotten: BTreeMap<String, u64> = BTreeMap::new();
+        let mut rows = sqlx::query(
+            "delete from levin_outbox where created_at < $1 and claimed_until <= $2 returning recipient",
+        )
+        .bind(before)
+        .bind(now())
+        .fetch(&self.pool);
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            *forgotten.entry(row.get(0)).or_default() += 1;
+        }
+        Ok(forgotten)
     }
 
     /// A message is there, or is given up: it is forgotten.
@@ -148,7 +235,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use connectors::channel::{Event, Severity};
+    use connectors::channel::Severity;
 
     use super::*;
     use crate::run::Holder;
@@ -163,9 +250,13 @@ mod tests {
     }
 
     async fn post(store: &Store, recipient: &str, thread: &str, title: &str) {
+        post_of(store, recipient, thread, title, Event::AlertRaised).await;
+    }
+
+    async fn post_of(store: &Store, recipient: &str, thread: &str, title: &str, event: Event) {
         let notice = Notice {
             id: String::new(),
-            event: Event::AlertRaised,
+            event,
             at: chrono::Utc::now(),
             severity: Severity::Critical,
             thread: thread.to_owned(),
@@ -239,5 +330,70 @@ mod tests {
         assert_eq!(claimed.len(), PER_CHANNEL + 1);
         assert!(titles(&claimed).contains(&"quick"));
         assert!(claim(&store, "a", 11).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn alerts_leave_before_what_is_told_of_each_run() {
+        let (store, _folder) = store(&["a"]).await;
+        for number in 0..20 {
+            post_of(&store, "bus", &format!("run-{number}"), &format!("run {number}"), Event::RunFailed)
+                .await;
+        }
+        post(&store, "bus", "x", "raised").await;
+        post_of(&store, "bus", "y", "resolved", Event::AlertResolved).await;
+        assert_eq!(titles(&claim(&store, "a", 16).await), ["raised", "resolved", "run 0", "run 1"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_old_is_forgotten_channel_by_channel() {
+        let (store, _folder) = store(&["a"]).await;
+        for number in 0..20 {
+            post_of(&store, "bus", &format!("run-{number}"), "run", Event::RunStarted).await;
+        }
+        post(&store, "ops", "x", "raised").await;
+        let (hours, left) = (3_600_000, || async {
+            let row = sqlx::query("select count(*) from levin_outbox").fetch_one(&store.pool).await.unwrap();
+            row.get::<i64, _>(0)
+        });
+        assert!(store.forget_messages(now() - 2 * hours).await.unwrap().is_empty());
+        assert_eq!((left().await, claim(&store, "a", 3).await.len()), (21, 3));
+        // Two hours later; what is on its way may still get there.
+        let forgotten = store.forget_messages(now() + 1).await.unwrap();
+        assert_eq!((forgotten.values().sum::<u64>(), left().await), (18, 3));
+        sqlx::query("update levin_outbox set claimed_until = 0").execute(&store.pool).await.unwrap();
+        let rest = store.forget_messages(now() + 1).await.unwrap();
+        assert_eq!((rest.values().sum::<u64>(), left().await), (3, 0));
+        let total = |channel: &str| {
+            forgotten.get(channel).copied().unwrap_or_default()
+                + rest.get(channel).copied().unwrap_or_default()
+        };
+        assert_eq!((total("bus"), total("ops")), (20, 1));
+    }
+
+    #[tokio::test]
+    async fn a_backlog_that_waits_for_its_channel_is_looked_through_without_deciding() {
+        let (store, _folder) = store(&["a"]).await;
+        for number in 0..20 {
+            post(&store, "slow", &format!("slow-{number}"), "slow").await;
+        }
+        assert_eq!(claim(&store, "a", 16).await.len(), PER_CHANNEL);
+        // Somebody decides meanwhile: who wanted to decide too would wait, and be refused.
+        let deciding = store.judge().await.unwrap();
+        assert!(claim(&store, "a", 12).await.is_empty());
+        deciding.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn two_replicas_that_see_the_same_messages_send_each_once() {
+        let (store, _folder) = store(&["a", "b"]).await;
+        for channel in ["one", "two", "three"] {
+            for number in 0..PER_CHANNEL {
+                post(&store, channel, &format!("{number}"), channel).await;
+            }
+        }
+        let (first, second) = tokio::join!(claim(&store, "a", 16), claim(&store, "b", 16));
+        let ids: Vec<String> = first.into_iter().chain(second).map(|(_, id)| id).collect();
+        let each: std::collections::HashSet<&String> = ids.iter().collect();
+        assert_eq!((ids.len(), each.len()), (3 * PER_CHANNEL, 3 * PER_CHANNEL));
     }
 }

@@ -84,16 +84,21 @@ const STEPS: &[&[&str]] = &[
         "create table levin_objects (
            kind text not null, id bigint not null, digest text not null, created_at text not null,
            updated_at text not null, primary key (kind, id))",
-        // State of each alert, and messages on their way out.
+        // State of each alert, and messages on their way out. `subject` and `told` are JSON: what the alert is of, and
+        // which channels heard of its beginning. While a sync rests no time counts for it.
         "create table levin_alerts (
            sync_id bigint not null, rule text not null, state text not null, since text not null,
-           message text not null, run bigint, primary key (sync_id, rule))",
+           message text not null, run bigint, rests bigint not null default 0, subject text not null,
+           told text not null, primary key (sync_id, rule))",
+        // `rank`: alerts (0) leave before what is told of each run (1).
         "create table levin_outbox (
            id text primary key, position bigint not null, recipient text not null, thread text not null,
-           message text not null, attempts bigint not null, due_at bigint not null, replica text,
-           claimed_until bigint not null)",
+           rank bigint not null, message text not null, attempts bigint not null, created_at bigint not null,
+           due_at bigint not null, replica text, claimed_until bigint not null)",
+        "create index levin_outbox_positions on levin_outbox (position)",
         "create index levin_outbox_threads on levin_outbox (recipient, thread, position)",
-        "create index levin_outbox_due on levin_outbox (due_at)",
+        "create index levin_outbox_order on levin_outbox (recipient, rank, position)",
+        "create index levin_outbox_claimed on levin_outbox (recipient, claimed_until)",
         // Messages of other services that were received.
         "create table levin_received (
            hook text not null, id text not null, received_at bigint not null, primary key (hook, id))",
