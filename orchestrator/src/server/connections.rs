@@ -163,6 +163,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_may_take_longer_than_a_head() {
+        let head = Duration::from_millis(20);
+        let slow = get(move || async move {
+            tokio::time::sleep(head * 5).await;
+            let late = futures::stream::once(async move {
+                tokio::time::sleep(head * 5).await;
+                Ok::<_, std::io::Error>("all of it")
+            });
+            Body::from_stream(late)
+        });
+        let scene = scene(Router::new().route("/", slow), Bounds { head, ..Bounds::default() }).await;
+        assert!(heard(sent(&scene, WHOLE).await).await.contains("all of it"));
+    }
+
+    #[tokio::test]
     async fn more_connections_than_there_are_places_wait_for_one() {
         let routes = Router::new().route("/", get(|| async { "here" }));
         let scene = scene(routes, Bounds { most: 1, ..Bounds::default() }).await;

@@ -164,8 +164,10 @@ fn complete(path: &str, method: &str, operation: &mut Value, schemas: &Value) {
 
 /// Schedules, in the words of clients and in those of project files.
 fn schedule_input() -> Value {
+    // Null is as good as none, as clients write it for what they do not use.
+    let maybe = json!({"type": ["string", "null"], "minLength": 1});
     let of = |kind: &str, mut schedule: Value, required: &[&str]| {
-        schedule["jitter"] = json!({"type": "string", "minLength": 1});
+        schedule["jitter"] = maybe.clone();
         json!({
             "type": "object", "required": ["type", "schedule"], "additionalProperties": false,
             "properties": {
@@ -190,10 +192,10 @@ fn schedule_input() -> Value {
         "description": "When something is to run by itself, as it is shown or as a project file says it",
         "oneOf": [
             of("interval", json!({"interval": interval}), &["interval"]),
-            of("cron", json!({"expression": text, "timezone": text}), &["expression"]),
-            of("visual", json!({"expressions": at, "timezone": text}), &["expressions"]),
-            of("dbt_cloud", json!({"job": named, "account": of_any, "hook": text}), &["job"]),
-            of("fivetran", json!({"connector": named, "hook": text}), &["connector"]),
+            of("cron", json!({"expression": text, "timezone": maybe}), &["expression"]),
+            of("visual", json!({"expressions": at, "timezone": maybe}), &["expressions"]),
+            of("dbt_cloud", json!({"job": named, "account": of_any, "hook": maybe}), &["job"]),
+            of("fivetran", json!({"connector": named, "hook": maybe}), &["connector"]),
             of("after", json!({"syncs": {"type": "array", "items": text, "minItems": 1}}), &["syncs"]),
             {
                 "type": "object", "required": ["type"], "additionalProperties": false,

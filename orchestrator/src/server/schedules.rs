@@ -136,9 +136,10 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
         return Err(format!("`{unknown}` is not known beside `type` and `schedule`"));
     }
     let schedule = &given["schedule"];
-    let zoned = |mut keys: Value| {
-        if let Some(zone) = schedule["timezone"].as_str() {
-            keys["timezone"] = zone.into();
+    // Whether it is a text, the check of the file says.
+    let beside = |key: &str, mut keys: Value| {
+        if let Some(value) = schedule.get(key).filter(|value| !value.is_null()) {
+            keys[key] = value.clone();
         }
         keys
     };
@@ -153,13 +154,7 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
         _ => Err(format!("`{of}.id` must be a text or a whole number")),
     };
     let missing = |of: &str| format!("`{of}.id` is required");
-    let hooked = |mut keys: Map<String, Value>| {
-        if let Some(hook) = schedule["hook"].as_str() {
-            keys.insert("hook".to_owned(), hook.into());
-        }
-        keys
-    };
-    let mut keys = match kind.as_str().unwrap_or_default() {
+    let keys = match kind.as_str().unwrap_or_default() {
         "manual" => return Ok(Value::Null),
         "interval" => {
             let (unit, quantity) = (&schedule["interval"]["unit"], &schedule["interval"]["quantity"]);
@@ -174,7 +169,7 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
         }
         "cron" => {
             let expression = schedule["expression"].as_str().ok_or("`expression` must be a text")?;
-            zoned(json!({"cron": expression}))
+            beside("timezone", json!({"cron": expression}))
         }
         "visual" => {
             let expressions = schedule["expressions"].as_array().ok_or("`expressions` must be a list")?;
@@ -186,28 +181,23 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
                     json!({"days": days.collect::<Vec<_>>(), "time": time})
                 })
                 .collect();
-            zoned(json!({"at": at}))
+            beside("timezone", json!({"at": at}))
         }
         "after" => json!({"after": schedule["syncs"]}),
         "dbt_cloud" => {
-            let mut told = Map::new();
-            told.insert("job".to_owned(), id("job")?.ok_or_else(|| missing("job"))?.into());
+            let mut told = json!({"job": id("job")?.ok_or_else(|| missing("job"))?});
             if let Some(account) = id("account")? {
-                told.insert("account".to_owned(), account.into());
+                told["account"] = account.into();
             }
-            json!({"dbt_cloud": hooked(told)})
+            json!({"dbt_cloud": beside("hook", told)})
         }
         "fivetran" => {
-            let mut told = Map::new();
-            told.insert("connector".to_owned(), id("connector")?.ok_or_else(|| missing("connector"))?.into());
-            json!({"fivetran": hooked(told)})
+            let connector = id("connector")?.ok_or_else(|| missing("connector"))?;
+            json!({"fivetran": beside("hook", json!({"connector": connector}))})
         }
         other => return Err(format!("there is no type of schedule `{other}` here")),
     };
-    if let Some(jitter) = schedule["jitter"].as_str() {
-        keys["jitter"] = jitter.into();
-    }
-    Ok(keys)
+    Ok(beside("jitter", keys))
 }
 
 #[cfg(test)]
@@ -293,6 +283,12 @@ mod tests {
         assert_eq!(
             dbt(json!({"account": {"id": 9.0}, "job": {"id": 123}})),
             Ok(json!({"dbt_cloud": {"job": "123", "account": "9"}}))
+        );
+        let odd = json!({"type": "after", "schedule": {"syncs": ["one"], "jitter": {}}});
+        assert_eq!(
+            written(&odd),
+            Ok(json!({"after": ["one"], "jitter": {}})),
+            "what is wrong is not passed over"
         );
         assert!(dbt(json!({"account": {"id": 9}})).is_err() && dbt(json!({"job": {"id": [1]}})).is_err());
     }

@@ -182,7 +182,7 @@ fn typed(mapping: &Value) -> Value {
     }
     for nested in ["object", "array"] {
         if let Some(Value::Array(inner)) = shown.get_mut(nested) {
-            inner.iter_mut().for_each(|inner| *inner = typed(inner));
+            *inner = inner.iter().map(typed).collect();
         }
     }
     shown.into()
