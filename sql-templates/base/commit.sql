@@ -359,15 +359,22 @@ where exists (select 1 from {{ set_aside }} as a where {{ d.same_key(keys, "a", 
 where {{ d.row_id(d.deleted(table)) }} in (select {{ d.row_id_of("o.sequence" | sql) }} from {{ outcomes }} as o)
 {% endmacro %}
 
-{# What is refused at the moment, the newest first. #}
+{# What is refused at the moment, the newest first; the key ends the order, for keys that are set aside have one moment and
+   no number. A part of a key that is asked for as nothing is null. #}
 {% macro open_rejections() %}
 {{ step("open rejections", "rows") }}
 select {% for key in keys %}{{ d.wire_key(key, col("r", key.name)) }} as k{{ loop.index0 }}, {% endfor %}
 
   _levin_operation, _levin_code, _levin_reason, _levin_attempts, _levin_rows, _levin_run, _levin_sequence, _levin_parked, _levin_first_at, _levin_last_at
 from {{ rejections }} as r
-order by _levin_last_at desc, _levin_sequence
-limit {{ limit }}
+{% if run is not none %}
+where _levin_run = {{ run }}
+{% endif %}
+{% for value in key %}
+{% if loop.first and run is none %}where{% else %}  and{% endif %} {{ col("r", keys[loop.index0].name) }} {% if value is none %}is null{% else %}= {{ d.value_of(keys[loop.index0], value) }}{% endif +%}
+{% endfor %}
+order by _levin_last_at desc, _levin_sequence{% for key in keys %}, k{{ loop.index0 }}{% endfor +%}
+limit {{ limit }}{% if offset %} offset {{ offset }}{% endif +%}
 {% endmacro %}
 
 {# Rows that are not to be sent as they are, or that are to be tried again. What an interrupted run met has

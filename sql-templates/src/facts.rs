@@ -280,6 +280,26 @@ pub struct TestRowFacts<'a> {
     pub from_snapshot: bool,
 }
 
+/// Which open rejections are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RejectionFacts<'a> {
+    /// Only those that this run met last.
+    pub run: Option<i64>,
+    /// Only that of this key: the canonical texts of its columns, nothing for a null; empty: of every key.
+    pub key: &'a [Option<&'a str>],
+    /// How many are passed over.
+    pub offset: u64,
+    /// The most that are looked at.
+    pub limit: u64,
+}
+
+impl RejectionFacts<'_> {
+    /// The newest ones.
+    pub fn newest(limit: u64) -> Self {
+        Self { run: None, key: &[], offset: 0, limit }
+    }
+}
+
 /// A table of a sync that has the model's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotPart {

@@ -21,8 +21,8 @@ mod values;
 pub use column::{Column, LogicalType};
 pub use dialect::{Dialect, Facts, Folding, TypeFact};
 pub use facts::{
-    AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, ReshapedColumn,
-    Shape, SnapshotPart, SyncScope, TestRowFacts,
+    AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, RejectionFacts,
+    ReshapedColumn, Shape, SnapshotPart, SyncScope, TestRowFacts,
 };
 pub use model::{ModelSql, NotOneSelect, PlainTable};
 pub use names::{SyncTables, project_prefix};

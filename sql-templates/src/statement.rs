@@ -6,8 +6,8 @@ use crate::column::Column;
 use crate::dialect::Dialect;
 use crate::dispatch::{Printable, map, parse_expect, render};
 use crate::facts::{
-    AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, ReshapedColumn,
-    Shape, SnapshotPart, SyncScope, TestRowFacts,
+    AUDIT_COUNTS, AuditFacts, CommitFacts, DeliverFacts, DiffFacts, DiffShape, EndedRange, RejectionFacts,
+    ReshapedColumn, Shape, SnapshotPart, SyncScope, TestRowFacts,
 };
 use crate::model::{ModelSql, PlainTable};
 use crate::names::SyncTables;
@@ -118,7 +118,7 @@ pub enum Statement<'a> {
     /// columns, or all of them.
     MarkParked { tables: &'a SyncTables, keys: &'a [Column], generation: i64, park: bool, key: &'a [String] },
     /// Open rejections, newest first.
-    Rejections { tables: &'a SyncTables, keys: &'a [Column], limit: u64 },
+    Rejections { tables: &'a SyncTables, keys: &'a [Column], facts: &'a RejectionFacts<'a> },
     /// Tables that are no longer needed.
     Prune { drop: &'a [TableRef] },
     /// Names of managed tables that begin like this.
@@ -411,10 +411,13 @@ impl Statement<'_> {
                 ("keys", columns_value(keys, dialect)),
                 ("key", key.iter().map(|value| text(value)).collect::<Result<Value, _>>()?),
             ],
-            Self::Rejections { tables, keys, limit } => vec![
+            Self::Rejections { tables, keys, facts } => vec![
                 ("rejections", table(&tables.rejections())),
                 ("keys", columns_value(keys, dialect)),
-                ("limit", Value::from(*limit)),
+                ("run", facts.run.map_or(Value::from(()), Value::from)),
+                ("key", facts.key.iter().map(|part| optional(*part)).collect::<Result<Value, _>>()?),
+                ("offset", Value::from(facts.offset)),
+                ("limit", Value::from(facts.limit)),
             ],
             Self::Prune { drop } => vec![("tables", drop.iter().map(table).collect())],
             Self::ManagedTables { schema, prefix, relation } => vec![

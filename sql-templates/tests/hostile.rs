@@ -6,8 +6,8 @@
 use proptest::prelude::*;
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, Ident,
-    LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step, SyncScope,
-    SyncTables, TableRef, TestRowFacts,
+    LogicalType, ModelSql, PlainTable, RejectionFacts, ReshapedColumn, Shape, SnapshotPart, Statement, Step,
+    SyncScope, SyncTables, TableRef, TestRowFacts,
 };
 use sqlparser::dialect::{
     BigQueryDialect, DatabricksDialect, DuckDbDialect, MySqlDialect, PostgreSqlDialect, RedshiftSqlDialect,
@@ -119,6 +119,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
         .collect();
     let drop = [table.clone()];
     let key = [text.to_owned()];
+    let rejected = RejectionFacts { run: Some(1), key: &[Some(text)], offset: 1, limit: 5 };
     let sets = [("json".to_owned(), text.to_owned())];
     let keyed_shape = Shape { keys: shape.keys[..1].to_vec(), ..shape.clone() };
     let keyed = SyncScope { shape: &keyed_shape, ..scope };
@@ -199,7 +200,7 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             key: &key,
         },
         Statement::MarkParked { tables: &tables, keys: &shape.keys, generation: 2, park: false, key: &[] },
-        Statement::Rejections { tables: &tables, keys: &shape.keys, limit: 5 },
+        Statement::Rejections { tables: &tables, keys: &shape.keys[..1], facts: &rejected },
         Statement::Prune { drop: &drop },
         Statement::ManagedTables { schema: &role, prefix: text, relation: relations.first() },
         Statement::CreateAudit { tables: &tables },

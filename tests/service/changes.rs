@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::{SYNC, Scene};
+use crate::{SYNC, Scene, project};
 
 impl Scene {
     pub(super) fn patch(&self, path: &str, body: &Value) -> tests::service::Answer {
@@ -204,4 +204,156 @@ fn a_folder_that_nobody_may_write_is_written() {
         .post("/models", &json!({"name": "new", "sourceId": 1, "primaryKey": "id", "table": {"name": "t"}}));
     assert_eq!(answer.status, 409, "{answer:?}");
     assert!(answer.json["details"]["reason"].as_str().unwrap().contains("cannot be written"), "{answer:?}");
+}
+
+/// What a variable holds, and nobody may see.
+const TOKEN: &str = "tok-5d41402abc4b2a76";
+
+/// A project in which every object says more than is shown of it, or says it in other words.
+fn rich() -> Scene {
+    let (mut project, receiver) = project(3, "");
+    project.set_variable("API_TOKEN", TOKEN);
+    project.write("hooks/cloud.yml", "type: dbt_cloud\nsecret: ${API_TOKEN}\n");
+    project.write("hooks/tran.yml", "type: fivetran\nsecret: ${API_TOKEN}\n");
+    project.write(
+        "destinations/safe.yml",
+        "# its own words\ntype: http_request\nbase_url: ${CRM_URL}\nallow_private_networks: true\nauth: {bearer: in-clear-secret}\n",
+    );
+    project.write("queries/named.sql", "select id, name from customers\n");
+    let models = [
+        (
+            "secretive",
+            "primary_key: [id]\nsql: \"select id, name, email, '${API_TOKEN}' as t from customers where name <> '$${X}'\"",
+        ),
+        ("composite", "primary_key: [id, name]\ntable: customers"),
+        ("filed", "primary_key: id\nsql_file: queries/named.sql"),
+    ];
+    for (slug, text) in models {
+        project.write(&format!("models/{slug}.yml"), &format!("# {slug}\nsource: wh\n{text}\n"));
+    }
+    let mapped = "object: \"list-${API_TOKEN}\"\nmappings:\n  - {value: \"${API_TOKEN}\", to: token}\n  \
+        - {template: \"{{ row.name }} ${API_TOKEN} $${KEEP}\", to: greeting}\n  - {from: email, to: mail}\n  \
+        - {to: nested, object: [{value: \"${API_TOKEN}\", to: inner}, {to: deep, array: [{value: \"${API_TOKEN}\"}, {from: id}]}]}\n  \
+        - {value: null, to: nothing}\n  - {variable: run_id, to: run}";
+    let syncs = [
+        ("mapped", "secretive", mapped),
+        ("keyed", "composite", "schedule: {every: 3h1s, jitter: 5m}"),
+        (
+            "several",
+            "composite",
+            "match:\n  - {from: id, to: a}\n  - {from: name, to: b}\nschedule: {every: 1h30m}",
+        ),
+        ("one", "composite", "match: [{from: id, to: a}]\nschedule: {cron: 0 9 * * *, jitter: 30s}"),
+        ("cloud", "filed", "schedule: {dbt_cloud: {job: 123, account: 1, hook: cloud}}"),
+        ("tran", "filed", "schedule: {fivetran: {connector: \"${API_TOKEN}\"}}"),
+        ("timed", "filed", "mode: upsert\nschedule: {at: [{time: \"09:05\"}], timezone: Europe/Berlin}"),
+        ("later", "filed", "schedule: {after: [mapped]}\nmappings: [{from: name, to: n}]"),
+    ];
+    for (slug, model, text) in syncs {
+        let text = format!(
+            "# {slug}\nmodel: {model}\ndestination: safe\neach: {{method: POST, path: /rows}}\n{text}\n"
+        );
+        project.write(&format!("syncs/{slug}.yml"), &text);
+    }
+    project.write("sequences/night.yml", "syncs: [mapped]\nschedule: {cron: 0 3 * * *, jitter: 1m}\n");
+    Scene::of(project, receiver)
+}
+
+#[test]
+fn what_a_variable_holds_is_told() {
+    let scene = rich();
+    let looker = scene.project.key("looker", "read");
+    for key in [&looker, &scene.key] {
+        let mut paths = vec!["/health".to_owned(), "/sync-sequences".to_owned()];
+        for list in ["/sources", "/models", "/destinations", "/syncs"] {
+            let shown = scene.served.get(key, &format!("/api/v1{list}"));
+            let objects = shown.json["data"].as_array().expect("a list");
+            paths.extend(objects.iter().map(|object| format!("{list}/{}", object["id"])));
+            paths.push(list.to_owned());
+        }
+        assert!(paths.len() > 18, "{paths:?}");
+        for path in paths {
+            let answer = scene.served.get(key, &format!("/api/v1{path}"));
+            assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            assert!(!answer.text.contains(TOKEN), "{path}: {answer:?}");
+            assert!(!answer.text.contains("in-clear-secret"), "{path}: {answer:?}");
+        }
+    }
+    let shown = scene.get("/syncs?slug=mapped").json["data"][0]["configuration"].clone();
+    assert_eq!(shown["object"], "list-${API_TOKEN}");
+    assert_eq!(
+        shown["mappings"],
+        json!([
+            {"to": "token", "value": "${API_TOKEN}", "type": "static"},
+            {"to": "greeting", "template": "{{ row.name }} ${API_TOKEN} $${KEEP}", "type": "template"},
+            {"to": "mail", "from": "email", "type": "standard"},
+            {"to": "nested", "type": "object", "object": [
+                {"to": "inner", "value": "${API_TOKEN}", "type": "static"},
+                {"to": "deep", "type": "array", "array": [
+                    {"value": "${API_TOKEN}", "type": "static"}, {"from": "id", "type": "standard"},
+                ]},
+            ]},
+            {"to": "nothing", "value": null, "type": "static"},
+            {"to": "run", "variable": "run_id", "type": "variable"},
+        ])
+    );
+    let model = scene.get("/models?slug=secretive").json["data"][0].clone();
+    assert!(model["raw"]["sql"].as_str().unwrap().contains("'${API_TOKEN}' as t"), "{model}");
+}
+
+#[test]
+fn what_is_shown_and_sent_back_changes_a_file() {
+    let scene = rich();
+    let before = scene.files();
+    for (list, fields) in [
+        ("/sources", &["name", "configuration"][..]),
+        ("/destinations", &["name", "configuration"]),
+        ("/models", &["name", "queryType", "sourceId", "isSchema", "primaryKey", "raw", "table"]),
+        ("/syncs", &["configuration", "schedule"]),
+    ] {
+        for object in scene.get(list).json["data"].as_array().expect("a list") {
+            let given =
+                fields.iter().filter_map(|field| Some(((*field).to_owned(), object.get(*field)?.clone())));
+            let given: Value = given.collect::<serde_json::Map<_, _>>().into();
+            let same = scene.patch(&format!("{list}/{}", object["id"]), &given);
+            assert_eq!(same.status, 200, "{list}: {given}: {same:?}");
+            assert_eq!(scene.files(), before, "{list}: {given}");
+        }
+    }
+
+    // What changes takes nothing else along.
+    let sync = scene.get("/syncs?slug=mapped").json["data"][0].clone();
+    let mut mappings = sync["configuration"]["mappings"].clone();
+    mappings[2]["to"] = json!("e_mail");
+    let changed =
+        scene.patch(&format!("/syncs/{}", sync["id"]), &json!({"configuration": {"mappings": mappings}}));
+    assert_eq!((changed.status, &changed.json["configuration"]["mappings"]), (200, &mappings), "{changed:?}");
+    let file = scene.files().into_iter().find(|(name, _)| name == "syncs/mapped.yml").expect("the file").1;
+    assert!(
+        file.contains("${API_TOKEN} $${KEEP}") && file.contains("e_mail") && !file.contains(TOKEN),
+        "{file}"
+    );
+    let keyed = scene.get("/syncs?slug=keyed").json["data"][0].clone();
+    assert_eq!(keyed["schedule"]["schedule"]["interval"], json!({"unit": "second", "quantity": 10_801}));
+    let mut schedule = keyed["schedule"].clone();
+    schedule["schedule"]["jitter"] = json!("7m");
+    let changed = scene.patch(&format!("/syncs/{}", keyed["id"]), &json!({"schedule": schedule}));
+    assert_eq!((changed.status, &changed.json["schedule"]), (200, &schedule), "{changed:?}");
+    let cloud = json!({"type": "dbt_cloud", "schedule": {"account": {"id": "1"}, "job": {"id": "7"}, "hook": "cloud"}});
+    let changed = scene.patch(&format!("/syncs/{}", keyed["id"]), &json!({"schedule": cloud}));
+    assert_eq!((changed.status, &changed.json["schedule"]), (200, &cloud), "{changed:?}");
+    assert_eq!(scene.project.levin(&["check", "--offline"]).code, 0);
+}
+
+#[test]
+fn a_name_that_is_null_is_refused() {
+    let scene = Scene::new(1, "");
+    let made = json!({"name": null, "slug": "new", "sourceId": 1, "primaryKey": "id", "table": {"name": "customers"}});
+    let model = scene.post("/models", &made);
+    assert_eq!((model.status, &model.json["slug"]), (200, &json!("new")), "{model:?}");
+    let same = scene.patch(&format!("/models/{}", model.json["id"]), &json!({"name": null}));
+    assert_eq!(same.status, 200, "{same:?}");
+    let nameless =
+        json!({"name": null, "slug": null, "sourceId": 1, "primaryKey": "id", "table": {"name": "t"}});
+    assert_eq!(scene.post("/models", &nameless).status, 422);
 }

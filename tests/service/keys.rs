@@ -68,6 +68,11 @@ fn a_key_outlives_its_end() {
     assert_eq!(expired.json["details"], "The API key has expired");
     assert_eq!(scene.project.key("brief", "read").len(), brief.len(), "an expired name can be used again");
 
+    let far = scene.project.levin(&["keys", "create", "far", "--scope", "read", "--expires", "3000000d"]);
+    assert_eq!(far.code, 64, "beyond the year 9999: {far:?}");
+    let near = scene.project.levin(&["keys", "create", "near", "--scope", "read", "--expires", "2000000d"]);
+    assert_eq!(scene.served.get(near.stdout.trim(), path).status, 200, "{near:?}");
+
     let lasting = scene.project.key("lasting", "read");
     assert_eq!(scene.served.get(&lasting, path).status, 200);
     assert_eq!(scene.project.levin(&["keys", "create", "lasting", "--scope", "read"]).code, 64);
@@ -80,7 +85,7 @@ fn a_key_outlives_its_end() {
         list.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let states: Vec<(&str, &str)> =
         lines.iter().map(|key| (key["name"].as_str().unwrap(), key["status"].as_str().unwrap())).collect();
-    assert_eq!(states, [("boss", "works"), ("brief", "works"), ("lasting", "revoked")]);
+    assert_eq!(states, [("boss", "works"), ("brief", "works"), ("lasting", "revoked"), ("near", "works")]);
     assert!(lines[2]["lastUsedAt"].is_string(), "{list:?}");
     for key in [&scene.key, &lasting] {
         assert!(!list.stdout.contains(key.rsplit('_').next().unwrap()), "a list shows a secret");

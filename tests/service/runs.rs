@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
+use tests::postgres::{self, OpenConnection};
 use tests::receiver::{Hold, Reply};
 use tests::service::until;
 
@@ -191,4 +192,125 @@ fn a_run_is_watched_and_nothing_is_seen() {
     );
     assert!(events.iter().any(|event| event["stage"] == "deliver"), "{events:?}");
     assert_eq!(events.iter().filter(|event| event["status"] == "success").count(), 1, "{events:?}");
+}
+
+#[test]
+fn a_key_that_may_only_look_reads_rows() {
+    let scene = Scene::new(12, "");
+    let marker = "no such name: quoted-of-a-row";
+    scene.receiver.behave(move |_| Reply::status(422).saying(marker));
+    let (looker, runner) = (scene.project.key("looker", "read"), scene.project.key("runner", "run"));
+    let run = scene.run(&json!({}));
+    assert!(run["error"].as_str().is_some_and(|error| error.contains(marker)), "{run}");
+    let one = format!("/syncs/1/runs/{}", run["id"]);
+    let told = ["/syncs/1/runs".to_owned(), one.clone(), format!("{one}/events")];
+    for path in told.iter().map(String::as_str).chain(["/syncs", "/syncs/1", "/models", "/syncs/1/alerts"]) {
+        let answer = scene.served.get(&looker, &format!("/api/v1{path}"));
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        assert!(!answer.text.contains("quoted-of-a-row"), "{path}: {answer:?}");
+    }
+    for path in &told {
+        let answer = scene.served.get(&runner, &format!("/api/v1{path}"));
+        assert!(answer.text.contains(marker), "{path}: {answer:?}");
+        let answer = scene.served.get(&looker, &format!("/api/v1{path}"));
+        assert!(answer.text.contains("DESTINATION_REFUSED: "), "{path}: {answer:?}");
+    }
+    let detail = scene.served.get(&looker, &format!("/api/v1{one}")).json;
+    assert_eq!(detail["report"]["error"]["code"], "DESTINATION_REFUSED", "{detail}");
+    assert_eq!(detail["report"]["error"]["message"], detail["report"]["error"]["hint"]);
+    for path in ["/syncs/1/rejected", &format!("{one}/rows")] {
+        assert_eq!(scene.served.get(&looker, &format!("/api/v1{path}")).status, 403, "{path}");
+    }
+}
+
+#[test]
+fn rows_that_were_refused_long_ago_are_not_found() {
+    let scene = Scene::new(2, "");
+    scene.receiver.behave(|_| Reply::reject(&["1"], "no"));
+    let run = scene.run(&json!({}))["id"].as_i64().expect("a number");
+    // Twelve thousand more, each refused a second before the one above it; the last thousand by another run.
+    let like = "'p%\\_s1\\_rejections'";
+    let url = scene.project.warehouse();
+    let found =
+        format!("select table_name::text from information_schema.tables where table_name like {like}");
+    let table = format!("levin_planner.{}", postgres::texts(url, &found)[0].as_deref().expect("a table"));
+    scene.project.sql(&format!(
+        "create temporary table more as select r.*, i from {table} r, generate_series(1, 12000) i;
+         update more set id = 1000000 + i, _levin_last_at = _levin_last_at - i * interval '1 second',
+                         _levin_run = case when i > 11000 then _levin_run + 1000 else _levin_run end;
+         alter table more drop column i;
+         insert into {table} select * from more"
+    ));
+    let page = |path: &str| {
+        let answer = scene.get(path);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        let keys = answer.json["data"].as_array().expect("rows").iter();
+        let keys: Vec<String> = keys.map(|row| row["key"].as_str().unwrap().to_owned()).collect();
+        (keys, answer.json["hasMore"] == true)
+    };
+    for (list, all) in [("/syncs/1/rejected", 12_001), (&format!("/syncs/1/runs/{run}/rows"), 11_001)] {
+        let mut keys = Vec::new();
+        loop {
+            let (more, has_more) = page(&format!("{list}?limit=1000&offset={}", keys.len()));
+            keys.extend(more);
+            if !has_more {
+                break;
+            }
+        }
+        assert_eq!(keys.len(), all, "{list}");
+        assert_eq!((keys[0].as_str(), keys[all - 1].clone()), ("1", (1_000_000 + all - 1).to_string()));
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), all, "{list}: a row twice");
+        assert_eq!(page(&format!("{list}?offset={all}")), (Vec::new(), false));
+    }
+    let oldest = || vec!["1012000".to_owned()];
+    assert_eq!(page("/syncs/1/rejected?key=1012000"), (oldest(), false));
+    assert_eq!(page(&format!("/syncs/1/runs/{run}/rows?key=1012000")), (Vec::new(), false), "another run's");
+    assert_eq!(page("/syncs/1/rejected?key=nobody"), (Vec::new(), false));
+    assert_eq!(page("/syncs/1/rejected?key=null"), (Vec::new(), false));
+    let line = scene.project.levin(&["rejected", crate::SYNC, "--key", "1012000", "--json"]);
+    assert_eq!((line.code, line.stdout.lines().count()), (0, 1), "{line:?}");
+}
+
+#[test]
+fn whoever_asks_for_plans_makes_the_warehouse_work_without_end() {
+    let (project, receiver) = project(3, "");
+    for number in 2..=12 {
+        project.write(
+            &format!("syncs/s{number}.yml"),
+            &format!("model: customers\ndestination: crm\neach: {{method: POST, path: /s{number}}}\n"),
+        );
+    }
+    let scene = Scene::of(project, receiver);
+    let url = scene.project.warehouse();
+    let begun = || {
+        let select = "select pid::text from pg_stat_activity where datname = current_database()
+             and wait_event_type = 'Lock' and application_name like 'levin%'";
+        postgres::texts(url, select).len()
+    };
+    let lock = OpenConnection::after(url, "begin; lock table customers in access exclusive mode");
+    std::thread::scope(|scope| {
+        let ask = |sync: usize| {
+            let scene = &scene;
+            scope.spawn(move || scene.post(&format!("/syncs/{sync}/plan"), &json!({})))
+        };
+        let same: Vec<_> = (0..6).map(|_| ask(1)).collect();
+        until("the plan is being made", || (begun() == 1).then_some(()));
+        let others: Vec<_> = (2..=12).map(ask).collect();
+        until("all places are taken", || (begun() == 4).then_some(()));
+        let refused = scene.get("/syncs/1/rejected");
+        assert_eq!((refused.status, refused.header("retry-after")), (429, "2"), "{refused:?}");
+        until("the rest is refused", || {
+            (others.iter().filter(|asked| asked.is_finished()).count() == 8).then_some(())
+        });
+        assert_eq!(begun(), 4, "six who ask for one plan, and three others");
+        drop(lock);
+        let same: Vec<_> = same.into_iter().map(|asked| asked.join().unwrap()).collect();
+        assert!(same.iter().all(|plan| plan.status == 200), "{same:?}");
+        let others: Vec<_> = others.into_iter().map(|asked| asked.join().unwrap().status).collect();
+        assert_eq!(others.iter().filter(|status| **status == 200).count(), 3, "{others:?}");
+        assert_eq!(others.iter().filter(|status| **status == 429).count(), 8, "{others:?}");
+    });
+    assert_eq!(scene.get("/syncs/1/rejected").status, 200, "places are given back");
 }

@@ -75,6 +75,18 @@ fn name(text: &str) -> Result<String, String> {
     if fits { Ok(text.to_owned()) } else { Err("up to 64 letters, digits, `-`, `_` and `.`".to_owned()) }
 }
 
+/// When a key ends that is made now. Moments are compared as texts, which have four digits for a year.
+fn end_of(life: Duration) -> Result<String, Error> {
+    let end =
+        chrono::TimeDelta::from_std(life).ok().and_then(|life| chrono::Utc::now().checked_add_signed(life));
+    let end = end.filter(|end| chrono::Datelike::year(end) <= 9_999);
+    let end = end.ok_or_else(|| {
+        Error::new(ErrorCode::Usage, "the key would work beyond the year 9999")
+            .hint("leave `--expires` out: the key then works until it is revoked")
+    })?;
+    Ok(end.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+}
+
 /// Runs the command.
 pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let project = context.project()?;
@@ -82,14 +94,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let report = &context.report;
     match args.command {
         Command::Create { name, scope, expires, json } => {
+            let expires = expires.map(end_of).transpose()?;
             let (id, text, hash) = new_key()?;
-            let expires = expires.map(|life| {
-                let life = chrono::TimeDelta::from_std(life).unwrap_or(chrono::TimeDelta::MAX);
-                let end = chrono::Utc::now()
-                    .checked_add_signed(life)
-                    .unwrap_or(chrono::DateTime::<chrono::Utc>::MAX_UTC);
-                end.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
-            });
             let key = Key {
                 name,
                 id,

@@ -11,7 +11,7 @@ use super::run::duration;
 use super::{Context, completion};
 use crate::error::{Error, Exit};
 use crate::report::{Table, counted};
-use crate::run::{OpenRejection, Request, mark_parked, open_rejections};
+use crate::run::{OpenRejection, Request, WhichRejections, mark_parked, open_rejections};
 use crate::store::Store;
 
 /// Show rows that are refused at the moment, with reasons
@@ -78,10 +78,8 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         }
         return Ok(Exit::Done.into());
     }
-    let mut rows = open_rejections(&project, sync, &store, args.limit).await?;
-    if let Some(key) = &args.key {
-        rows.retain(|row| &row.key == key);
-    }
+    let which = WhichRejections { key: args.key.clone(), limit: args.limit, ..WhichRejections::default() };
+    let rows = open_rejections(&project, sync, &store, &which).await?;
     let mut table = Table::new(&HEADINGS).numbers_in(&[4, 5]);
     for row in &rows {
         let exchange = store.exchange(sync.id, &row.key).await?;

@@ -53,7 +53,7 @@ pub async fn execute(args: Args, context: &Context) -> Result<ExitCode, Error> {
         let service = service.clone();
         async move { service.work().await }
     });
-    server::answer(listener, service.clone()).await?;
+    server::answer(listener, service.clone()).await;
     work.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
     Ok(Exit::Done.into())
 }

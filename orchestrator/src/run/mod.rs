@@ -51,7 +51,7 @@ pub use model::{Returned, define, describe_model, look_at_model, model_sql, mode
 pub use plan::Verdict;
 pub use plans::PlanId;
 pub use rehearsal::rehearse;
-pub use rejections::{OpenRejection, key_parts, mark_parked, no_key, open_rejections};
+pub use rejections::{OpenRejection, WhichRejections, key_parts, mark_parked, no_key, open_rejections};
 pub use report::{OperationCounts, ReportedError, RunReport, Settled, Status};
 pub use request::{Goal, Progress, Request, Silent, Start};
 pub use rows::{ResultRow, only_row, result_rows};

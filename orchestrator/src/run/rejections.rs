@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use connectors::change::with_logical_type;
 use connectors::json::{JsonOptions, RowEncoder};
-use connectors::warehouse::{ErrorKind, WarehouseError};
-use sql_templates::{Atomicity, Column, LogicalType, Statement, script};
+use connectors::warehouse::{Effect, ErrorKind, WarehouseError};
+use sql_templates::{Atomicity, Column, LogicalType, RejectionFacts, Statement, script};
 
 use super::checkpoints::Commits;
 use super::lease::Cancel;
@@ -43,12 +43,25 @@ pub struct OpenRejection {
     pub last_at: String,
 }
 
-/// Rows that are refused at the moment, the newest first.
+/// Which rows are looked at.
+#[derive(Debug, Clone, Default)]
+pub struct WhichRejections {
+    /// Only those that this run met last.
+    pub run: Option<i64>,
+    /// Only that with this key, in its canonical text.
+    pub key: Option<String>,
+    /// How many are passed over.
+    pub offset: u64,
+    /// The most that are looked at.
+    pub limit: u64,
+}
+
+/// Rows that are refused at the moment, the newest first. No row has a key that is none.
 pub async fn open_rejections(
     project: &Project,
     sync: &Arc<SyncSpec>,
     store: &Store,
-    limit: u64,
+    which: &WhichRejections,
 ) -> Result<Vec<OpenRejection>, Error> {
     let silent = Silent;
     let run = Run::new(project, sync, store, Request::default(), &silent, Cancel::default())?;
@@ -56,16 +69,30 @@ pub async fn open_rejections(
     let Some(definition) = read_state(session.as_mut(), &run).await?.and_then(|s| s.definition) else {
         return Ok(Vec::new());
     };
-    let select = Statement::Rejections { tables: &run.tables, keys: &definition.keys, limit };
-    let effect = session.execute(&script(run.dialect(), Atomicity::Transaction, &[select])?).await?;
     let mut found = Vec::new();
+    for key in wanted(which.key.as_deref(), &definition.keys) {
+        let key: Vec<Option<&str>> = key.iter().map(Option::as_deref).collect();
+        let facts = RejectionFacts { run: which.run, key: &key, offset: which.offset, limit: which.limit };
+        let select = Statement::Rejections { tables: &run.tables, keys: &definition.keys, facts: &facts };
+        match session.execute(&script(run.dialect(), Atomicity::Transaction, &[select])?).await {
+            Ok(effect) => read_rejections(&effect, &definition.keys, &mut found)?,
+            Err(error) if !key.is_empty() && no_key(&error, &definition.keys).is_some() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // An engine may take more texts for a value than the one that is shown.
+    found.retain(|row| which.key.as_ref().is_none_or(|key| row.key == *key));
+    Ok(found)
+}
+
+fn read_rejections(effect: &Effect, keys: &[Column], found: &mut Vec<OpenRejection>) -> Result<(), Error> {
     for batch in effect.result("open rejections") {
-        let mut logical: Vec<LogicalType> = definition.keys.iter().map(|k| k.logical).collect();
+        let mut logical: Vec<LogicalType> = keys.iter().map(|k| k.logical).collect();
         logical.resize(batch.num_columns(), LogicalType::Text);
         let texts = Texts::new(batch, &logical)?;
         for (row, result) in result_rows(std::slice::from_ref(batch)).enumerate() {
             found.push(OpenRejection {
-                key: texts.key(row, definition.keys.len()),
+                key: texts.key(row, keys.len()),
                 operation: result.text("_levin_operation")?.unwrap_or_default(),
                 code: result.text("_levin_code")?.unwrap_or_default(),
                 reason: result.text("_levin_reason")?.unwrap_or_default(),
@@ -78,7 +105,19 @@ pub async fn open_rejections(
             });
         }
     }
-    Ok(found)
+    Ok(())
+}
+
+/// The keys that are shown like this, each by its parts: none for what is no key; for all of them one without parts.
+fn wanted(text: Option<&str>, keys: &[Column]) -> Vec<Vec<Option<String>>> {
+    let Some(text) = text else { return vec![Vec::new()] };
+    let mut wanted = Vec::new();
+    // A key of one column that is null is shown as a text would be that says so.
+    if keys.len() == 1 && text == "null" {
+        wanted.push(vec![None]);
+    }
+    wanted.extend(parts_of(text, keys));
+    wanted
 }
 
 /// Parks rows that are refused at the moment, or lets the next run try parked ones again: that with this
@@ -133,6 +172,12 @@ pub async fn mark_parked(
 /// # Errors
 /// `USAGE` for a text that cannot be the key's.
 pub fn key_parts(text: &str, keys: &[Column]) -> Result<Vec<String>, Error> {
+    let parts = parts_of(text, keys)?;
+    Ok(parts.into_iter().map(|part| part.unwrap_or_else(|| "null".to_owned())).collect())
+}
+
+/// The same; nothing for a part that is null.
+fn parts_of(text: &str, keys: &[Column]) -> Result<Vec<Option<String>>, Error> {
     let names: Vec<&str> = keys.iter().map(|key| key.name.as_str()).collect();
     let wrong = || {
         let message = format!("`{text}` is no key of {}", names.join(", "));
@@ -144,16 +189,16 @@ pub fn key_parts(text: &str, keys: &[Column]) -> Result<Vec<String>, Error> {
         return Err(wrong());
     }
     if keys.len() == 1 {
-        return Ok(vec![text.to_owned()]);
+        return Ok(vec![Some(text.to_owned())]);
     }
     let parts: Vec<&serde_json::value::RawValue> = serde_json::from_str(text).map_err(|_| wrong())?;
     if parts.len() != keys.len() {
         return Err(wrong());
     }
     let texts = parts.into_iter().map(|part| match serde_json::from_str::<String>(part.get()) {
-        Ok(text) => text,
+        Ok(text) => Some(text),
         // A number keeps all its digits.
-        Err(_) => part.get().to_owned(),
+        Err(_) => Some(part.get().to_owned()).filter(|text| text != "null"),
     });
     Ok(texts.collect())
 }

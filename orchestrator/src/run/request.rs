@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{PlanId, Stage};
 
 /// From where a run starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
     /// From what the destination last accepted.

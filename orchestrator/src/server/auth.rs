@@ -175,6 +175,11 @@ pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Ne
 }
 
 impl Caller {
+    /// Whether they may see rows, and texts that quote them.
+    pub(super) fn sees_rows(&self) -> bool {
+        self.scope >= Scope::Run
+    }
+
     fn of(parts: &Parts, needed: Scope) -> Result<Self, Fault> {
         let caller = parts.extensions.get::<Self>().cloned();
         let caller = caller.ok_or_else(|| Fault::unauthorized("No authorization header found"))?;

@@ -156,7 +156,8 @@ pub(super) async fn update(
     let id = path.id("destinationId")?;
     let destination =
         found("destination", id, api.service.project().destinations.iter(), |one| one.id)?.clone();
-    api.update_connected(&destination.file, &destination.slug, &mut body).await?;
+    let object = (Kind::Destination, id);
+    api.update_connected(object, &destination.file, &destination.slug, &mut body).await?;
     let project = api.service.project();
     let destination = project.destination(&destination.slug)?;
     Ok(Json(Destination::of(&api, &project, destination)))

@@ -59,7 +59,7 @@ impl Api {
         body.only(&["name", "slug", "type", "configuration"]);
         body.required(&["type", "configuration"]);
         let (slug, connector) = (slug_of(body), body.text("type"));
-        let keys = configuration(body, &OF_CONNECTED);
+        let keys = configuration(body, &OF_CONNECTED, &Keys::new());
         body.checked()?;
         let mut file = Keys::new();
         file.insert("type".to_owned(), connector.unwrap_or_default().into());
@@ -71,12 +71,13 @@ impl Api {
     /// Changes the keys of one.
     pub(super) async fn update_connected(
         &self,
+        (kind, id): (Kind, i64),
         file: &Path,
         slug: &str,
         body: &mut Body,
     ) -> Result<(), Fault> {
         body.only(&["name", "configuration"]);
-        let keys = configuration(body, &OF_CONNECTED);
+        let keys = configuration(body, &OF_CONNECTED, &self.written(kind, id, &OF_CONNECTED));
         same_name(body, slug)?;
         self.update(file, |file| merge(file, keys)).await
     }
@@ -180,7 +181,7 @@ fn check(context: &Context) -> Result<Project, Fault> {
 
 /// The slug of a new object, from `slug` or `name`.
 pub(super) fn slug_of(body: &mut Body) -> String {
-    let (slug, name) = (body.text("slug"), body.text("name"));
+    let (slug, name) = (body.text_or_null("slug"), body.text_or_null("name"));
     let from_name = |name: String| {
         let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let words: String = name.chars().map(word).collect();
@@ -199,9 +200,10 @@ pub(super) fn slug_of(body: &mut Body) -> String {
     slug
 }
 
-/// The keys of `configuration`, without those that are said elsewhere; keys that are null come too.
-pub(super) fn configuration(body: &mut Body, elsewhere: &[&str]) -> Keys {
-    let keys = match body.value("configuration") {
+/// The keys of `configuration`, without those that are said elsewhere, and those that say what is shown; keys that are
+/// null come too.
+pub(super) fn configuration(body: &mut Body, elsewhere: &[&str], shown: &Keys) -> Keys {
+    let mut keys = match body.value("configuration") {
         None => return Keys::new(),
         Some(Value::Object(keys)) => keys.clone(),
         Some(_) => {
@@ -212,7 +214,24 @@ pub(super) fn configuration(body: &mut Body, elsewhere: &[&str]) -> Keys {
     for key in elsewhere.iter().filter(|key| keys.contains_key(**key)) {
         body.say(&format!("configuration.{key}"), "is said beside `configuration`, not in it");
     }
+    // What is shown is not all that the file says: what is secret is left out, and some of it is put in other words.
+    keys.retain(|key, value| !shown.get(key).is_some_and(|shown| same(shown, value)));
     keys
+}
+
+/// Whether two values say the same: clients that know only one kind of number write 7 as `7.0`.
+pub(super) fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(key, one)| other.get(key).is_some_and(|other| same(one, other)))
+        }
+        _ => one == other,
+    }
 }
 
 /// Takes other values in: null takes a key out.
@@ -228,7 +247,7 @@ pub(super) fn merge(keys: &mut Keys, more: Keys) {
 
 /// An object's name is its slug. Asked last: then everything else in the body is right.
 pub(super) fn same_name(body: &mut Body, slug: &str) -> Result<(), Fault> {
-    let name = body.text("name");
+    let name = body.text_or_null("name");
     body.checked()?;
     if name.is_none_or(|name| name == slug) {
         return Ok(());

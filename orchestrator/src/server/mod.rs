@@ -4,6 +4,7 @@
 
 mod alerts;
 mod auth;
+mod connections;
 mod destinations;
 mod fault;
 mod files;
@@ -16,6 +17,7 @@ mod objects;
 mod openapi;
 mod plans;
 mod progress;
+mod questions;
 mod rejected;
 mod request;
 mod runs;
@@ -28,14 +30,14 @@ mod trigger;
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -45,12 +47,15 @@ use utoipa_axum::routes;
 
 pub use auth::new_key;
 
-use crate::error::{Error, ErrorCode};
 use crate::serve::Service;
+use connections::Bounds;
 use fault::{Fault, JSON};
 
 /// How long answers that are under way may take once the service is asked to end: whoever reads slowly keeps nobody up.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// For how long it is believed that the store answers, or does not.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What every handler may use. Clones share it.
 #[derive(Debug, Clone)]
@@ -61,6 +66,9 @@ struct Shared {
     service: Arc<Service>,
     keys: auth::Keys,
     limits: limits::Limits,
+    questions: questions::Questions,
+    /// Whether the store answers, as it was found a moment ago; held by whoever looks.
+    ready: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// Held by whoever changes the project.
     changing: tokio::sync::Mutex<()>,
 }
@@ -82,17 +90,18 @@ impl Api {
 }
 
 /// Answers until the service stops; requests under way are answered first.
-pub async fn answer(listener: TcpListener, service: Arc<Service>) -> Result<(), Error> {
+pub async fn answer(listener: TcpListener, service: Arc<Service>) {
     let stopped = service.clone();
     let here = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let answering = axum::serve(listener, router(service.clone(), here))
-        .with_graceful_shutdown(async move { stopped.stopped().await });
+    let routes = router(service.clone(), here);
+    let answering =
+        connections::serve(listener, routes, Bounds::default(), async move { stopped.stopped().await });
     tokio::select! {
-        answered = answering => answered.map_err(|error| Error::new(ErrorCode::ListenFailed, error.to_string())),
+        () = answering => {}
         () = async {
             service.stopped().await;
             tokio::time::sleep(LAST_ANSWERS).await;
-        } => Ok(()),
+        } => {}
     }
 }
 
@@ -103,6 +112,8 @@ fn router(service: Arc<Service>, here: bool) -> Router {
         service,
         keys: auth::Keys::default(),
         limits: limits::Limits::default(),
+        questions: questions::Questions::default(),
+        ready: tokio::sync::Mutex::default(),
         changing: tokio::sync::Mutex::default(),
     }));
     let (routes, document) = documented();
@@ -123,7 +134,7 @@ fn router(service: Arc<Service>, here: bool) -> Router {
         .route("/openapi.json", get(|| async move { ([(CONTENT_TYPE, JSON)], document.to_string()) }))
         .fallback(nothing_there)
         .merge(guarded)
-        .merge(hooks::routes())
+        .merge(hooks::routes().layer(from_fn(arrive)))
         .merge(open)
         .layer(from_fn_with_state(api.clone(), finish))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| fault::broken()))
@@ -165,11 +176,31 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(sequences::run))
 }
 
+/// Whoever asks, also without a key: the store is asked once for all of them.
 async fn ready(State(api): State<Api>) -> (StatusCode, &'static str) {
-    match api.service.store().answers().await {
-        Ok(()) if !api.service.is_stopping() => (StatusCode::OK, "ready"),
-        Ok(()) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),
+    let answers = {
+        let mut found = api.ready.lock().await;
+        match *found {
+            Some((at, answers)) if at.elapsed() < FRESH => answers,
+            _ => {
+                let answers = api.service.store().answers().await.is_ok();
+                *found = Some((Instant::now(), answers));
+                answers
+            }
+        }
+    };
+    match answers {
+        true if !api.service.is_stopping() => (StatusCode::OK, "ready"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer"),
+    }
+}
+
+/// Lets in what has arrived as a whole, where no key is asked for before.
+async fn arrive(request: Request, next: Next) -> Response {
+    match connections::with_whole_body(request).await {
+        Ok(request) => next.run(request).await,
+        Err(fault) => fault.into_response(),
     }
 }
 

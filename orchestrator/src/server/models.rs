@@ -11,10 +11,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::Api;
 use super::auth::{Admin, Reader};
 use super::fault::Fault;
-use super::files::{Keys, configuration, merge, same_name, slug_of};
+use super::files::{Keys, merge, same, same_name, slug_of};
 use super::objects::{List, ObjectQuery, WORKSPACE, Wanted, found};
 use super::request::{Body, JsonBody, Path, Query};
 use crate::config::Kind;
+use crate::error::{Error, ErrorCode};
 use crate::project::{ModelQuery, ModelSpec, Project};
 use crate::store::RunRow;
 
@@ -112,11 +113,14 @@ impl Model {
         let dbt = configuration
             .get("dbt")
             .map(|dbt| Dbt { model_id: text(dbt, "model"), manifest: text(dbt, "manifest") });
+        // As it is written: what was read into it may be secret. A file of SQL is text as it is.
+        let written =
+            |key: &str, read: &str| configuration.get(key).and_then(Value::as_str).unwrap_or(read).to_owned();
         let (raw, table) = match &model.query {
             _ if dbt.is_some() => (None, None),
-            ModelQuery::Sql(sql) => (Some(Raw { sql: sql.clone() }), None),
+            ModelQuery::Sql(sql) => (Some(Raw { sql: written("sql", sql) }), None),
             ModelQuery::Table(name) | ModelQuery::Relation(name) => {
-                (None, Some(Table { name: name.clone() }))
+                (None, Some(Table { name: written("table", name) }))
             }
         };
         let newest =
@@ -130,7 +134,7 @@ impl Model {
             created_at: times.created_at,
             updated_at: times.updated_at,
             source_id: model.source.id,
-            primary_key: model.primary_key.join(","),
+            primary_key: api.primary_key(model).join(","),
             query_type: match (&dbt, &table) {
                 (Some(_), _) => QueryType::Dbt,
                 (_, Some(_)) => QueryType::Table,
@@ -306,7 +310,7 @@ pub(super) async fn create(
     ]);
     body.required(&["sourceId", "primaryKey"]);
     let slug = slug_of(&mut body);
-    let keys = keys(&api, &mut body);
+    let keys = keys(&api, &mut body, &Value::Null);
     if !["raw", "table", "dbt"].iter().any(|way| body.has(way)) {
         body.say("raw", "one of `raw`, `table` and `dbt` is required");
     }
@@ -333,7 +337,10 @@ pub(super) async fn update(
     let id = path.id("modelId")?;
     let model = found("model", id, api.service.project().models.iter(), |model| model.id)?.clone();
     body.only(&["name", "queryType", "sourceId", "isSchema", "primaryKey", "raw", "table", "dbt"]);
-    let keys = keys(&api, &mut body);
+    let shown = Model::of(&api, &api.service.project(), &model, &[]);
+    let shown =
+        serde_json::to_value(shown).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let keys = keys(&api, &mut body, &shown);
     same_name(&mut body, &model.slug)?;
     api.update(&model.file, |file| {
         if ["sql", "table", "dbt"].iter().any(|way| keys.contains_key(*way)) {
@@ -346,10 +353,11 @@ pub(super) async fn update(
     one(&api, &project, project.model(&model.slug)?).await
 }
 
-/// What the body says, as keys of a model's file.
-fn keys(api: &Api, body: &mut Body) -> Keys {
-    let mut keys = configuration(body, &[]);
-    if let Some(id) = body.id("sourceId") {
+/// What the body says, as keys of a model's file, without what says the same as is shown.
+fn keys(api: &Api, body: &mut Body, shown: &Value) -> Keys {
+    let mut keys = Keys::new();
+    let known = |field: &str, given: &Value| !shown[field].is_null() && same(&shown[field], given);
+    if let Some(id) = body.id("sourceId").filter(|id| !known("sourceId", &(*id).into())) {
         match api.service.project().sources.iter().find(|source| source.id == id) {
             Some(source) => _ = keys.insert("source".to_owned(), source.slug.clone().into()),
             None => body.say("sourceId", format!("there is no source {id}")),
@@ -357,6 +365,7 @@ fn keys(api: &Api, body: &mut Body) -> Keys {
     }
     match body.value("primaryKey").cloned() {
         None | Some(Value::Null) => {}
+        Some(key) if known("primaryKey", &key) => {}
         Some(Value::String(text)) if text.contains(',') => {
             let columns: Vec<&str> = text.split(',').map(str::trim).collect();
             keys.insert("primary_key".to_owned(), columns.into());
@@ -377,7 +386,9 @@ fn keys(api: &Api, body: &mut Body) -> Keys {
             None | Some(Value::Null) => {}
             Some(Value::Object(way)) if way.get(inner).is_some_and(Value::is_string) => {
                 ways += 1;
-                keys.insert(key.to_owned(), way[inner].clone());
+                if !known(field, &way.clone().into()) {
+                    keys.insert(key.to_owned(), way[inner].clone());
+                }
             }
             Some(_) => body.say(field, format!("must be an object with the text `{inner}`")),
         }
@@ -388,6 +399,7 @@ fn keys(api: &Api, body: &mut Body) -> Keys {
             ways += 1;
             let text = |key: &str| way.get(key).filter(|value| value.is_string()).cloned();
             match (text("modelId"), text("manifest")) {
+                (Some(_), Some(_)) if known("dbt", &way.clone().into()) => {}
                 (Some(model), Some(manifest)) => {
                     keys.insert("dbt".to_owned(), serde_json::json!({"manifest": manifest, "model": model}));
                 }

@@ -1,13 +1,14 @@
 //! What all objects of a project have in common in the API: lists, pages, moments.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::fault::Fault;
 use super::request::{Page, Query};
 use crate::config::Kind;
-use crate::project::Written;
+use crate::project::{ModelSpec, Written};
 use crate::store::Times;
 
 /// The number of the only workspace: a project is one.
@@ -121,16 +122,22 @@ impl Api {
     }
 
     /// The keys of an object's file as they are written, without these.
-    pub(super) fn written(
-        &self,
-        kind: Kind,
-        id: i64,
-        but: &[&str],
-    ) -> serde_json::Map<String, serde_json::Value> {
+    pub(super) fn written(&self, kind: Kind, id: i64, but: &[&str]) -> Map<String, Value> {
         let project = self.service.project();
         let mut keys = project.written(kind, id).map(Written::keys).unwrap_or_default();
         keys.retain(|key, _| !but.contains(&key.as_str()));
         keys
+    }
+
+    /// The columns of a model's primary key as they are written; those that dbt knows where nobody wrote them.
+    pub(super) fn primary_key(&self, model: &ModelSpec) -> Vec<String> {
+        match self.written(Kind::Model, model.id, &[]).get("primary_key") {
+            Some(Value::String(column)) => vec![column.clone()],
+            Some(Value::Array(columns)) => {
+                columns.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+            }
+            _ => model.primary_key.clone(),
+        }
     }
 }
 

@@ -5,13 +5,14 @@ use utoipa::openapi::OpenApi;
 
 use super::progress::RunProgress;
 use super::request::LARGEST_NUMBER;
+use super::schedules::LONGEST;
 use crate::catalogue::Catalogue;
 
 /// What can go wrong with every request.
 const ALWAYS: [(&str, &str); 5] = [
     ("401", "The key is missing, unknown, expired or revoked"),
     ("403", "The key may not do this"),
-    ("429", "The key has asked too often"),
+    ("429", "The key has asked too often, or too many questions to one source go on"),
     ("500", "A fault of levin"),
     ("503", "The store does not answer"),
 ];
@@ -141,6 +142,7 @@ fn complete(path: &str, method: &str, operation: &mut Value, schemas: &Value) {
         responses.entry("404").or_insert_with(|| fault("404", "There is no such object"));
     }
     if has_body || (method == "post" && path.ends_with("/trigger")) {
+        responses.entry("408").or_insert_with(|| fault("408", "The body did not arrive in time"));
         responses.entry("413").or_insert_with(|| fault("413", "The body is too large"));
         responses.entry("415").or_insert_with(|| fault("415", "The body is of a kind that is not read here"));
     }
@@ -162,7 +164,10 @@ fn complete(path: &str, method: &str, operation: &mut Value, schemas: &Value) {
 
 /// Schedules, in the words of clients and in those of project files.
 fn schedule_input() -> Value {
-    let of = |kind: &str, schedule: Value, required: &[&str]| {
+    // Null is as good as none, as clients write it for what they do not use.
+    let maybe = json!({"type": ["string", "null"], "minLength": 1});
+    let of = |kind: &str, mut schedule: Value, required: &[&str]| {
+        schedule["jitter"] = maybe.clone();
         json!({
             "type": "object", "required": ["type", "schedule"], "additionalProperties": false,
             "properties": {
@@ -176,16 +181,21 @@ fn schedule_input() -> Value {
         "type": "object", "required": ["unit", "quantity"],
         "properties": {
             "unit": {"enum": ["second", "minute", "hour", "day", "week"]},
-            "quantity": {"type": "integer", "minimum": 1, "maximum": 10_000},
+            "quantity": {"type": "integer", "minimum": 1, "maximum": LONGEST},
         },
     });
     let at = json!({"type": "array", "minItems": 1, "items": {"type": "object"}});
+    let id = json!({"oneOf": [text, {"type": "integer", "minimum": 1, "maximum": LARGEST_NUMBER}]});
+    let named = json!({"type": "object", "properties": {"id": id}, "required": ["id"]});
+    let of_any = json!({"type": "object", "properties": {"id": {"oneOf": [id, {"type": "null"}]}}});
     json!({
         "description": "When something is to run by itself, as it is shown or as a project file says it",
         "oneOf": [
             of("interval", json!({"interval": interval}), &["interval"]),
-            of("cron", json!({"expression": text, "timezone": text}), &["expression"]),
-            of("visual", json!({"expressions": at, "timezone": text}), &["expressions"]),
+            of("cron", json!({"expression": text, "timezone": maybe}), &["expression"]),
+            of("visual", json!({"expressions": at, "timezone": maybe}), &["expressions"]),
+            of("dbt_cloud", json!({"job": named, "account": of_any, "hook": maybe}), &["job"]),
+            of("fivetran", json!({"connector": named, "hook": maybe}), &["connector"]),
             of("after", json!({"syncs": {"type": "array", "items": text, "minItems": 1}}), &["syncs"]),
             {
                 "type": "object", "required": ["type"], "additionalProperties": false,

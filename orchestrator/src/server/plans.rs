@@ -59,7 +59,7 @@ pub(super) struct Plan {
 /// Plan a run
 ///
 /// Computes in the warehouse what a run would send now: exact counts, changed columns, guards and samples. Sends nothing
-/// and leaves nothing behind. It takes as long as a run's diff.
+/// and leaves nothing behind. It takes as long as a run's diff. Whoever asks for a plan that is being made gets that one.
 #[utoipa::path(post, path = "/syncs/{syncId}/plan", operation_id = "PlanSync", tag = "plans",
     params(("syncId" = i64, Path, minimum = 1, description = "The number of the sync")),
     request_body(content(
@@ -75,15 +75,15 @@ pub(super) async fn plan(
     AnyBody(mut body): AnyBody,
 ) -> Result<Json<Value>, Fault> {
     let sync = sync_of(&api, &path)?;
-    let request = Request { start: start(&mut body), ..Request::default() };
+    let start = start(&mut body);
     body.checked()?;
-    let service = api.service.clone();
-    // In a task of its own: who asks may leave, and what was begun in the warehouse is to be undone all the same.
-    let planned =
-        tokio::spawn(async move { rehearse(&service.project(), &sync, service.store(), request).await });
-    let plan = planned.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))??;
-    let plan =
-        serde_json::to_value(&plan).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let (service, of) = (api.service.clone(), sync.clone());
+    let plan = api.questions.plan(sync.model.source.id, &sync, start, || async move {
+        let request = Request { start, ..Request::default() };
+        let plan = rehearse(&service.project(), &of, service.store(), request).await?;
+        serde_json::to_value(&plan).map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))
+    });
+    let plan = plan.await??;
     Ok(Json(api.redacted(plan)))
 }
 

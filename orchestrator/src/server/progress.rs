@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::auth::Reader;
+use super::auth::{Caller, Reader};
 use super::fault::Fault;
 use super::request::Path;
 use super::runs::{SyncRun, run_of};
@@ -37,10 +37,10 @@ pub(super) struct RunProgress {
 }
 
 impl RunProgress {
-    fn of(api: &Api, run: &RunRow) -> Self {
+    fn of(api: &Api, run: &RunRow, caller: &Caller) -> Self {
         let place = run.place;
         Self {
-            run: SyncRun::of(api, run),
+            run: SyncRun::of(api, run, caller),
             stage: place.and_then(|place| place.stage).map(crate::run::Stage::name),
             done_rows: place.map_or(0, |place| place.done),
             total_rows: place.map_or(0, |place| place.total),
@@ -58,12 +58,12 @@ impl RunProgress {
     responses((status = 200, description = "Events; `data` of each is a `RunProgress`", body = String,
         content_type = "text/event-stream")))]
 pub(super) async fn watch(
-    _: Reader,
+    Reader(caller): Reader,
     State(api): State<Api>,
     path: Path,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Fault> {
     let (_, run) = run_of(&api, &path).await?;
-    let begun = Watch { sync: run.sync_id, id: run.id, told: None, first: Some(run) };
+    let begun = Watch { sync: run.sync_id, id: run.id, told: None, first: Some(run), caller };
     let events = stream::unfold(Some(begun), move |watch| {
         let api = api.clone();
         async move {
@@ -84,13 +84,14 @@ struct Watch {
     id: i64,
     told: Option<RunProgress>,
     first: Option<RunRow>,
+    caller: Caller,
 }
 
 impl Watch {
     /// The next thing to tell; `None` when the service ends or the run is forgotten.
     async fn next(&mut self, api: &Api) -> Option<RunProgress> {
         if let Some(run) = self.first.take() {
-            return Some(RunProgress::of(api, &run));
+            return Some(RunProgress::of(api, &run, &self.caller));
         }
         loop {
             tokio::select! {
@@ -100,7 +101,7 @@ impl Watch {
             let filter = RunFilter { run: Some(self.id), limit: 1, ..RunFilter::default() };
             match api.service.store().page_of_runs(self.sync, &filter).await {
                 Ok(mut runs) => {
-                    let now = RunProgress::of(api, &runs.pop()?);
+                    let now = RunProgress::of(api, &runs.pop()?, &self.caller);
                     if self.told.as_ref() != Some(&now) {
                         return Some(now);
                     }

@@ -14,15 +14,12 @@ use super::Api;
 use super::auth::Runner;
 use super::fault::Fault;
 use super::objects::List;
-use super::request::{AnyBody, Page, Path, Query};
+use super::request::{AnyBody, Path, Query};
 use super::runs::{run_of, sync_of};
 use crate::command::rejected::{HEADINGS, cells, csv_line};
 use crate::error::{Error, ErrorCode};
 use crate::project::SyncSpec;
-use crate::run::{OpenRejection, Request, mark_parked, open_rejections};
-
-/// The most rows that are looked through for those of one run.
-const MOST: u64 = 10_000;
+use crate::run::{OpenRejection, Request, WhichRejections, mark_parked, open_rejections};
 
 /// A row that is refused at the moment.
 #[derive(Debug, Serialize, ToSchema)]
@@ -85,7 +82,7 @@ pub(super) struct RowQuery {
     /// Only the row with this key, with its last request and response.
     key: Option<String>,
     /// How many rows are passed over.
-    #[param(minimum = 0, maximum = 10_000, default = 0)]
+    #[param(minimum = 0, default = 0)]
     offset: Option<u64>,
     /// The most rows that are shown.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -114,7 +111,8 @@ pub(super) async fn list(
 
 /// List rejected rows of a run
 ///
-/// Of the rows that are refused at the moment, those that this run met last. With `Accept: text/csv` as CSV.
+/// Of the rows that are refused at the moment, those that this run met last: not every row that it refused, for a later
+/// run may have met it again, or sent it. With `Accept: text/csv` as CSV.
 #[utoipa::path(get, path = "/syncs/{syncId}/runs/{runId}/rows", operation_id = "ListRunRows", tag = "rejected",
     params(("syncId" = i64, Path, minimum = 1, description = "The number of the sync"),
         ("runId" = i64, Path, minimum = 1, description = "The number of the run"), RowQuery),
@@ -141,20 +139,17 @@ async fn show(
     run: Option<i64>,
 ) -> Result<Response, Fault> {
     let key = query.text("key").map(str::to_owned);
-    let page = Page {
-        offset: query.number("offset", 0, 10_000).unwrap_or(0),
-        limit: query.number("limit", 1, 1_000).unwrap_or(100),
-    };
+    let page = query.page();
     query.checked()?;
-    // The warehouse knows no offset and no filter here: what is read is bounded.
-    let limit = if run.is_some() || key.is_some() { MOST } else { (page.offset + page.limit + 1) as u64 };
-    let (service, sync) = (api.service.clone(), sync.clone());
-    let id = sync.id;
-    let read =
-        tokio::spawn(async move { open_rejections(&service.project(), &sync, service.store(), limit).await });
-    let mut rows = read.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))??;
-    rows.retain(|row| run.is_none_or(|run| row.run == run) && key.as_ref().is_none_or(|key| row.key == *key));
-    let (rows, has_more) = page.of(rows);
+    let (service, of) = (api.service.clone(), sync.clone());
+    let limit = page.limit as u64 + 1;
+    let which = WhichRejections { run, key: key.clone(), offset: page.offset as u64, limit };
+    let read = api.questions.ask(sync.model.source.id, async move {
+        open_rejections(&service.project(), &of, service.store(), &which).await
+    });
+    let mut rows = read.await??;
+    let has_more = rows.len() > page.limit;
+    rows.truncate(page.limit);
     let redactor = &api.service.context().redactor;
     let csv = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| {
         value.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim()).next()
@@ -171,7 +166,7 @@ async fn show(
     let mut data: Vec<RejectedRow> = rows.into_iter().map(RejectedRow::from).collect();
     if key.is_some() {
         for row in &mut data {
-            if let Some(exchange) = api.service.store().exchange(id, &row.key).await? {
+            if let Some(exchange) = api.service.store().exchange(sync.id, &row.key).await? {
                 (row.request, row.response) = (Some(exchange.request), Some(exchange.response));
             }
         }
@@ -251,12 +246,11 @@ async fn mark(api: &Api, path: &Path, AnyBody(mut body): AnyBody, park: bool) ->
     }
     body.checked()?;
     let (service, of) = (api.service.clone(), sync.clone());
-    // In a task of its own: a lease that was taken is to be given up, also when who asked has left.
-    let marked = tokio::spawn(async move {
+    let marked = api.questions.ask(sync.model.source.id, async move {
         let request = Request::default();
         mark_parked(&service.project(), &of, service.store(), request, park, key.as_deref()).await
     });
-    let marked = marked.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))?;
+    let marked = marked.await?;
     let count = marked.map_err(|error| match error.code {
         ErrorCode::Usage => Fault::field("key", error.message),
         _ => error.into(),

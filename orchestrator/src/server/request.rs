@@ -10,8 +10,8 @@ use chrono::{DateTime, NaiveDateTime, SecondsFormat, Utc};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
+use super::connections::body_of;
 use super::fault::{Fault, Wrong};
-use super::limits::LARGEST_BODY;
 
 /// The largest number that every client holds exactly.
 pub(super) const LARGEST_NUMBER: i64 = 9_007_199_254_740_991;
@@ -216,10 +216,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 impl Body {
     async fn read(request: Request, any: bool) -> Result<Self, Fault> {
         let kind = media_type(request.headers());
-        let bytes = axum::body::to_bytes(request.into_body(), LARGEST_BODY).await.map_err(|_| {
-            let details = format!("a body may have {LARGEST_BODY} bytes");
-            Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload too large", details)
-        })?;
+        let bytes = body_of(request.into_body()).await?;
         let unreadable = |why: String| Fault::field("body", why);
         let json = kind.is_empty() || kind == "application/json" || kind.ends_with("+json");
         if bytes.is_empty() && any {
@@ -280,6 +277,11 @@ impl Body {
         }
         self.wrong.say(name, "must be true or false");
         None
+    }
+
+    /// A text that is not empty; null is as good as none.
+    pub(super) fn text_or_null(&mut self, name: &str) -> Option<String> {
+        if self.fields.get(name)?.is_null() { None } else { self.text(name) }
     }
 
     /// A text that is not empty.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::auth::{Reader, Runner};
+use super::auth::{Caller, Reader, Runner};
 use super::fault::Fault;
 use super::objects::{List, found};
 use super::request::{LARGEST_NUMBER, Path, Query, written};
@@ -125,13 +125,14 @@ pub(super) struct SyncRun {
     successful_rows: Counts,
     /// Rows that were rejected, or of which nobody knows.
     failed_rows: Counts,
-    /// Why it could not go on, after a code that `levin explain` knows; null when nothing was wrong.
+    /// Why it could not go on, after a code that `levin explain` knows; null when nothing was wrong. It may quote rows:
+    /// a key of scope `read` sees what to do about such an error instead.
     #[schema(required)]
     error: Option<String>,
 }
 
 impl SyncRun {
-    pub(super) fn of(api: &Api, run: &RunRow) -> Self {
+    pub(super) fn of(api: &Api, run: &RunRow, caller: &Caller) -> Self {
         let status = RunStatus::of_run(run);
         let report = run.report.as_ref();
         let (planned, successful, failed) = (
@@ -148,7 +149,9 @@ impl SyncRun {
         // A run that was handed back waits again: what ended it the first time is no error of it.
         let error = report.filter(|_| status.is_final()).and_then(|report| {
             let error = &report["error"];
-            Some(format!("{}: {}", error["code"].as_str()?, error["message"].as_str()?))
+            let code = error["code"].as_str()?;
+            let text = if caller.sees_rows() { error["message"].as_str()? } else { hint_of(code) };
+            Some(format!("{code}: {text}"))
         });
         let error = error.or_else(|| match (status, report) {
             (RunStatus::Cancelled, None) => {
@@ -177,6 +180,20 @@ impl SyncRun {
     }
 }
 
+/// What to do about an error of that code, whatever else was said of it.
+fn hint_of(code: &str) -> &'static str {
+    ErrorCode::from_name(code).map_or("a key of scope `run` sees what was said of it", ErrorCode::hint)
+}
+
+/// A report without texts that may quote rows.
+fn without_rows(report: &mut Value) {
+    if let Some(error) = report.get_mut("error").filter(|error| error.is_object()) {
+        let hint = hint_of(error["code"].as_str().unwrap_or_default());
+        error["message"] = hint.into();
+        error["hint"] = hint.into();
+    }
+}
+
 /// A run, with everything that is known of it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -189,7 +206,8 @@ pub(super) struct SyncRunDetail {
     /// Who asked for it.
     #[schema(value_type = Vec<Object>)]
     causes: Value,
-    /// The report as `levin run --json` prints it, once it has ended.
+    /// The report as `levin run --json` prints it, once it has ended; for a key of scope `read` without the texts of its
+    /// error, which may quote rows.
     #[schema(required, value_type = Option<Object>)]
     report: Option<Value>,
 }
@@ -252,7 +270,7 @@ pub(super) async fn run_of(api: &Api, path: &Path) -> Result<(Arc<SyncSpec>, Run
     params(("syncId" = i64, Path, minimum = 1, description = "The number of the sync"), RunQuery),
     responses((status = 200, description = "A page of runs, the newest first", body = List<SyncRun>)))]
 pub(super) async fn list(
-    _: Reader,
+    Reader(caller): Reader,
     State(api): State<Api>,
     path: Path,
     mut query: Query,
@@ -280,7 +298,7 @@ pub(super) async fn list(
     let mut runs = api.service.store().page_of_runs(sync.id, &filter).await?;
     let has_more = runs.len() > page.limit;
     runs.truncate(page.limit);
-    Ok(Json(List { data: runs.iter().map(|run| SyncRun::of(&api, run)).collect(), has_more }))
+    Ok(Json(List { data: runs.iter().map(|run| SyncRun::of(&api, run, &caller)).collect(), has_more }))
 }
 
 /// Show a run
@@ -288,11 +306,18 @@ pub(super) async fn list(
     params(("syncId" = i64, Path, minimum = 1, description = "The number of the sync"),
         ("runId" = i64, Path, minimum = 1, description = "The number of the run")),
     responses((status = 200, description = "The run, with its report", body = SyncRunDetail)))]
-pub(super) async fn get(_: Reader, State(api): State<Api>, path: Path) -> Result<Json<SyncRunDetail>, Fault> {
+pub(super) async fn get(
+    Reader(caller): Reader,
+    State(api): State<Api>,
+    path: Path,
+) -> Result<Json<SyncRunDetail>, Fault> {
     let (sync, run) = run_of(&api, &path).await?;
-    let report = run.report.clone().map(|report| api.redacted(report));
+    let mut report = run.report.clone().map(|report| api.redacted(report));
+    if let Some(report) = report.as_mut().filter(|_| !caller.sees_rows()) {
+        without_rows(report);
+    }
     let causes = serde_json::to_value(&run.causes).unwrap_or_default();
-    Ok(Json(SyncRunDetail { run: SyncRun::of(&api, &run), sync_id: sync.id, causes, report }))
+    Ok(Json(SyncRunDetail { run: SyncRun::of(&api, &run, &caller), sync_id: sync.id, causes, report }))
 }
 
 /// Cancel a run
@@ -303,12 +328,16 @@ pub(super) async fn get(_: Reader, State(api): State<Api>, path: Path) -> Result
         ("runId" = i64, Path, minimum = 1, description = "The number of the run")),
     responses((status = 200, description = "The run, which ends now or in a moment", body = SyncRun),
         (status = 409, description = "The run is over, or a command executes it", body = Fault)))]
-pub(super) async fn cancel(_: Runner, State(api): State<Api>, path: Path) -> Result<Json<SyncRun>, Fault> {
+pub(super) async fn cancel(
+    Runner(caller): Runner,
+    State(api): State<Api>,
+    path: Path,
+) -> Result<Json<SyncRun>, Fault> {
     let (_, run) = run_of(&api, &path).await?;
     if !api.service.cancel_run(run.id).await? {
         let message = format!("the run {} is over, or `levin run` executes it", run.id);
         return Err(Fault::new(axum::http::StatusCode::CONFLICT, message, "there is nothing to cancel"));
     }
     let (_, run) = run_of(&api, &path).await?;
-    Ok(Json(SyncRun::of(&api, &run)))
+    Ok(Json(SyncRun::of(&api, &run, &caller)))
 }

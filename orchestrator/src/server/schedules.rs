@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::files::same;
 use crate::project;
 
 /// When something runs by itself.
@@ -12,7 +13,8 @@ pub(super) struct Schedule {
     /// Which kind of schedule.
     r#type: ScheduleType,
     /// What it says: of an `interval` its `interval: {unit, quantity}`, of a `cron` its `expression`, of a `visual` its
-    /// `expressions`, of `dbt_cloud` its `account` and `job`, of `after` its `syncs`.
+    /// `expressions`, of `dbt_cloud` its `account`, `job` and `hook`, of `fivetran` its `connector` and `hook`, of `after`
+    /// its `syncs`; of any of them its `jitter`.
     schedule: Map<String, Value>,
 }
 
@@ -35,8 +37,20 @@ const UNITS: [(&str, u64); 5] =
     [("week", 604_800), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)];
 
 impl Schedule {
-    pub(super) fn of(schedule: &project::Schedule) -> Self {
-        let (kind, value) = match schedule {
+    /// A schedule, and what its file says of it: texts are shown as they are written there, for what was read into them
+    /// may be secret.
+    pub(super) fn of(schedule: &project::Schedule, written: &Value) -> Self {
+        let said = |path: &str, read: &str| match written.pointer(path) {
+            Some(Value::Number(number)) => number.to_string(),
+            Some(Value::String(text)) => text.clone(),
+            _ => read.to_owned(),
+        };
+        let hook = |value: &mut Value, path: &str, read: &Option<String>| {
+            if let Some(read) = read {
+                value["hook"] = said(path, read).into();
+            }
+        };
+        let (kind, mut value) = match schedule {
             project::Schedule::Every(every) => {
                 let seconds = every.as_secs().max(1);
                 let (unit, length) = UNITS
@@ -46,9 +60,10 @@ impl Schedule {
                 let interval = json!({"interval": {"unit": unit, "quantity": seconds / length}});
                 (ScheduleType::Interval, interval)
             }
-            project::Schedule::Cron { expression, timezone } => {
-                (ScheduleType::Cron, json!({"expression": expression, "timezone": timezone.name()}))
-            }
+            project::Schedule::Cron { expression, timezone } => (
+                ScheduleType::Cron,
+                json!({"expression": said("/cron", expression), "timezone": timezone.name()}),
+            ),
             project::Schedule::At { times, timezone } => {
                 let expressions: Vec<Value> = times
                     .iter()
@@ -62,18 +77,32 @@ impl Schedule {
                 (ScheduleType::Visual, json!({"expressions": expressions, "timezone": timezone.name()}))
             }
             project::Schedule::After(syncs) => (ScheduleType::After, json!({"syncs": syncs})),
-            project::Schedule::DbtCloud { job, account, .. } => {
-                (ScheduleType::DbtCloud, json!({"account": {"id": account}, "job": {"id": job}}))
+            project::Schedule::DbtCloud { job, account, hook: of } => {
+                let account = account.as_ref().map(|account| said("/dbt_cloud/account", account));
+                let mut value =
+                    json!({"account": {"id": account}, "job": {"id": said("/dbt_cloud/job", job)}});
+                hook(&mut value, "/dbt_cloud/hook", of);
+                (ScheduleType::DbtCloud, value)
             }
-            project::Schedule::Fivetran { connector, .. } => {
-                (ScheduleType::Fivetran, json!({"connector": {"id": connector}}))
+            project::Schedule::Fivetran { connector, hook: of } => {
+                let mut value = json!({"connector": {"id": said("/fivetran/connector", connector)}});
+                hook(&mut value, "/fivetran/hook", of);
+                (ScheduleType::Fivetran, value)
             }
         };
+        if let Some(jitter) = written["jitter"].as_str() {
+            value["jitter"] = jitter.into();
+        }
         let schedule = match value {
             Value::Object(schedule) => schedule,
             _ => Map::new(),
         };
         Self { r#type: kind, schedule }
+    }
+
+    /// Whether somebody who gives this says what is shown.
+    pub(super) fn says(&self, given: &Value) -> bool {
+        serde_json::to_value(self).is_ok_and(|shown| same(&shown, given))
     }
 }
 
@@ -81,8 +110,8 @@ impl Schedule {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct ScheduleInput {}
 
-/// The most of a unit that an interval may have here.
-const MOST: f64 = 10_000.0;
+/// The longest interval that is taken here, in seconds: ten thousand weeks.
+pub(super) const LONGEST: u64 = 10_000 * UNITS[0].1;
 
 /// A schedule as a file writes it; null stays null.
 pub(super) fn written(given: &Value) -> Result<Value, String> {
@@ -107,32 +136,40 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
         return Err(format!("`{unknown}` is not known beside `type` and `schedule`"));
     }
     let schedule = &given["schedule"];
-    let zoned = |mut keys: Value| {
-        if let Some(zone) = schedule["timezone"].as_str() {
-            keys["timezone"] = zone.into();
+    // Whether it is a text, the check of the file says.
+    let beside = |key: &str, mut keys: Value| {
+        if let Some(value) = schedule.get(key).filter(|value| !value.is_null()) {
+            keys[key] = value.clone();
         }
         keys
     };
-    match kind.as_str().unwrap_or_default() {
-        "manual" => Ok(Value::Null),
+    let id = |of: &str| match &schedule[of]["id"] {
+        Value::String(id) if !id.is_empty() => Ok(Some(id.clone())),
+        // `7.0` is a whole number too.
+        Value::Number(id) => match id.as_f64().filter(|id| *id >= 0.0 && id.fract() == 0.0) {
+            Some(id) => Ok(Some(id.to_string())),
+            None => Err(format!("`{of}.id` must be a text or a whole number")),
+        },
+        Value::Null => Ok(None),
+        _ => Err(format!("`{of}.id` must be a text or a whole number")),
+    };
+    let missing = |of: &str| format!("`{of}.id` is required");
+    let keys = match kind.as_str().unwrap_or_default() {
+        "manual" => return Ok(Value::Null),
         "interval" => {
             let (unit, quantity) = (&schedule["interval"]["unit"], &schedule["interval"]["quantity"]);
-            let letter = match unit.as_str().unwrap_or_default() {
-                "second" => "s",
-                "minute" => "m",
-                "hour" => "h",
-                "day" => "d",
-                "week" => "w",
-                _ => return Err("`interval.unit` must be minute, hour, day or week".to_owned()),
-            };
+            let unit = UNITS.into_iter().find(|(name, _)| unit == name);
+            let (name, length) = unit.ok_or("`interval.unit` must be second, minute, hour, day or week")?;
             // `1.0` is a whole number too.
-            let quantity = quantity.as_f64().filter(|one| (1.0..=MOST).contains(one) && one.fract() == 0.0);
-            let quantity = quantity.ok_or("`interval.quantity` must be a whole number from 1 to 10000")?;
-            Ok(json!({"every": format!("{quantity}{letter}")}))
+            let most = (LONGEST / length) as f64;
+            let quantity = quantity.as_f64().filter(|one| (1.0..=most).contains(one) && one.fract() == 0.0);
+            let quantity = quantity
+                .ok_or_else(|| format!("`interval.quantity` must be a whole number from 1 to {most}"))?;
+            json!({"every": format!("{quantity}{}", &name[..1])})
         }
         "cron" => {
             let expression = schedule["expression"].as_str().ok_or("`expression` must be a text")?;
-            Ok(zoned(json!({"cron": expression})))
+            beside("timezone", json!({"cron": expression}))
         }
         "visual" => {
             let expressions = schedule["expressions"].as_array().ok_or("`expressions` must be a list")?;
@@ -144,15 +181,29 @@ pub(super) fn written(given: &Value) -> Result<Value, String> {
                     json!({"days": days.collect::<Vec<_>>(), "time": time})
                 })
                 .collect();
-            Ok(zoned(json!({"at": at})))
+            beside("timezone", json!({"at": at}))
         }
-        "after" => Ok(json!({"after": schedule["syncs"]})),
-        other => Err(format!("a schedule of type `{other}` is written in the file of the sync")),
-    }
+        "after" => json!({"after": schedule["syncs"]}),
+        "dbt_cloud" => {
+            let mut told = json!({"job": id("job")?.ok_or_else(|| missing("job"))?});
+            if let Some(account) = id("account")? {
+                told["account"] = account.into();
+            }
+            json!({"dbt_cloud": beside("hook", told)})
+        }
+        "fivetran" => {
+            let connector = id("connector")?.ok_or_else(|| missing("connector"))?;
+            json!({"fivetran": beside("hook", json!({"connector": connector}))})
+        }
+        other => return Err(format!("there is no type of schedule `{other}` here")),
+    };
+    Ok(beside("jitter", keys))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -173,9 +224,72 @@ mod tests {
         let hourly = json!({"type": "interval", "schedule": {"interval": {"unit": "hour", "quantity": 1.0}}});
         assert_eq!(written(&hourly), Ok(json!({"every": "1h"})), "clients that know only one kind of number");
         let beside = json!({"type": "after", "schedule": {"syncs": ["other"]}, "jitter": "1m"});
-        assert!(written(&beside).is_err() && written(&interval("hour", 10_001)).is_err());
+        assert!(written(&beside).is_err() && written(&interval("week", 10_001)).is_err());
         assert!(written(&interval("year", 2)).is_err() && written(&interval("hour", 0)).is_err());
         assert!(written(&json!({"type": "moon"})).is_err() && written(&json!(7)).is_err());
         assert_eq!(written(&Value::Null), Ok(Value::Null));
+    }
+
+    #[test]
+    fn every_schedule_is_written_as_it_was_shown() {
+        use project::Schedule as S;
+        let text = |text: &str| Some(text.to_owned());
+        let berlin = chrono_tz::Tz::Europe__Berlin;
+        let times = vec![project::TimeOfDay { days: vec![0, 6], hour: 9, minute: 5 }];
+        for (schedule, file) in [
+            (S::Every(Duration::from_secs(5_400)), json!({"every": "90m"})),
+            (S::Every(Duration::from_secs(10_801)), json!({"every": "10801s", "jitter": "30s"})),
+            (
+                S::Cron { expression: "0 9 * * *".to_owned(), timezone: berlin },
+                json!({"cron": "0 9 * * *", "timezone": "Europe/Berlin", "jitter": "5m"}),
+            ),
+            (
+                S::At { times, timezone: berlin },
+                json!({"at": [{"days": ["mon", "sun"], "time": "09:05"}], "timezone": "Europe/Berlin", "jitter": "1h"}),
+            ),
+            (S::After(vec!["one".to_owned(), "other".to_owned()]), json!({"after": ["one", "other"]})),
+            (
+                S::DbtCloud { job: "123".to_owned(), account: text("9"), hook: text("cloud") },
+                json!({"dbt_cloud": {"job": "123", "account": "9", "hook": "cloud"}, "jitter": "1m"}),
+            ),
+            (
+                S::DbtCloud { job: "123".to_owned(), account: None, hook: None },
+                json!({"dbt_cloud": {"job": "123"}}),
+            ),
+            (
+                S::Fivetran { connector: "lake".to_owned(), hook: text("tran") },
+                json!({"fivetran": {"connector": "lake", "hook": "tran"}}),
+            ),
+            (
+                S::Fivetran { connector: "lake".to_owned(), hook: None },
+                json!({"fivetran": {"connector": "lake"}}),
+            ),
+            // What was read into it is not shown.
+            (
+                S::DbtCloud { job: "secret".to_owned(), account: text("secret"), hook: None },
+                json!({"dbt_cloud": {"job": "${JOB}", "account": "${ACCOUNT}"}}),
+            ),
+            (
+                S::Cron { expression: "0 9 * * *".to_owned(), timezone: berlin },
+                json!({"cron": "${WHEN}", "timezone": "Europe/Berlin"}),
+            ),
+        ] {
+            let shown = Schedule::of(&schedule, &file);
+            let given = serde_json::to_value(&shown).unwrap();
+            assert_eq!(written(&given), Ok(file), "{given}");
+            assert!(shown.says(&given) && !given.to_string().contains("secret"), "{given}");
+        }
+        let dbt = |schedule: Value| written(&json!({"type": "dbt_cloud", "schedule": schedule}));
+        assert_eq!(
+            dbt(json!({"account": {"id": 9.0}, "job": {"id": 123}})),
+            Ok(json!({"dbt_cloud": {"job": "123", "account": "9"}}))
+        );
+        let odd = json!({"type": "after", "schedule": {"syncs": ["one"], "jitter": {}}});
+        assert_eq!(
+            written(&odd),
+            Ok(json!({"after": ["one"], "jitter": {}})),
+            "what is wrong is not passed over"
+        );
+        assert!(dbt(json!({"account": {"id": 9}})).is_err() && dbt(json!({"job": {"id": [1]}})).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -72,7 +73,10 @@ impl SyncSequence {
             workspace_id: WORKSPACE,
             created_at: times.created_at,
             updated_at: times.updated_at,
-            schedule: sequence.schedule.as_ref().map(schedules::Schedule::of),
+            schedule: sequence.schedule.as_ref().map(|schedule| {
+                let written = api.written(Kind::Sequence, sequence.id, &[]);
+                schedules::Schedule::of(schedule, written.get("schedule").unwrap_or(&Value::Null))
+            }),
             syncs: sequence
                 .members
                 .iter()

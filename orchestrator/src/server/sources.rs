@@ -144,7 +144,7 @@ pub(super) async fn update(
 ) -> Result<Json<Source>, Fault> {
     let id = path.id("sourceId")?;
     let source = found("source", id, api.service.project().sources.iter(), |one| one.id)?.clone();
-    api.update_connected(&source.file, &source.slug, &mut body).await?;
+    api.update_connected((Kind::Source, id), &source.file, &source.slug, &mut body).await?;
     let project = api.service.project();
     let source = project.source(&source.slug)?;
     Ok(Json(Source::of(&api, source)))

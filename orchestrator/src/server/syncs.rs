@@ -18,7 +18,7 @@ use super::runs::{RunStatus, sync_of};
 use super::schedules;
 use crate::config::Kind;
 use crate::mapping::referenced;
-use crate::project::{Mapping, MappingValue, Mappings, SyncSpec};
+use crate::project::SyncSpec;
 use crate::store::RunRow;
 
 /// How a sync is doing: where its run is, or how the last one ended.
@@ -104,6 +104,7 @@ impl Sync {
     fn of(api: &Api, sync: &SyncSpec, last: Option<&RunRow>) -> Self {
         let times = api.times(Kind::Sync, sync.id);
         let disabled = api.service.is_disabled(sync);
+        let (columns, redactor) = (referenced(sync), &api.service.context().redactor);
         Self {
             id: sync.id,
             slug: sync.slug.clone(),
@@ -113,65 +114,78 @@ impl Sync {
             destination_id: sync.destination.id,
             model_id: sync.model.id,
             configuration: configuration(api, sync),
-            schedule: sync.schedule.as_ref().map(schedules::Schedule::of),
+            schedule: schedule(api, sync),
             status: SyncStatus::of(disabled, last),
             disabled,
             last_run_at: last.map(|run| run.started_at.clone()),
-            referenced_columns: referenced(sync),
-            primary_key: sync.model.primary_key.join(","),
+            referenced_columns: columns.iter().map(|column| redactor.redact(column)).collect(),
+            primary_key: api.primary_key(&sync.model).join(","),
             external_segment: BTreeMap::new(),
             tags: BTreeMap::new(),
         }
     }
 }
 
-/// What a sync's file says of where its rows go, in the words that clients know.
+/// When a sync runs by itself, as it is shown.
+fn schedule(api: &Api, sync: &SyncSpec) -> Option<schedules::Schedule> {
+    let written = api.written(Kind::Sync, sync.id, &[]);
+    let written = written.get("schedule").unwrap_or(&Value::Null);
+    sync.schedule.as_ref().map(|schedule| schedules::Schedule::of(schedule, written))
+}
+
+/// What a sync's file says of where its rows go, as it is written, in the words that clients know.
 fn configuration(api: &Api, sync: &SyncSpec) -> Map<String, Value> {
-    let elsewhere = ["slug", "renamed_from", "model", "destination", "schedule", "disabled", "mappings"];
+    let elsewhere = ["slug", "renamed_from", "model", "destination", "schedule", "disabled"];
     let written = api.written(Kind::Sync, sync.id, &elsewhere);
     let mut shown = Map::new();
     shown.insert("mode".to_owned(), sync.mode.name().into());
-    shown.insert("object".to_owned(), sync.object.clone().into());
-    let mappings = match &sync.mappings {
-        Mappings::AllColumns => Vec::new(),
-        Mappings::Fields(fields) => fields.iter().map(mapping).collect(),
+    shown.insert("object".to_owned(), written.get("object").cloned().unwrap_or_default());
+    let mappings = written.get("mappings").and_then(Value::as_array);
+    shown.insert("mappings".to_owned(), mappings.into_iter().flatten().map(typed).collect());
+    let (external, several) = match written.get("match") {
+        Some(Value::Array(fields)) => (fields.first(), fields.len() > 1),
+        external => (external, false),
     };
-    shown.insert("mappings".to_owned(), mappings.into());
-    let (from, to) = match (sync.matching.first(), sync.model.primary_key.first()) {
-        (Some(field), _) => (field.from.clone(), field.to.clone()),
-        (None, key) => (key.cloned().unwrap_or_default(), key.cloned().unwrap_or_default()),
+    let external = match external {
+        Some(field) => json!({"to": field["to"], "from": field["from"], "type": KINDS[0].1}),
+        None => {
+            let key = api.primary_key(&sync.model).into_iter().next().unwrap_or_default();
+            json!({"to": key, "from": key, "type": KINDS[0].1})
+        }
     };
-    shown.insert("externalIdMapping".to_owned(), json!({"to": to, "from": from, "type": "standard"}));
+    shown.insert("externalIdMapping".to_owned(), external);
     for (key, value) in written {
         // One field says `externalIdMapping` as well.
-        if key != "match" || sync.matching.len() > 1 {
+        if key != "match" || several {
             shown.entry(key).or_insert(value);
         }
     }
     shown
 }
 
-fn mapping(mapping: &Mapping) -> Value {
-    let mut shown = json!({"to": mapping.to});
-    if let (Value::Object(shown), Value::Object(value)) = (&mut shown, value_of(&mapping.value)) {
-        shown.extend(value);
-    }
-    shown
-}
+/// The key by which a mapping says what goes into its field, and the word that clients have for it.
+const KINDS: [(&str, &str); 6] = [
+    ("from", "standard"),
+    ("template", "template"),
+    ("value", "static"),
+    ("variable", "variable"),
+    ("object", "object"),
+    ("array", "array"),
+];
 
-fn value_of(value: &MappingValue) -> Value {
-    match value {
-        MappingValue::Column(from) => json!({"from": from, "type": "standard"}),
-        MappingValue::Template(template) => json!({"template": template, "type": "template"}),
-        MappingValue::Constant(value) => json!({"value": value, "type": "static"}),
-        MappingValue::Variable(variable) => json!({"variable": variable, "type": "variable"}),
-        MappingValue::Object(fields) => {
-            json!({"object": fields.iter().map(mapping).collect::<Vec<_>>(), "type": "object"})
-        }
-        MappingValue::Array(items) => {
-            json!({"array": items.iter().map(value_of).collect::<Vec<_>>(), "type": "array"})
+/// A mapping as a file writes it, with the word for its kind.
+fn typed(mapping: &Value) -> Value {
+    let Value::Object(fields) = mapping else { return mapping.clone() };
+    let mut shown = fields.clone();
+    if let Some((_, word)) = KINDS.iter().find(|(key, _)| fields.contains_key(*key)) {
+        shown.insert("type".to_owned(), (*word).into());
+    }
+    for nested in ["object", "array"] {
+        if let Some(Value::Array(inner)) = shown.get_mut(nested) {
+            *inner = inner.iter().map(typed).collect();
         }
     }
+    shown.into()
 }
 
 /// Which syncs are shown, beside what holds for all objects.
@@ -310,7 +324,7 @@ pub(super) async fn create(
             None => body.say("destinationId", format!("there is no destination {id}")),
         }
     }
-    let keys = keys(&mut body);
+    let keys = keys(&mut body, &Keys::new(), None);
     if body.truth("disabled") == Some(true) {
         file.insert("disabled".to_owned(), true.into());
     }
@@ -337,7 +351,8 @@ pub(super) async fn update(
 ) -> Result<Json<Sync>, Fault> {
     let sync = sync_of(&api, &path)?;
     body.only(&["configuration", "schedule", "disabled"]);
-    let (keys, disabled) = (keys(&mut body), body.truth("disabled"));
+    let shown = (configuration(&api, &sync), schedule(&api, &sync));
+    let (keys, disabled) = (keys(&mut body, &shown.0, shown.1.as_ref()), body.truth("disabled"));
     body.checked()?;
     let wakes = disabled == Some(false) && sync.disabled;
     if !keys.is_empty() || wakes {
@@ -357,10 +372,12 @@ pub(super) async fn update(
     one(&api, sync).await
 }
 
-/// What the body says, as keys of a sync's file; null stands for a key that is to be taken out.
-fn keys(body: &mut Body) -> Keys {
+/// What the body says, as keys of a sync's file, without what says the same as is shown; null stands for a key that is to
+/// be taken out.
+fn keys(body: &mut Body, shown: &Keys, shown_schedule: Option<&schedules::Schedule>) -> Keys {
     let elsewhere = ["slug", "renamed_from", "model", "destination", "schedule", "disabled"];
-    let mut keys = files::configuration(body, &elsewhere);
+    let matches = body.value("configuration").is_some_and(|given| given.get("match").is_some());
+    let mut keys = files::configuration(body, &elsewhere, shown);
     // Clients write lists without anything in them for what they do not use.
     keys.retain(|key, value| !(key.ends_with("Mappings") && value.as_array().is_some_and(Vec::is_empty)));
     if let Some(mappings) = keys.get_mut("mappings") {
@@ -371,7 +388,10 @@ fn keys(body: &mut Body) -> Keys {
         }
     }
     if let Some(external) = keys.shift_remove("externalIdMapping") {
-        match (keys.contains_key("match"), &external["from"], &external["to"]) {
+        let before = shown.get("externalIdMapping");
+        let known =
+            before.is_some_and(|before| ["from", "to"].iter().all(|end| before[*end] == external[*end]));
+        match (matches || known, &external["from"], &external["to"]) {
             (true, _, _) => {}
             (_, Value::String(from), Value::String(to)) => {
                 keys.insert("match".to_owned(), json!({"from": from, "to": to}));
@@ -381,7 +401,8 @@ fn keys(body: &mut Body) -> Keys {
                 .say("configuration.externalIdMapping", "must be an object with the texts `from` and `to`"),
         }
     }
-    if let Some(schedule) = body.value("schedule").cloned() {
+    let known = |given: &Value| shown_schedule.is_some_and(|shown| shown.says(given));
+    if let Some(schedule) = body.value("schedule").filter(|given| !known(given)).cloned() {
         match schedules::written(&schedule) {
             Ok(schedule) => _ = keys.insert("schedule".to_owned(), schedule),
             Err(why) => body.say("schedule", why),
@@ -393,8 +414,8 @@ fn keys(body: &mut Body) -> Keys {
 /// A mapping as a file writes it: what kind it is, its keys say.
 fn plain(mapping: &mut Value) {
     let Value::Object(fields) = mapping else { return };
-    let kinds = ["standard", "template", "static", "variable", "object", "array"];
-    if fields.get("type").and_then(Value::as_str).is_some_and(|kind| kinds.contains(&kind)) {
+    let kind = fields.get("type").and_then(Value::as_str);
+    if kind.is_some_and(|kind| KINDS.iter().any(|(_, word)| *word == kind)) {
         fields.shift_remove("type");
     }
     for nested in ["object", "array"] {

@@ -2,8 +2,8 @@
 
 use sql_templates::{
     AuditFacts, Column, CommitFacts, DeliverFacts, Dialect, DiffFacts, DiffShape, EndedRange, EngineType,
-    Ident, LogicalType, ModelSql, PlainTable, ReshapedColumn, Shape, SnapshotPart, Statement, Step,
-    SyncScope, SyncTables, TestRowFacts,
+    Ident, LogicalType, ModelSql, PlainTable, RejectionFacts, ReshapedColumn, Shape, SnapshotPart, Statement,
+    Step, SyncScope, SyncTables, TestRowFacts,
 };
 
 fn column(name: &str, engine_type: &str, logical: LogicalType) -> Column {
@@ -217,6 +217,8 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
         prefix: "p6f0c2a9e",
         relation,
     };
+    let newest = RejectionFacts::newest(100);
+    let one = RejectionFacts { key: &[Some("acme"), None], ..newest };
     let mut statements = vec![
         ("model_rows", Statement::Model { model: &model }),
         ("create_schemas", Statement::CreateSchemas { tables: &tables }),
@@ -383,7 +385,32 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
                 key: &[],
             },
         ),
-        ("open_rejections", Statement::Rejections { tables: &tables, keys: &composite.keys, limit: 100 }),
+        ("open_rejections", Statement::Rejections { tables: &tables, keys: &composite.keys, facts: &newest }),
+        (
+            "open_rejections.page_of_run",
+            Statement::Rejections {
+                tables: &tables,
+                keys: &composite.keys,
+                facts: &RejectionFacts { run: Some(7), key: &[], offset: 12_000, limit: 101 },
+            },
+        ),
+        (
+            "open_rejections.one",
+            Statement::Rejections { tables: &tables, keys: &composite.keys, facts: &one },
+        ),
+        (
+            "open_rejections.one_of_run",
+            Statement::Rejections {
+                tables: &tables,
+                keys: &composite.keys,
+                facts: &RejectionFacts {
+                    run: Some(7),
+                    key: &[Some("acme"), Some("42")],
+                    offset: 0,
+                    limit: 2,
+                },
+            },
+        ),
         ("prune", Statement::Prune { drop: &drop }),
         ("managed_tables", managed(None)),
         ("managed_tables.and_relation", managed(Some(&customers))),

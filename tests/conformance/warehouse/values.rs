@@ -10,7 +10,7 @@ mod snowflake_types;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sql_templates::{Dialect, LogicalType, Statement};
+use sql_templates::{Dialect, LogicalType, RejectionFacts, Statement};
 
 use super::trial::{DiffRow, Ending, Exception, Question, Text, Trial};
 use super::{Bench, on_every_warehouse};
@@ -177,7 +177,10 @@ async fn values_of_key_types_are_keys(bench: Bench) {
         let state = trial.state().await;
         assert_eq!((state.doubts, state.rejections), (3, 3 + equal.len() as i64), "{engine_type}");
         let (tables, keys) = (trial.tables.clone(), trial.shape.keys.clone());
-        trial.run(&[Statement::Rejections { tables: &tables, keys: &keys, limit: 9 }]).await.unwrap();
+        trial
+            .run(&[Statement::Rejections { tables: &tables, keys: &keys, facts: &RejectionFacts::newest(9) }])
+            .await
+            .unwrap();
         trial.take_lease().await;
         bench.setup(&[&format!("delete from t{sync} where part >= 10")]).await;
         let again = trial.accept_all(Question::default()).await;
