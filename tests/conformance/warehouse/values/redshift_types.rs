@@ -119,6 +119,8 @@ pub const TRUTHS: &[Truth] = &[
             ("json_parse('{\"a\":1}')", "json_parse('{\"a\":2}')", true, "{\"a\":1}"),
             ("json_parse('[1,\"b\"]')", "json_parse('[1,\"b\"]')", false, "[1,\"b\"]"),
             ("null", "json_parse('0')", true, "∅"),
+            ("null", "json_parse('null')", true, "∅"),
+            ("json_parse('null')", "null", true, "null"),
         ],
     ),
     truth(
