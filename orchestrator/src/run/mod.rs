@@ -356,7 +356,7 @@ async fn execute_with_lease<'a>(
     lease: &Lease,
     state: &mut State,
 ) -> Result<(), Error> {
-    let mut commits = Commits::new(lease.generation());
+    let mut commits = Commits::new(lease);
     let known = state.definition.is_some();
     let relation = model::plain_relation(run, &model_sql(&run.sync.model, run.dialect())?);
     let plain;
