@@ -6,6 +6,8 @@ mod bigquery;
 mod databricks;
 #[path = "drivers/duckdb.rs"]
 mod duckdb;
+#[path = "drivers/mariadb.rs"]
+mod mariadb;
 #[path = "drivers/postgres.rs"]
 mod postgres;
 #[path = "drivers/redshift.rs"]

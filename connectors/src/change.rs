@@ -199,8 +199,8 @@ pub fn with_digits(field: Field, engine_type: &str) -> Field {
 /// | json | `Utf8` holding one JSON value |
 ///
 /// A warehouse that can hold text which is not valid UTF-8 returns a column of text or JSON as `Binary`
-/// in the batches where it meets such a value; the mapping rejects those rows, so that no destination
-/// ever sees one.
+/// in the batches where it meets such a value, and one whose texts are too short for its documents always
+/// does; the mapping makes text of it and rejects the rows that are none, so that no destination ever sees one.
 ///
 /// A batch of rows of one operation, mapped to the destination's fields. All columns and vectors
 /// have the same length; slicing is cheap.

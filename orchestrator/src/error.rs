@@ -83,6 +83,7 @@ impl From<WarehouseError> for Error {
             | ErrorKind::Data
             | ErrorKind::UniqueViolation
             | ErrorKind::TookTooLong
+            | ErrorKind::ResultGone
             | ErrorKind::Other => ErrorCode::SourceFailed,
         };
         let step = error.step.map(|step| format!("in step `{step}`: ")).unwrap_or_default();

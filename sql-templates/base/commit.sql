@@ -30,12 +30,17 @@ where {% if among is not none %}({% for range in among %}{% if shape == "full" %
 {% if matching %}
   and f._levin_claim is null
 {% if supersedes %}
-  and (f._levin_operation = 'removed' or not exists (
+  and (f._levin_operation = 'removed' or (not exists (
     select 1 from (
     {{ d.owed_removals() }}
     ) as w
-    where {{ d.same_key(keys, "w", "f") }} or {{ d.same_match("w", "f") }}
-  ))
+    where {{ d.same_key(keys, "w", "f") }}
+  ) and not exists (
+    select 1 from (
+    {{ d.owed_removals() }}
+    ) as w
+    where {{ d.same_match("w", "f") }}
+  )))
 {% endif %}
 {% endif %}
 {% endmacro %}

@@ -69,7 +69,7 @@ cross join (
 {% macro diff_first() %}
 {{ d.stage_model() }}
 {{ step("write the rows") }}
-{{ d.create_of_run() }} {{ d.made(diff) }} as
+{{ d.create_of_run() }} {{ d.made_diff() }} as
 select {% for c in all %}m.{{ c.name }}{% if not loop.last %}, {% endif %}{% endfor %}{{ d.generation_here() }}{{ d.number_here() }}
 {% if matching %}
   {{ d.first_claim() }}
@@ -143,7 +143,7 @@ cross join (select count(*) as added from {{ diff }}) as r
 {{ d.prepare_halves() }}
 {% endif %}
 {{ step("write the differences") }}
-{{ d.create_of_run() }} {{ d.made(diff) }} as
+{{ d.create_of_run() }} {{ d.made_diff() }} as
 {% if matching %}
 {{ d.claimed_differences() }}
 {% else %}

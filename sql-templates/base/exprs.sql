@@ -93,6 +93,8 @@ count(distinct {% if keys | length > 1 %}({% for key in keys %}{{ key.name }}{% 
 {% macro create_of_run() %}create table{% endmacro %}
 {# A new table's name, with what the engine wants to know of it. #}
 {% macro made(table) %}{{ table }}{% endmacro %}
+{# The same for the table of a diff. #}
+{% macro made_diff() %}{{ d.made(diff) }}{% endmacro %}
 {# A step that makes a table's keys unique and quick to find; nothing where the engine needs none. #}
 {% macro index_keys(table, keys) %}{% endmacro %}
 {# A step with which the planner is told how to join model and snapshot; nothing where it knows. #}

@@ -28,6 +28,8 @@ count(distinct {% if keys | length > 1 %}to_json_string(struct({% for key in key
 {% macro pack(all, alias, snapshot) %}
 struct({% for c in all %}{{ col(alias, c.name) }} as {{ c.name }}{% if not loop.last %}, {% endif %}{% endfor %})
 {% endmacro %}
+{# Its rows leave in ranges of their numbers, each of which would read all of it. #}
+{% macro made_diff() %}{{ d.made(diff) }} cluster by _levin_sequence{% endmacro %}
 {% macro digest(value) %}to_hex(sha256({{ value }})){% endmacro %}
 
 {# A delete says which rows, and a condition is put to rows of something. #}

@@ -12,7 +12,12 @@
 {% macro double(value) %}cast({{ value }} as double precision){% endmacro %}
 {% macro plain_zero(value) %}case when {{ value }} = 0 then 0 else {{ value }} end{% endmacro %}
 {% macro hex_text(value) %}from_varbyte({{ value }}, 'hex'){% endmacro %}
-{% macro json_text(value) %}json_serialize({{ value }}){% endmacro %}
+{# JSON as text in UTF-8: a text ends at 65,535 bytes, a document has up to sixteen megabytes. Without the condition no
+   document would be the document `null`. #}
+{% macro json_bytes(value) %}case when {{ value }} is not null then json_serialize_to_varbyte({{ value }}) end{% endmacro %}
+{# Of a document that is no text, its length: this stands in fingerprints alone. #}
+{% macro json_text(value) %}case when {{ value }} is null then null when json_size({{ value }}) > 65535 then {{ d.text(d.size_of(value)) }} else json_serialize({{ value }}) end{% endmacro %}
+{% macro size_of(value) %}json_size({{ value }}){% endmacro %}
 {% macro geometry_text(value) %}st_asewkt({{ value }}){% endmacro %}
 {% macro bytes_of(literal) %}to_varbyte({{ literal }}, 'base64'){% endmacro %}
 {% macro digest(value) %}sha2({{ value }}, 256){% endmacro %}

@@ -47,6 +47,10 @@ pub struct Facts {
     /// is not, such statements end the transaction that they stand in, and stand apart.
     #[serde(default = "yes")]
     pub undoes_ddl: bool,
+    /// Whoever wants to write a row that a transaction has written waits for the transaction's end. Where nobody does,
+    /// the one that ends first undoes the other.
+    #[serde(default = "yes")]
+    pub holds_rows: bool,
     /// A whole row can be one value, which the macro `pack` makes.
     #[serde(default = "yes")]
     pub packs_rows: bool,

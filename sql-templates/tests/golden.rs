@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cases;
+mod joinable;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -116,20 +117,63 @@ const UNPARSABLE: &[(&str, &str)] = &[
     ("grant usage, create table on", "Snowflake: sqlparser knows the right to create, and not what"),
 ];
 
+fn grammar(dialect: Dialect) -> Box<dyn sqlparser::dialect::Dialect> {
+    match dialect {
+        Dialect::Bigquery => Box::new(BigQueryDialect {}),
+        Dialect::Databricks => Box::new(DatabricksDialect {}),
+        Dialect::Duckdb => Box::new(DuckDbDialect {}),
+        Dialect::Mariadb => Box::new(MySqlDialect {}),
+        Dialect::Postgres => Box::new(PostgreSqlDialect {}),
+        Dialect::Redshift => Box::new(RedshiftSqlDialect {}),
+        Dialect::Snowflake => Box::new(SnowflakeDialect {}),
+    }
+}
+
+/// BigQuery refuses such a statement, and such a join, when it plans it ("LEFT ANTISEMI JOIN cannot be used without a condition that is an
+/// equality of fields from both sides of the join"), Snowflake does not know it, Redshift compares each row with each.
+#[test]
+fn rows_of_two_queries_are_found_by_an_equality() {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for dialect in [Dialect::Bigquery, Dialect::Redshift, Dialect::Snowflake] {
+        for (name, steps) in cases(dialect) {
+            for step in steps {
+                let Ok(parsed) = Parser::parse_sql(grammar(dialect).as_ref(), step.sql.text()) else {
+                    continue;
+                };
+                let found = joinable::look(&parsed, dialect == Dialect::Bigquery);
+                seen += found.seen;
+                wrong.extend(found.wrong.iter().map(|what| format!("{} {name}: {what}", dialect.name())));
+            }
+        }
+    }
+    assert!(seen > 200, "only {seen} conditions were found");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_condition_without_an_equality_is_seen() {
+    for (sql, wrong) in [
+        ("select 1 from a where not exists (select 1 from b where b.x = a.x or b.y = a.y)", 1),
+        ("select 1 from a where not exists (select 1 from b where (b.x = a.x or b.y = a.y))", 1),
+        ("select 1 from a where exists (select 1 from b where b.x = 1 and a.x > b.x)", 1),
+        ("select 1 from a where exists (select 1 from b where b.x = a.x and (b.y = 1 or a.y = 1))", 0),
+        ("select 1 from a where exists (select 1 from b where b.x = 1 or b.y = 1)", 0),
+        ("select 1 from a left join b on a.x = b.x or a.y = b.y", 1),
+        ("select 1 from a full join b on a.x = b.x and a.y > b.y", 0),
+        ("select 1 from a join b on a.x > b.x", 0),
+    ] {
+        let parsed = Parser::parse_sql(&BigQueryDialect {}, sql).unwrap();
+        assert_eq!(joinable::look(&parsed, true).wrong.len(), wrong, "{sql}");
+    }
+}
+
 #[test]
 fn every_statement_parses_in_its_dialect() {
     let mut wrong = Vec::new();
     let mut allowed = BTreeSet::new();
     for dialect in Dialect::ALL {
-        let grammar: Box<dyn sqlparser::dialect::Dialect> = match dialect {
-            Dialect::Bigquery => Box::new(BigQueryDialect {}),
-            Dialect::Databricks => Box::new(DatabricksDialect {}),
-            Dialect::Duckdb => Box::new(DuckDbDialect {}),
-            Dialect::Mariadb => Box::new(MySqlDialect {}),
-            Dialect::Postgres => Box::new(PostgreSqlDialect {}),
-            Dialect::Redshift => Box::new(RedshiftSqlDialect {}),
-            Dialect::Snowflake => Box::new(SnowflakeDialect {}),
-        };
+        let grammar = grammar(dialect);
         for (name, steps) in cases(dialect) {
             for step in steps {
                 match Parser::parse_sql(grammar.as_ref(), step.sql.text()) {

@@ -142,10 +142,7 @@ fn say_what_happened(file: &str) {
     assert!((0.0..600.0).contains(&(now - succeeded)), "{succeeded} and {now}");
     assert_eq!(page.sum("levin_runs_total", &[]), 0.0);
     // What the first run makes of them is a step and not a beginning.
-    for series in [
-        "levin_runs_total{CRM,status=\"failed\"}",
-        "levin_runs_total{CRM,status=\"success\"}",
-    ] {
+    for series in ["levin_runs_total{CRM,status=\"failed\"}", "levin_runs_total{CRM,status=\"success\"}"] {
         assert_eq!(page.values.get(&series.replace("CRM", crm)), Some(&0.0), "{series}");
     }
     assert_eq!(page.values["levin_runs_waiting"], 0.0);

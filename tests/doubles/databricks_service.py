@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +24,9 @@ from urllib.parse import parse_qs, urlsplit
 import duckdb
 import pyarrow as pa
 from databricks_engine import Database, Failed, block, carried, one, quoted
+
+UNDONE = Failed("DELTA_CONCURRENT_APPEND", "Transaction conflict detected. A concurrent WRITE added data.", "2D521")
+WRITTEN = re.compile(r"\b(?:insert into|update(?!\s+set\b)|delete from|merge into)\s+([`\w.-]+)", re.IGNORECASE)
 
 workspaces = {}
 statements = {}
@@ -52,10 +56,16 @@ class Workspace(Database):
         self.chunk_rows = 10_000
         self.link_seconds = 900.0
         self.conflicts = 0  # writes that another one undoes
+        self.versions = Counter()  # of tables, counted by the blocks that wrote them
+        self.slow_at, self.slow_for = None, 0.0  # statements that hold this take so many seconds longer
+        self.forgets_at = None  # statements that hold this end well, and what they did is forgotten at once
+        self.denies_at = None  # the next statement that holds this is told to have been undone, and was not
+        self.chunks_kept = None  # so many chunks of a result are read before it is forgotten
         self.troubles = []  # each: at, times, status, code, message, retry_after, cut
         self.log = []
         self.requests = []
         self.lock = threading.RLock()
+        self.writing = threading.Lock()
 
 
 # ---- statements ----
@@ -66,6 +76,7 @@ class Statement:
         self.workspace, self.request = workspace, request
         self.id = str(uuid.uuid4())
         self.state, self.error, self.result = "PENDING", None, None
+        self.read = 0
         self.cancelled = threading.Event()
         self.over = threading.Event()
         self.cursor = workspace.database.cursor()
@@ -79,12 +90,18 @@ class Statement:
             workspace.starts -= 0.02
         if not self.cancelled.is_set():
             self.state = "RUNNING"
-            self.cancelled.wait(workspace.slow)
+            self.began = workspace.versions.copy()
+            slow_at = workspace.slow_at and re.search(workspace.slow_at, self.request["statement"])
+            self.cancelled.wait(workspace.slow + (workspace.slow_for if slow_at else 0.0))
         try:
             if self.cancelled.is_set():
                 raise duckdb.InterruptException("before it began")
             self.result = self.executed()
-            self.state = "SUCCEEDED"
+            if workspace.denies_at and re.search(workspace.denies_at, self.request["statement"]):
+                workspace.denies_at = None
+                raise UNDONE
+            forgets = workspace.forgets_at and re.search(workspace.forgets_at, self.request["statement"])
+            self.state = "CLOSED" if forgets else "SUCCEEDED"
         except Failed as failed:
             self.error, self.state = failed, "FAILED"
         except duckdb.InterruptException:
@@ -107,9 +124,15 @@ class Statement:
         plain = re.sub(r"^\s*/\*.*?\*/\s*", "", text, flags=re.S)
         if workspace.conflicts > 0 and re.match(r"begin|insert|update|delete|merge", plain, re.I):
             workspace.conflicts -= 1
-            raise Failed("DELTA_CONCURRENT_APPEND", "Transaction conflict detected. A concurrent WRITE added data.", "2D521")
+            raise UNDONE
         if plain.lower().startswith("begin"):
-            table, written = block(workspace, self.cursor, text)
+            # Nobody waits for another one's end: whoever ends first has undone the other.
+            tables = set(WRITTEN.findall(plain))
+            with workspace.writing:
+                if any(workspace.versions[table] != self.began[table] for table in tables):
+                    raise UNDONE
+                table, written = block(workspace, self.cursor, text)
+                workspace.versions.update(tables)
         else:
             table, written = one(workspace, self.cursor, plain, False, self.request.get("parameters"))
         if table is None and written is not None:
@@ -149,6 +172,8 @@ class Statement:
         return [(o, min(size, rows - o)) for o in range(0, rows, size)]
 
     def link(self, index):
+        if self.state == "CLOSED":
+            raise Refused(404, "NOT_FOUND", f"The result of the statement {self.id} is no longer available.")
         parts = self.parts()
         if index >= len(parts):
             raise Refused(400, "INVALID_PARAMETER_VALUE", f"there is no chunk {index}")
@@ -298,8 +323,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("authorization"):
             raise Refused(400, "InvalidArgument", "Only one auth mechanism allowed")
         self.trouble(statement.workspace, "/links")
-        if until < time.time():
+        if until < time.time() or statement.state == "CLOSED":
             raise Refused(403, "AccessDenied", "Request has expired")
+        statement.read += 1
+        if statement.read == statement.workspace.chunks_kept:
+            statement.state = "CLOSED"
         return statement.chunk(index)
 
     def trouble(self, workspace, path):
@@ -317,7 +345,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def changed(name, settings):
-    workspace = workspaces.setdefault(name, None) or Workspace(name)
+    workspace = workspaces.get(name) or Workspace(name)
     workspaces[name] = workspace
     texts = []
     for key, value in settings.items():

@@ -23,7 +23,15 @@ create function pg_catalog.geometry_out(geometry) returns cstring language inter
 create type pg_catalog.geometry (input = geometry_in, output = geometry_out, like = text);
 
 create function pg_catalog.json_parse(varchar) returns super language sql immutable strict as 'select $1::super';
-create function pg_catalog.json_serialize(super) returns varchar language sql immutable strict as 'select $1::varchar';
+-- No document is the document `null`, and a text has 65,535 bytes at most.
+create function pg_catalog.json_serialize(super) returns varchar language plpgsql immutable as
+  'begin
+     if octet_length($1::varchar) > 65535 then raise exception ''String length exceeds DDL length'' using errcode = ''22001''; end if;
+     return coalesce($1::varchar, ''null'');
+   end';
+create function pg_catalog.json_serialize_to_varbyte(super) returns varbyte language sql immutable as
+  'select convert_to(coalesce($1::varchar, ''null''), ''UTF8'')::varbyte';
+create function pg_catalog.json_size(super) returns int language sql immutable strict as 'select octet_length($1::varchar)';
 create function pg_catalog.to_varbyte(varchar, varchar) returns varbyte language sql immutable strict as
   'select (case lower($2) when ''utf8'' then convert_to($1, ''UTF8'') else decode($1, $2) end)::varbyte';
 create function pg_catalog.from_varbyte(varbyte, varchar) returns varchar language sql immutable strict as

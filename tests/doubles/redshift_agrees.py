@@ -20,7 +20,9 @@ MACROS = [
     "create type super as json",
     "create macro sha2(value, bits) as sha256(value)",
     "create macro to_varbyte(value, form) as encode(value)",
-    "create macro json_serialize(value) as cast(value as varchar)",
+    "create macro json_serialize(value) as coalesce(cast(value as varchar), 'null')",
+    "create macro json_serialize_to_varbyte(value) as encode(coalesce(cast(value as varchar), 'null'))",
+    "create macro json_size(value) as strlen(cast(value as varchar))",
     "create macro json_parse(value) as cast(value as json)",
 ]
 
@@ -62,6 +64,8 @@ def text(value):
         return "t" if value else "f"
     if isinstance(value, (decimal.Decimal, int, float)):
         return str(value)
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
     return value if isinstance(value, str) else str(value)
 
 

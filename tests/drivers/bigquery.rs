@@ -33,7 +33,8 @@ async fn at(url: &str, more: Value) -> Arc<dyn Warehouse> {
 }
 
 fn configured(url: &str, project: &str, more: Value) -> Arc<dyn Warehouse> {
-    let mut config = json!({"project": project, "endpoint": url, "auth": "none", "dataset": "d"});
+    let mut config =
+        json!({"project": project, "endpoint": url, "auth": "none", "dataset": "d", "location": "US"});
     for (key, value) in more.as_object().into_iter().flatten() {
         config[key] = value.clone();
     }

@@ -389,4 +389,9 @@ async fn statements_say_whose_they_are() {
         (&parameters["TIMEZONE"], &parameters["QUOTED_IDENTIFIERS_IGNORE_CASE"]),
         (&json!("UTC"), &json!(false))
     );
+    // What account and user may have set otherwise, and levin's statements depend on.
+    for format in ["DATE_INPUT_FORMAT", "TIME_INPUT_FORMAT", "TIMESTAMP_INPUT_FORMAT"] {
+        assert_eq!(parameters[format], "AUTO", "{format}");
+    }
+    assert_eq!(parameters["ROWS_PER_RESULTSET"], 0);
 }

@@ -99,3 +99,65 @@ fn a_role_that_may_only_read_is_told_what_it_lacks() {
     crm.project.workspace().set(&json!({"may_create": true}));
     assert_eq!(crm.project.run(SYNC).successful(), [3, 0, 0]);
 }
+
+/// The fence, as the text of a commit holds it, and as a pattern.
+const FENCE: &str = r"checkpoint = checkpoint \+ 1";
+
+/// How the commits ended, in order.
+fn commits(crm: &Crm) -> Vec<String> {
+    let told = crm.project.workspace().told();
+    let statements = told["statements"].as_array().expect("a list");
+    let commits = statements
+        .iter()
+        .filter(|s| s["sql"].as_str().is_some_and(|t| t.contains("checkpoint = checkpoint + 1")));
+    commits.map(|s| s["state"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Nobody waits for another one's end there: a lease of four seconds that is renewed during a commit of six undoes it.
+#[test]
+fn a_renewal_undoes_the_commit() {
+    let crm = Crm::new(Engine::Databricks, 4, "mode: mirror");
+    crm.project.write("levin.yml", "name: scenario\nlease: 3s\n");
+    crm.destination("timeout: 1s");
+    crm.project.workspace().set(&json!({"slow_at": FENCE, "slow_for": 6}));
+    crm.run_sends([4, 0, 0]);
+    assert_eq!(commits(&crm), ["SUCCEEDED"]);
+    let renewals =
+        crm.project.workspace().told()["statements"].to_string().matches("holder is not null").count();
+    assert!(renewals > 0, "the lease is made to last, and renewed behind the commit");
+    crm.assert_quiet();
+}
+
+/// A result is kept for an hour; a destination may take longer.
+#[test]
+fn a_delivery_longer_than_its_result_is_kept_breaks_off() {
+    let crm = Crm::new(Engine::Databricks, 95, "mode: mirror");
+    crm.project.workspace().set(&json!({"chunk_rows": 10, "chunks_kept": 3}));
+    crm.run_sends([95, 0, 0]);
+    assert_eq!(crm.receiver.requests().iter().map(|r| r.rows().len()).sum::<usize>(), 95, "each came once");
+    let told = crm.project.workspace().told();
+    let asked = told["statements"].as_array().expect("a list").iter();
+    let asked = asked
+        .filter(|s| {
+            s["sql"].as_str().is_some_and(|t| t.contains("as _levin_sequence") && t.contains("order by"))
+        })
+        .count();
+    assert_eq!(asked, 4, "30 rows of each of them");
+    crm.sql("update customers set name = 'new'");
+    crm.run_sends([0, 95, 0]);
+    crm.assert_same();
+}
+
+/// A commit that took effect is none that failed, whatever is said of it.
+#[test]
+fn a_commit_that_took_effect_is_told_as_failed() {
+    let crm = Crm::new(Engine::Databricks, 4, "mode: mirror");
+    crm.project.workspace().set(&json!({"forgets_at": FENCE}));
+    crm.run_sends([4, 0, 0]);
+    crm.project.workspace().set(&json!({"forgets_at": null, "denies_at": FENCE}));
+    crm.insert(5..=6);
+    crm.run_sends([2, 0, 0]);
+    let ended = commits(&crm);
+    assert_eq!(ended, ["CLOSED", "FAILED", "FAILED"], "the last one found that its checkpoint was made");
+    crm.assert_quiet();
+}

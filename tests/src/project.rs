@@ -163,7 +163,7 @@ impl Project {
                 Engine::MariaDb => "type: mariadb\nurl: ${WAREHOUSE_URL}\n",
                 Engine::Redshift => "type: redshift\nurl: ${WAREHOUSE_URL}\n",
                 Engine::BigQuery => {
-                    "type: bigquery\nproject: ${WAREHOUSE_PROJECT}\nendpoint: ${WAREHOUSE_URL}\nauth: none\ndataset: d\n"
+                    "type: bigquery\nproject: ${WAREHOUSE_PROJECT}\nendpoint: ${WAREHOUSE_URL}\nauth: none\ndataset: d\nlocation: US\n"
                 }
                 Engine::Databricks => "type: databricks\n",
             },

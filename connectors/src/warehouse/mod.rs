@@ -117,7 +117,8 @@ pub trait Session: Send {
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError>;
 
     /// Streams a result in Arrow, in the forms that `change.rs` lists, with memory bounded by a
-    /// few batches. Dropping the stream stops the query. Rows of one table that are asked for without
+    /// few batches. Dropping the stream stops the query. Where the engine keeps a result for a limited time, a reader that
+    /// takes longer finds [`ErrorKind::ResultGone`]. Rows of one table that are asked for without
     /// an order come as they were written wherever the dialect relies on that (`in_sequence`).
     async fn query(&mut self, select: &Sql) -> Result<BatchStream<'_>, WarehouseError>;
 
@@ -228,6 +229,8 @@ pub enum ErrorKind {
     TookTooLong,
     /// The connection went away in the middle.
     ConnectionLost,
+    /// The engine no longer keeps the result that is being read. What was asked may be asked again.
+    ResultGone,
     /// The engine has no room left (disk, quota, memory).
     OutOfSpace,
     /// The engine or the driver cannot do this (type, number of columns).

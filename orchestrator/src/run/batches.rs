@@ -19,6 +19,11 @@ fn sequences(rows: &RecordBatch) -> Result<&[i64], Error> {
     column.map(|column| &column.values()[..]).ok_or_else(unnamed)
 }
 
+/// The sequence of the last of these rows, if there are any.
+pub fn last_sequence(rows: &RecordBatch) -> Result<Option<i64>, Error> {
+    Ok(sequences(rows)?.last().copied())
+}
+
 /// How far the rows of one operation have been read.
 #[derive(Debug)]
 pub struct Place {

@@ -8,6 +8,7 @@ use sql_templates::{CommitFacts, DiffShape, EndedRange, SyncScope, TableRef};
 
 use super::deliver::Checkpoint;
 use super::differences::Diff;
+use super::lease::Lease;
 use super::ledger::Ledger;
 use super::state::State;
 use super::{Run, Start, commit, lease, prune};
@@ -17,17 +18,22 @@ use crate::store::NotedException;
 
 /// Which commit comes next.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Commits {
-    pub(super) generation: i64,
+pub(super) struct Commits<'a> {
+    pub(super) lease: &'a Lease,
     pub(super) checkpoint: i64,
     /// Rows of the snapshot, as long as every change of it told how many it wrote.
     pub(super) counted: Option<i64>,
 }
 
-impl Commits {
+impl<'a> Commits<'a> {
     /// None was made yet, and nobody has counted the snapshot.
-    pub(super) fn new(generation: i64) -> Self {
-        Self { generation, checkpoint: 0, counted: None }
+    pub(super) fn new(lease: &'a Lease) -> Self {
+        Self { lease, checkpoint: 0, counted: None }
+    }
+
+    /// The generation that fences them.
+    pub(super) fn generation(&self) -> i64 {
+        self.lease.generation()
     }
 
     /// A commit was made, and wrote this; the whole diff became the snapshot if it is said how many rows it had.
@@ -59,7 +65,7 @@ impl Commits {
         if exceptions.is_empty() {
             return Ok(None);
         }
-        let table = run.tables.outcomes(&format!("{}_{}", self.generation, self.checkpoint));
+        let table = run.tables.outcomes(&format!("{}_{}", self.generation(), self.checkpoint));
         commit::write_outcomes(session, run, &table, exceptions).await?;
         Ok(Some(table))
     }
@@ -84,7 +90,7 @@ impl<'a> FinalFacts<'a> {
         &self,
         run: &Run<'_>,
         state: &State,
-        commits: Commits,
+        commits: Commits<'_>,
         ranges: &'b [EndedRange],
     ) -> CommitFacts<'b>
     where
@@ -101,7 +107,7 @@ impl<'a> FinalFacts<'a> {
             definition: Some(self.definition),
             answers: self.answers,
             max_attempts: run.sync.max_attempts,
-            ..CommitFacts::new(self.diff.table.clone(), self.diff.shape, commits.generation, run.id)
+            ..CommitFacts::new(self.diff.table.clone(), self.diff.shape, commits.generation(), run.id)
         }
     }
 }
@@ -134,7 +140,7 @@ pub(super) async fn finish(
     scope: SyncScope<'_>,
     facts: &FinalFacts<'_>,
     state: &State,
-    commits: &mut Commits,
+    commits: &mut Commits<'_>,
     ledger: Ledger,
     complete: bool,
     drop_later: &mut Vec<TableRef>,
@@ -171,13 +177,13 @@ pub(super) async fn finish(
             ..facts.commit(run, state, *commits, piece)
         };
         let script = commit::commit_script(run, scope, &commit_facts)?;
-        let effect = commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
+        let effect = commit::commit(session, run, &script, *commits).await?;
         commits.made(effect, (adopt && last).then_some(facts.diff.counts.added));
         if last {
             break;
         }
     }
-    run.store.forget(run.delivery_id(commits.generation), None).await
+    run.store.forget(run.delivery_id(commits.generation()), None).await
 }
 
 /// Once every due row was accepted, or declared so, nothing is due any more. Keys that are set aside are neither: where
@@ -200,7 +206,7 @@ pub(super) struct Checkpoints<'a, 'b> {
     pub(super) scope: SyncScope<'a>,
     pub(super) facts: &'a FinalFacts<'a>,
     pub(super) state: &'a State,
-    pub(super) commits: &'a mut Commits,
+    pub(super) commits: &'a mut Commits<'b>,
     pub(super) last: Instant,
 }
 
@@ -228,14 +234,13 @@ impl Checkpoint for Checkpoints<'_, '_> {
                 ..self.facts.commit(run, self.state, *self.commits, piece)
             };
             let script = commit::commit_script(run, self.scope, &facts)?;
-            let (generation, checkpoint) = (self.commits.generation, self.commits.checkpoint);
-            let effect = commit::commit(&mut session, run, &script, generation, checkpoint).await?;
+            let effect = commit::commit(&mut session, run, &script, *self.commits).await?;
             self.commits.made(effect, None);
             if let Some(table) = outcomes {
                 prune::prune(session.as_mut(), run, &[table]).await?;
             }
         }
-        run.store.forget(run.delivery_id(self.commits.generation), Some(ledger.batches())).await?;
+        run.store.forget(run.delivery_id(self.commits.generation()), Some(ledger.batches())).await?;
         self.last = Instant::now();
         Ok(())
     }

@@ -9,6 +9,7 @@ use connectors::warehouse::{Effect, ErrorKind, Session};
 use sql_templates::{Atomicity, CommitFacts, EndedRange, Script, Statement, SyncScope, TableRef, script};
 
 use super::Run;
+use super::checkpoints::Commits;
 use super::state::read_state;
 use crate::error::{Error, ErrorCode};
 use crate::store::{NotedException, NotedOutcome};
@@ -83,13 +84,13 @@ pub async fn commit(
     session: &mut Box<dyn Session>,
     run: &Run<'_>,
     script: &Script,
-    generation: i64,
-    checkpoint: i64,
+    commits: Commits<'_>,
 ) -> Result<Option<Effect>, Error> {
+    let (generation, checkpoint) = (commits.generation(), commits.checkpoint);
     let mut attempt = 0_u32;
     loop {
         fail::fail_point!("commit.before");
-        let error = match session.execute(script).await {
+        let error = match commits.lease.commit(session.as_mut(), script).await {
             Ok(effect) => {
                 fail::fail_point!("commit.after");
                 return Ok(Some(effect));
@@ -101,10 +102,14 @@ pub async fn commit(
         if error.kind == ErrorKind::Fenced
             && let Ok(Some(state)) = read_state(session.as_mut(), run).await
             && state.generation == generation
-            && let Some(delivering) = state.delivering
-            && delivering.renumbered
         {
-            return Err(renumbered(&delivering.table));
+            // A driver ran it twice: the first time it took effect and something else went wrong.
+            if state.checkpoint > checkpoint {
+                return Ok(None);
+            }
+            if let Some(delivering) = state.delivering.filter(|d| d.renumbered) {
+                return Err(renumbered(&delivering.table));
+            }
         }
         if !passing || attempt >= 5 {
             return Err(error.into());

@@ -9,6 +9,7 @@ use connectors::change::{ChangeBatch, Operation};
 use connectors::destination::{Delivery, DeliverySpec, RunFacts};
 use connectors::outcome::{DeliveryError, Exchange, Rejection, RowOutcome};
 use connectors::retry::{Gate, RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
+use connectors::warehouse::ErrorKind;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
 use sql_templates::{DeliverFacts, DiffShape, Shape, Statement, SyncTables};
@@ -16,7 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
 use super::Run;
-use super::batches::{BEFORE_THE_FIRST, Cutter, Place};
+use super::batches::{BEFORE_THE_FIRST, Cutter, Place, last_sequence};
 use super::differences::Diff;
 use super::exchange;
 use super::lease::Lease;
@@ -391,13 +392,31 @@ impl Dispatch<'_, '_> {
                 }
             }
         } else {
-            let select = Statement::Deliver { shape: &shape, facts: &facts }.sql(run.dialect())?;
-            let mut session = run.session("deliver").await?;
-            let mut rows = session.query(&select).await?;
-            while !self.is_stopped()
-                && let Some(batch) = rows.try_next().await?
-            {
-                self.send_rows(batch, &mut leaving, shipment, checkpoint).await?;
+            let mut after = None;
+            loop {
+                let begun = after;
+                let facts = DeliverFacts { after, ..facts.clone() };
+                let select = Statement::Deliver { shape: &shape, facts: &facts }.sql(run.dialect())?;
+                let mut session = run.session("deliver").await?;
+                let mut rows = session.query(&select).await?;
+                let gone = loop {
+                    if self.is_stopped() {
+                        break false;
+                    }
+                    match rows.try_next().await {
+                        Ok(Some(batch)) => {
+                            after = last_sequence(&batch)?.or(after);
+                            self.send_rows(batch, &mut leaving, shipment, checkpoint).await?;
+                        }
+                        Ok(None) => break false,
+                        // The rest is asked for, as long as there is less of it every time.
+                        Err(error) if error.kind == ErrorKind::ResultGone && after > begun => break true,
+                        Err(error) => return Err(error.into()),
+                    }
+                };
+                if !gone {
+                    break;
+                }
             }
         }
         if !self.is_stopped()

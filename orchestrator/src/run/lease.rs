@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connectors::retry::{Gate, Stopped};
-use connectors::warehouse::{ErrorKind, Tag, Warehouse};
+use connectors::warehouse::{Effect, ErrorKind, Session, Tag, Warehouse, WarehouseError};
 use serde::{Deserialize, Serialize};
-use sql_templates::{Atomicity, Statement, SyncTables, script};
-use tokio::sync::Notify;
+use sql_templates::{Atomicity, Script, Statement, SyncTables, script};
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
@@ -113,11 +113,16 @@ impl Cancel {
     }
 }
 
+/// How many times longer a lease lasts during a commit that locks nobody out.
+pub const COMMIT_LEASES: u32 = 5;
+
 /// The lease of one run: renewed in the background until dropped.
 #[derive(Debug)]
 pub struct Lease {
     state: Arc<LeaseState>,
     heartbeat: JoinHandle<()>,
+    /// Makes the lease last through a commit, where whoever takes over would undo it.
+    prolonging: Option<Script>,
 }
 
 #[derive(Debug)]
@@ -130,6 +135,9 @@ struct LeaseState {
     closed: AtomicBool,
     changed: Notify,
     cancel: Cancel,
+    /// Held by whoever in this process writes the state's row. A renewal beside a commit would wait for its lock, or
+    /// undo it.
+    row: Mutex<()>,
 }
 
 impl Lease {
@@ -150,9 +158,26 @@ impl Lease {
             closed: AtomicBool::new(false),
             changed: Notify::new(),
             cancel,
+            row: Mutex::default(),
         });
+        let prolonging = (!warehouse.dialect().facts().holds_rows)
+            .then(|| renewal(warehouse.as_ref(), &tables, generation, length * COMMIT_LEASES))
+            .flatten();
         let heartbeat = tokio::spawn(renew(state.clone(), warehouse, tables, sync, length).in_current_span());
-        Self { state, heartbeat }
+        Self { state, heartbeat, prolonging }
+    }
+
+    /// Runs a commit of this lease's holder, and no renewal beside it.
+    ///
+    /// The fence of the commit, not the lease's end, keeps it apart from another holder's. Where its transaction holds
+    /// the state's row, whoever wants to take over waits until it has set the lease anew; elsewhere it begins with a
+    /// lease of several lengths, which it makes an ordinary one again.
+    pub async fn commit(&self, session: &mut dyn Session, commit: &Script) -> Result<Effect, WarehouseError> {
+        let _row = self.state.row.lock().await;
+        if let Some(prolonging) = &self.prolonging {
+            session.execute(prolonging).await?;
+        }
+        session.execute(commit).await
     }
 
     /// The clock on which leases are measured.
@@ -236,8 +261,18 @@ impl Gate for LeaseGate {
     }
 }
 
-/// Renews a lease three times within its length until it is lost: until someone else has it, or until
-/// the warehouse could not be asked for a whole length beyond its end.
+fn renewal(
+    warehouse: &dyn Warehouse,
+    tables: &SyncTables,
+    generation: i64,
+    length: Duration,
+) -> Option<Script> {
+    let renewal = Statement::RenewLease { tables, generation, lease_seconds: seconds(length) };
+    script(warehouse.dialect(), Atomicity::Transaction, &[renewal]).ok()
+}
+
+/// Renews a lease three times within its length, but not during a commit, until it is lost: until someone else has
+/// it, or until the warehouse could not be asked for a whole length, beyond its end.
 async fn renew(
     state: Arc<LeaseState>,
     warehouse: Arc<dyn Warehouse>,
@@ -246,16 +281,13 @@ async fn renew(
     length: Duration,
 ) {
     let tag = Tag { sync, run: None, stage: "prepare" };
-    let renewal = Statement::RenewLease {
-        tables: &tables,
-        generation: state.generation,
-        lease_seconds: seconds(length),
-    };
-    let Ok(renewal) = script(warehouse.dialect(), Atomicity::Transaction, &[renewal]) else { return };
+    let Some(renewal) = renewal(warehouse.as_ref(), &tables, state.generation, length) else { return };
     let mut session = None;
     let mut pause = length / 3;
+    let mut failing_since = None;
     loop {
         tokio::time::sleep(pause).await;
+        let row = state.row.lock().await;
         let asked_at = now();
         let outcome: Result<(), Error> = async {
             let mut open = match session.take() {
@@ -272,9 +304,11 @@ async fn renew(
             Ok(())
         }
         .await;
+        drop(row);
         pause = length / 3;
         match outcome {
             Ok(()) => {
+                failing_since = None;
                 state.deadline.store(asked_at + millis(length), Ordering::SeqCst);
                 // The row was locked for longer than the lease: the generation says that nobody took
                 // over meanwhile, but from when the lease now counts is too long ago to send on.
@@ -284,8 +318,10 @@ async fn renew(
             }
             Err(error) => {
                 tracing::warn!(error = %error, "cannot renew the lease");
-                // Nothing is sent meanwhile: the gate waits for a deadline that lies ahead.
-                if now() >= state.deadline.load(Ordering::SeqCst) + millis(length) {
+                // Nothing is sent meanwhile: the gate waits for a deadline that lies ahead. A commit may have lasted
+                // beyond it, and says nothing of whether the warehouse can be asked.
+                let end = state.deadline.load(Ordering::SeqCst).max(*failing_since.get_or_insert(asked_at));
+                if now() >= end + millis(length) {
                     state.lost.store(true, Ordering::SeqCst);
                 }
             }
@@ -342,6 +378,7 @@ mod tests {
             closed: AtomicBool::new(false),
             changed: Notify::new(),
             cancel: Cancel::default(),
+            row: Mutex::default(),
         });
         let gate = LeaseGate(state.clone());
         let long = Duration::from_secs(60);

@@ -178,6 +178,7 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A request may begin only while the lease outlives its time-out, so the lease is longer.
     fn lease_length(&self) -> Duration {
         lease_length(self.project, &self.sync)
     }
@@ -192,11 +193,15 @@ impl<'a> Run<'a> {
     }
 }
 
-/// For how long a run's lease is taken and renewed. A request may begin only while the lease outlives its time-out, so
-/// it is longer than that.
-pub fn lease_length(project: &Project, sync: &SyncSpec) -> Duration {
+/// For how long a run's lease is taken and renewed.
+fn lease_length(project: &Project, sync: &SyncSpec) -> Duration {
     let timeout = sync.destination.destination.timeout();
     project.lease.max(timeout * 2 + Duration::from_secs(2))
+}
+
+/// For how long a run that is gone may hold its sync: it may have been in a commit, which prolongs the lease.
+pub fn longest_lease(project: &Project, sync: &SyncSpec) -> Duration {
+    lease_length(project, sync) * lease::COMMIT_LEASES
 }
 
 fn text_of(time: DateTime<Utc>) -> String {
@@ -369,7 +374,7 @@ async fn execute_with_lease<'a>(
     lease: &Lease,
     state: &mut State,
 ) -> Result<(), Error> {
-    let mut commits = Commits::new(lease.generation());
+    let mut commits = Commits::new(lease);
     let known = state.definition.is_some();
     let relation = model::plain_relation(run, &model_sql(&run.sync.model, run.dialect())?);
     let plain;

@@ -140,7 +140,7 @@ pub async fn mark_parked(
     }
     let (lease, mut state) = prepare::take_lease(session.as_mut(), &run).await?;
     let marked = async {
-        let mut commits = Commits::new(lease.generation());
+        let mut commits = Commits::new(&lease);
         settle::clear_away(&run, &mut session, &mut state, &mut commits, None).await?;
         let Some(definition) = &state.definition else { return Ok(0) };
         let key = match key {

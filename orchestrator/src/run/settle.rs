@@ -152,12 +152,12 @@ pub(super) async fn clear_away(
     run: &Run<'_>,
     session: &mut Box<dyn Session>,
     state: &mut State,
-    commits: &mut Commits,
+    commits: &mut Commits<'_>,
     relation: Option<&PlainTable>,
 ) -> Result<(Option<Settled>, bool), Error> {
     run.store.mark_interrupted(run.sync.id, run.id, &text_of(Utc::now())).await?;
     let (mut there, plain) = prepare::catalogue(session.as_mut(), run, relation).await?;
-    if reshape::go_on(run, session.as_mut(), state, commits.generation, &there).await? {
+    if reshape::go_on(run, session.as_mut(), state, commits.generation(), &there).await? {
         there = prepare::tables_there(session.as_mut(), run).await?;
     }
     prepare::start_over_without_tables(run, state, &there)?;
@@ -165,7 +165,7 @@ pub(super) async fn clear_away(
         Some(_) => settle(run, session, state, commits).await?,
         None => None,
     };
-    run.store.forget_before(run.sync.id, run.delivery_id(commits.generation)).await?;
+    run.store.forget_before(run.sync.id, run.delivery_id(commits.generation())).await?;
     // A statement may have reached its end on the server after the run that sent it had given up, its lease too.
     let kept: Vec<String> = plans::tables_of_plans(state).collect();
     let left = prepare::leftovers(run, &there, None, &kept)?;
@@ -179,9 +179,9 @@ async fn settle(
     run: &Run<'_>,
     session: &mut Box<dyn Session>,
     state: &mut State,
-    commits: &mut Commits,
+    commits: &mut Commits<'_>,
 ) -> Result<Option<Settled>, Error> {
-    let of = format!("{}_settling", commits.generation);
+    let of = format!("{}_settling", commits.generation());
     let Some(unfinished) = Unfinished::find(run, session.as_mut(), Some(state), &of).await? else {
         return Ok(None);
     };
@@ -191,10 +191,10 @@ async fn settle(
         left = rest;
         let facts = CommitFacts {
             lease_seconds: Some(lease::seconds(run.lease_length())),
-            ..unfinished.facts(state, commits.generation, commits.checkpoint, piece, left.is_empty())
+            ..unfinished.facts(state, commits.generation(), commits.checkpoint, piece, left.is_empty())
         };
         let script = commit::commit_script(run, unfinished.scope(&run.tables), &facts)?;
-        commit::commit(session, run, &script, commits.generation, commits.checkpoint).await?;
+        commit::commit(session, run, &script, *commits).await?;
         commits.checkpoint += 1;
         if left.is_empty() {
             break;

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use super::{Ended, Running, Service, sequence_wish, wish};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Project, Schedule, SyncSpec};
-use crate::run::{Cancel, Goal, Progress, Request, RunReport, Stage, Status, lease_length, run_queued};
+use crate::run::{Cancel, Goal, Progress, Request, RunReport, Stage, Status, longest_lease, run_queued};
 use crate::store::{Asked, Cause, Claimed, Ending, What, now, text_of_now};
 use crate::telemetry::{metrics, traces};
 
@@ -90,7 +90,7 @@ async fn carry_out(
         start: claimed.asked.start,
         goal: claimed.asked.approve.map_or(Goal::Deliver, Goal::Apply),
         // A command may run the sync, and a replica that is gone may hold its lease until that ends.
-        wait: Some(lease_length(project, sync) + Duration::from_secs(30)),
+        wait: Some(longest_lease(project, sync) + Duration::from_secs(30)),
     };
     let executed =
         run_queued(project, sync, &service.store, (claimed.run, &service.replica), request, &live, cancel);

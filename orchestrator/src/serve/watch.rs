@@ -48,15 +48,18 @@ pub(super) async fn work(service: Arc<Service>) {
             // The files are right, as far as anybody knows: they are read again.
             Err(error) if error.code == ErrorCode::StoreFailed => {
                 tracing::warn!(error = %error, "the project could not be taken; it is again in a moment");
-                continue;
             }
             Err(error) => {
                 tracing::error!(error = %error, "the project is wrong now; the one read before stays");
                 known = seen;
             }
             Ok(()) => {
-                beside = read_beside(&service.project());
-                known = (seen.0, look_at(&root, &beside));
+                known = seen;
+                let named = read_beside(&service.project());
+                if named != beside {
+                    known.1 = look_at(&root, &named);
+                    beside = named;
+                }
             }
         }
     }
@@ -78,7 +81,9 @@ fn read_beside(project: &Project) -> BTreeSet<PathBuf> {
 /// What a look at these comes to.
 fn look_at(root: &Path, paths: &BTreeSet<PathBuf>) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
-    paths.iter().for_each(|path| look(&mut hasher, &root.join(path)));
+    for path in paths {
+        look(&mut hasher, &root.join(path));
+    }
     hasher.finalize()
 }
 

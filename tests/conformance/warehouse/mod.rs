@@ -50,7 +50,7 @@ impl Bench {
         let double = BigqueryDouble::start();
         let project = double.fresh_project();
         double.make_dataset(&project, "d");
-        let config = json!({"project": project, "endpoint": double.url(), "auth": "none", "dataset": "d"});
+        let config = json!({"project": project, "endpoint": double.url(), "auth": "none", "dataset": "d", "location": "US"});
         Self::of(source("bigquery", config, Path::new("/")), None)
     }
 

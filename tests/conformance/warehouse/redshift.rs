@@ -57,6 +57,8 @@ const FIRST_RUN: &[Step] = &[
     NO_CHECKPOINT,
     "!update customers set email = 'z', profile = json_parse('{\"a\":2}') where id = 1",
     "!update customers set \"O\"\"Brien's ltv\" = null where id = 3",
+    // Longer than a text may be.
+    "!update customers set profile = json_parse('[\"' || repeat('x', 70000) || '\"]') where id = 3",
     "!insert into customers (tenant, id, email) select 'y', 4, 'd'",
     "!insert into customers (tenant, id, email) select 'y', 5, 'twice'",
     "!insert into customers (tenant, id, email) select 'y', 5, 'twice'",

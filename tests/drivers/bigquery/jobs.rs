@@ -214,6 +214,46 @@ async fn a_job_that_failed_without_being_at_fault_runs_again_under_another_name(
     assert!(never.count("POST", "/jobs") < 12, "it ends");
 }
 
+/// The line at which a script's text has this one.
+fn line_of(asked: &Asked, line: &str) -> usize {
+    let text = asked.json()["configuration"]["query"]["query"].as_str().unwrap_or_default().to_owned();
+    1 + text.lines().position(|l| l.starts_with(line)).expect("such a line")
+}
+
+#[tokio::test]
+async fn a_script_that_fails_behind_its_commit_is_not_run_again() {
+    let steps =
+        [("insert into d.t values (9, 'z')", Expect::Any), ("delete from d.t where id = 0", Expect::Any)];
+    let work = script(Atomicity::Transaction, &steps);
+    for (reason, place, kind, attempts) in [
+        ("backendError", "select levin_count_0", ErrorKind::ConnectionLost, 1),
+        ("invalidQuery", "select levin_count_0", ErrorKind::ConnectionLost, 1),
+        ("backendError", "commit transaction", ErrorKind::ConnectionLost, 1),
+        ("backendError", "delete from", ErrorKind::Other, 6),
+    ] {
+        let front = front(move |_, asked| {
+            failed_job(asked, reason, &format!("Query error: trouble at [{}:1]", line_of(asked, place)))
+        });
+        let warehouse = at(&front.url(), json!({})).await;
+        let failed = open(&*warehouse).await.execute(&work).await.unwrap_err();
+        assert_eq!(failed.kind, kind, "{place}: {failed}");
+        let mut ids: Vec<String> = front.asked().iter().filter(|a| is_insert(a)).map(id_of).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), attempts, "{place}");
+    }
+}
+
+#[tokio::test]
+async fn no_dataset_is_made_where_nobody_says() {
+    let front = front(|_, _| Answer::Pass);
+    let warehouse = at(&front.url(), json!({"location": null})).await;
+    let making = script(Atomicity::Separate, &[("create schema if not exists e", Expect::Any)]);
+    let refused = open(&*warehouse).await.execute(&making).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Invalid, "{refused}");
+    assert!(refused.message.contains("`location`"), "{refused}");
+    assert_eq!(front.asked().iter().filter(|a| is_insert(a)).count(), 0, "nothing is asked of BigQuery");
+}
+
 #[tokio::test]
 async fn what_does_not_pass_is_told_at_once() {
     for (reason, message, kind) in [

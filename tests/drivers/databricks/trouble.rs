@@ -150,6 +150,56 @@ async fn addresses_that_have_expired_are_asked_for_anew() {
 }
 
 #[tokio::test]
+async fn a_result_that_is_kept_no_longer_is_told_as_gone() {
+    let workspace = workspace();
+    workspace.set(&json!({"chunk_rows": 30_000, "chunks_kept": 2}));
+    let warehouse = at(&workspace);
+    let mut session = open(&*warehouse).await;
+    let mut stream = session.query(&sql(HUNDRED_THOUSAND)).await.unwrap();
+    let mut read = 0;
+    let gone = loop {
+        match stream.try_next().await {
+            Ok(batch) => read += batch.expect("more rows").num_rows(),
+            Err(gone) => break gone,
+        }
+    };
+    assert_eq!((gone.kind, read), (ErrorKind::ResultGone, 60_000), "{gone}");
+}
+
+#[tokio::test]
+async fn nobody_knows_what_a_statement_did_that_is_forgotten() {
+    let workspace = workspace();
+    let warehouse = at(&workspace);
+    let mut session = open(&*warehouse).await;
+    table(&mut *session).await;
+    workspace.set(&json!({"forgets_at": "insert into t"}));
+    let steps = [("insert into t values (1, 'a')", Expect::Any), ("delete from t where id = 2", Expect::Any)];
+    let lost = session.execute(&script(Atomicity::Transaction, &steps)).await.unwrap_err();
+    assert_eq!(lost.kind, ErrorKind::ConnectionLost, "{lost}");
+    assert_eq!(number(&mut *session, "select count(*) from t").await, 1, "it took effect, once");
+}
+
+#[tokio::test]
+async fn a_block_is_undone_by_a_write_beside_it() {
+    let workspace = workspace();
+    let warehouse = at(&workspace);
+    let (mut session, mut other) = (open(&*warehouse).await, open(&*warehouse).await);
+    table(&mut *session).await;
+    run(&mut *session, &["insert into t values (1, 'a')"]).await;
+    workspace.set(&json!({"slow_at": "'slow'", "slow_for": 1}));
+    let block = |value: &str| {
+        let update = format!("update t set v = '{value}' where id = 1");
+        script(Atomicity::Transaction, &[(update.as_str(), Expect::OneRow)])
+    };
+    let (slow, fast) = (block("slow"), block("fast"));
+    let running = tokio::spawn(async move { session.execute(&slow).await });
+    until(|| states(&workspace, "'slow'") == ["RUNNING"]).await;
+    other.execute(&fast).await.unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(states(&workspace, "'slow'"), ["FAILED", "SUCCEEDED"]);
+}
+
+#[tokio::test]
 async fn cancelling_stops_the_statement_at_databricks() {
     let workspace = workspace();
     let warehouse = at(&workspace);

@@ -31,7 +31,8 @@ const CONNECT: Duration = Duration::from_secs(20);
 pub(super) struct BigqueryConfig {
     /// The project in which jobs run and are billed; models may read tables of others.
     project: String,
-    /// Where the datasets are: `EU`, `US`, `europe-west3`. Without it BigQuery goes by the tables that a statement names.
+    /// Where the datasets are: `EU`, `US`, `europe-west3`. Without it BigQuery goes by the tables that a statement names, and
+    /// levin makes no datasets.
     #[serde(default)]
     location: Option<String>,
     /// Another address of BigQuery: a private endpoint, an emulator. `http://` on this machine only, or without credentials.
@@ -208,7 +209,7 @@ mod tests {
         let plain = build(json!({"project": "my-project"})).unwrap();
         assert_eq!(plain.identity(), "bigquery.googleapis.com/my-project");
         assert_eq!((plain.role(), plain.database()), (None, Some("my-project".to_owned())));
-        assert_eq!(plain.page_rows(), None);
+        assert_eq!(plain.page_rows(), Some(100_000));
         let full = build(json!({
             "project": "example.com:p", "location": "europe-west3", "endpoint": "http://127.0.0.1:9050",
             "auth": {"service_account": KEY}, "dataset": "shop", "maximum_bytes_billed": "100GB",

@@ -51,6 +51,8 @@ pub static BIGQUERY: SourceConnector = SourceConnector {
 
 /// Rows of one page. BigQuery makes pages shorter that would have more than some ten megabytes.
 const PAGE_ROWS: u32 = 25_000;
+/// Rows of a diff that one statement puts in order.
+const ORDERED_ROWS: u64 = 100_000;
 /// How often a job is run again that failed without being at fault.
 const MOST_ATTEMPTS: u32 = 6;
 /// How long jobs of a dead run may take to stop.
@@ -98,6 +100,11 @@ impl Warehouse for BigqueryWarehouse {
 
     fn default_schema(&self) -> Option<String> {
         self.shared.dataset.clone()
+    }
+
+    /// An order over all rows of a large table is more than BigQuery sorts.
+    fn page_rows(&self) -> Option<u64> {
+        Some(ORDERED_ROWS)
     }
 
     async fn session(&self, tag: &Tag) -> Result<Box<dyn Session>, WarehouseError> {
@@ -204,17 +211,28 @@ impl BigquerySession {
         Job { id: format!("{}_{}", self.id, self.jobs), location: self.shared.api.location.clone() }
     }
 
-    /// Runs a statement or script as a job, again where that is safe and may help.
-    async fn run(&mut self, text: &str, rows: u32, work: &Arc<Work>) -> Result<Ended, Failure> {
+    /// Runs a statement or script as a job, again where that is safe and may help: not when it fails after the line at
+    /// which it keeps what it wrote.
+    async fn run(
+        &mut self,
+        text: &str,
+        rows: u32,
+        kept_at: Option<usize>,
+        work: &Arc<Work>,
+    ) -> Result<Ended, Failure> {
         let configuration = self.configuration(text);
         let mut attempts = 0;
         loop {
             work.check()?;
-            let failure = match self.attempt(&configuration, rows, work).await {
+            let mut failure = match self.attempt(&configuration, rows, work).await {
                 Ok(ended) => return Ok(ended),
                 Err(failure) => failure,
             };
             attempts += 1;
+            if kept_at.zip(failure.of_job.as_deref()).is_some_and(|(line, said)| said.comes_after(line)) {
+                failure.error.kind = ErrorKind::ConnectionLost;
+                return Err(failure);
+            }
             let passes = failure.of_job.as_ref().is_some_and(|said| said.passes() || said.conflicts());
             if !passes || attempts == MOST_ATTEMPTS {
                 return Err(self.shared.api.told_apart(failure).await);
@@ -277,7 +295,8 @@ impl BigquerySession {
                 .ok_or_else(|| named(WarehouseError::new(ErrorKind::Other, "no step ran")));
         }
         let rows = if step.expect == Expect::Rows { PAGE_ROWS } else { 0 };
-        let ended = self.run(step.sql.text(), rows, work).await.map_err(|failure| named(failure.error))?;
+        let ended =
+            self.run(step.sql.text(), rows, None, work).await.map_err(|failure| named(failure.error))?;
         let mut batches = Vec::new();
         let mut count = ended.written;
         if rows > 0 {
@@ -309,13 +328,27 @@ impl BigquerySession {
             });
         }
         let written = script::write(script, &shapes, script.atomicity != Atomicity::Rehearsal);
-        let ended = match self.run(&written.text, 1, work).await {
+        let ended = match self.run(&written.text, 1, written.kept_at, work).await {
             Ok(ended) => ended,
             Err(Failure { error, of_job }) => return Err(written.blame(script, of_job.as_deref(), error)),
         };
         let body = ended.page.unwrap_or_default();
         let page: Page<'_> = read(&body)?;
         script::effect(script, &shapes, page.rows, started.elapsed().as_secs_f64())
+    }
+
+    /// A dataset is made where its job runs, and a job that names no table runs in the US: beside models that are
+    /// elsewhere it would be of no use, and datasets cannot be moved.
+    fn knows_where(&self, script: &Script) -> Result<(), WarehouseError> {
+        let makes = script.steps.iter().find(|step| step.sql.text().starts_with("create schema"));
+        match makes.filter(|_| self.shared.api.location.is_none()) {
+            Some(step) => {
+                let message = "nobody says where levin's datasets are to be: set `location` in the source's file to \
+                               where the models' datasets are (`EU`, `US`, `europe-west3`), or make the datasets yourself";
+                Err(WarehouseError::new(ErrorKind::Invalid, message).in_step(&step.name))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The columns of a select, which is not run.
@@ -365,6 +398,7 @@ impl Session for BigquerySession {
     }
 
     async fn execute(&mut self, script: &Script) -> Result<Effect, WarehouseError> {
+        self.knows_where(script)?;
         let work = self.current.start();
         let only_reads = script.steps.iter().all(|step| step.expect == Expect::Rows);
         let alone = match script.atomicity {
@@ -386,7 +420,7 @@ impl Session for BigquerySession {
 
     async fn query(&mut self, select: &Sql) -> Result<BatchStream<'_>, WarehouseError> {
         let work = self.current.start();
-        let ended = self.run(select.text(), PAGE_ROWS, &work).await.map_err(|failure| failure.error)?;
+        let ended = self.run(select.text(), PAGE_ROWS, None, &work).await.map_err(|failure| failure.error)?;
         Ok(Pages::new(self.shared.clone(), ended.job, ended.page).into_stream())
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Written {
     pub text: String,
     /// The first line of each step, from 1.
     lines: Vec<usize>,
+    /// The line of the commit; none where everything is undone.
+    pub kept_at: Option<usize>,
 }
 
 /// Writes the script; `shapes` has the columns of each step that returns rows.
@@ -63,6 +65,7 @@ pub(super) fn write(script: &Script, shapes: &[Option<Vec<Field>>], keep: bool) 
             );
         }
     }
+    let kept_at = keep.then(|| text.matches('\n').count() + 1);
     text.push_str(if keep { "commit transaction;\n" } else { "rollback transaction;\n" });
     let outputs: Vec<String> = shapes
         .iter()
@@ -70,7 +73,7 @@ pub(super) fn write(script: &Script, shapes: &[Option<Vec<Field>>], keep: bool) 
         .map(|(i, shape)| format!("levin_{}_{i} as r{i}", if shape.is_some() { "rows" } else { "count" }))
         .collect();
     let _ = write!(text, "select {}", outputs.join(", "));
-    Written { text, lines }
+    Written { text, lines, kept_at }
 }
 
 #[derive(Deserialize)]
@@ -184,6 +187,8 @@ mod tests {
         assert!(
             written.text.ends_with("commit transaction;\nselect levin_count_0 as r0, levin_rows_1 as r1")
         );
+        assert_eq!(lines[written.kept_at.unwrap() - 1], "commit transaction;");
+        assert!(write(&script, &shapes, false).kept_at.is_none());
         assert!(write(&script, &shapes, false).text.contains("\nrollback transaction;\nselect"));
     }
 

@@ -64,6 +64,11 @@ impl Said {
         self.message.contains("due to concurrent update")
     }
 
+    /// Whether a script had kept what it wrote when this happened, or may have: the line is that of its commit.
+    pub(super) fn comes_after(&self, line: usize) -> bool {
+        self.line().is_some_and(|at| at > line || at == line && self.passes())
+    }
+
     /// Another job has this id already: ours, whose answer was lost.
     pub(super) fn is_known_job(&self) -> bool {
         self.reason == "duplicate" && self.message.starts_with("Already Exists: Job ")
@@ -240,5 +245,19 @@ mod tests {
         assert_eq!(said("accessDenied", "Access Denied: Project p: no").hides_existence(), None);
         assert_eq!(said("", "Query error: no at [12:3]").line(), Some(12));
         assert_eq!(said("", "no").line(), None);
+    }
+
+    #[test]
+    fn a_script_that_failed_after_its_commit_is_told_apart() {
+        for (reason, message, after) in [
+            ("backendError", "Error at [8:1]", true),
+            ("invalidQuery", "Query error: x at [8:1]", true),
+            ("backendError", "Error at [7:1]", true),
+            ("invalidQuery", "Transaction is aborted due to concurrent update against t at [7:1]", false),
+            ("backendError", "Error at [6:1]", false),
+            ("backendError", "Error encountered during execution", false),
+        ] {
+            assert_eq!(said(reason, message).comes_after(7), after, "{message}");
+        }
     }
 }

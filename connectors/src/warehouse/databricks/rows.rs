@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use bytes::Bytes;
 
-use super::api::{Api, Ended, Fetched, Link};
+use super::api::{Api, Ended, Fetched, Link, Part, State};
 use super::decode;
 use super::work::{Work, cancelled};
 use crate::warehouse::{ErrorKind, WarehouseError};
@@ -105,7 +105,7 @@ impl Rows {
     async fn fetched(&self, next: Next) -> Result<(Bytes, Link), WarehouseError> {
         let mut link = match next {
             Next::Known(link) => link,
-            Next::At(path) => first(self.api.part(&path).await?.external_links)?,
+            Next::At(path) => first(self.kept(self.api.part(&path).await).await?.external_links)?,
         };
         for _ in 0..MOST_ADDRESSES {
             match self.api.fetch(&link).await? {
@@ -115,12 +115,30 @@ impl Rows {
                         chunk = link.chunk_index,
                         "a chunk's address no longer holds; another is asked for"
                     );
-                    link = first(self.api.chunk(&self.id, link.chunk_index).await?.external_links)?;
+                    let part = self.api.chunk(&self.id, link.chunk_index).await;
+                    link = first(self.kept(part).await?.external_links)?;
                 }
             }
         }
         let message = "a part of the result does not come: none of its addresses holds";
         Err(WarehouseError::new(ErrorKind::ConnectionLost, message))
+    }
+
+    /// The same answer; where it refuses a chunk, the statement tells whether that is because its result is gone.
+    async fn kept(&self, answer: Result<Part, WarehouseError>) -> Result<Part, WarehouseError> {
+        let refused = match answer {
+            Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Other) => e,
+            other => return other,
+        };
+        let gone = match self.api.state(&self.id).await {
+            Ok(answer) => answer.status.state == State::Closed,
+            Err(error) => error.kind == ErrorKind::NotFound,
+        };
+        if gone {
+            let message = "Databricks keeps a result for an hour, and this one was not read to its end";
+            return Err(WarehouseError::new(ErrorKind::ResultGone, message));
+        }
+        Err(refused)
     }
 }
 

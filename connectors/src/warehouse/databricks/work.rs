@@ -178,8 +178,8 @@ pub(super) async fn run(
             }
             State::Closed => {
                 unfinished.ended();
-                let message = "Databricks has closed the statement before its result was read";
-                return Err(WarehouseError::new(ErrorKind::Other, message));
+                let message = "the statement has ended well, and Databricks no longer says what it did";
+                return Err(WarehouseError::new(ErrorKind::ConnectionLost, message));
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {

@@ -201,12 +201,13 @@ impl Server {
         };
         let id = format!("levin-{}", uuid::Uuid::new_v4().simple());
         // The modes of a server as it is installed, whatever this one has: other modes give a model's text and
-        // levin's own another meaning. Hash joins, because what a model returns has no index.
+        // levin's own another meaning. Hash joins, because what a model returns has no index. A year, the most there is,
+        // for whoever reads: a result waits for its destination.
         let mut setup = String::from(
             "set names utf8mb4, session sql_mode = 'STRICT_TRANS_TABLES,STRICT_ALL_TABLES,\
              ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', \
              tx_isolation = 'READ-COMMITTED', join_cache_level = 8, join_buffer_size = 67108864, \
-             join_buffer_space_limit = 268435456",
+             join_buffer_space_limit = 268435456, net_write_timeout = 31536000",
         );
         if let Some(timeout) = self.statement_timeout {
             setup.push_str(&format!(", max_statement_time = {}", timeout.as_secs_f64()));

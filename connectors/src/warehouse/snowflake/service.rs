@@ -94,6 +94,11 @@ impl Service {
             "BINARY_OUTPUT_FORMAT": "HEX",
             "GEOGRAPHY_OUTPUT_FORMAT": "GeoJSON",
             "GEOMETRY_OUTPUT_FORMAT": "GeoJSON",
+            "DATE_INPUT_FORMAT": "AUTO",
+            "TIME_INPUT_FORMAT": "AUTO",
+            "TIMESTAMP_INPUT_FORMAT": "AUTO",
+            // As many as there are.
+            "ROWS_PER_RESULTSET": 0,
             "QUOTED_IDENTIFIERS_IGNORE_CASE": false,
             // What a killed process left running writes nothing any more after five minutes.
             "ABORT_DETACHED_QUERY": true,

@@ -6,7 +6,7 @@ select * from customers -- all of them;
 ) as m;
 
 -- write the rows
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7` as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` cluster by _levin_sequence as
 select m.`id`, m.`email`, m.`O"Brien's ltv`, m.`profile`, cast(7 as int64) as _levin_generation, row_number() over () as _levin_sequence
   , case
     when m.`email` is null then 'NULL_MATCH_VALUE'

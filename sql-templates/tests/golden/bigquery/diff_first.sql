@@ -1,5 +1,5 @@
 -- write the rows
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7` as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` cluster by _levin_sequence as
 select m.`id`, m.`email`, m.`O"Brien's ltv`, m.`profile`, cast(7 as int64) as _levin_generation, row_number() over () as _levin_sequence
 from (
 select * from customers -- all of them;

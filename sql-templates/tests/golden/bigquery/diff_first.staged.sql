@@ -14,7 +14,7 @@ group by `tenant`, `id`
 having count(*) > 1 or m.`tenant` is null or m.`id` is null;
 
 -- write the rows
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7` as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` cluster by _levin_sequence as
 select m.`tenant`, m.`id`, m.`email`, cast(7 as int64) as _levin_generation, row_number() over () as _levin_sequence
 from `levin_planner`.`p6f0c2a9e_s1_model_7` as m
 where m.`tenant` is not null and m.`id` is not null

@@ -1,5 +1,5 @@
 -- write the differences
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7` as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` cluster by _levin_sequence as
 select
   case
     when m.`id` is null then 'removed'

@@ -6,7 +6,7 @@ select * from customers -- all of them;
 ) as m;
 
 -- write the differences
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7` as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` cluster by _levin_sequence as
 with f as (
 select
   case

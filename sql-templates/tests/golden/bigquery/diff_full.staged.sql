@@ -14,7 +14,7 @@ group by `tenant`, `id`
 having count(*) > 1 or m.`tenant` is null or m.`id` is null;
 
 -- write the differences
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7` as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` cluster by _levin_sequence as
 select
   case
     when m.`tenant` is null then 'removed'

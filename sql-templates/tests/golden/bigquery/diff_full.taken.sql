@@ -22,7 +22,7 @@ where m.`id` = t.`id`
   and not exists (select 1 from `levin_planner`.`p6f0c2a9e_s1_set_aside_7` as a where a.`id` = t.`id`);
 
 -- write the differences
-create table `levin_planner`.`p6f0c2a9e_s1_diff_7` as
+create table `levin_planner`.`p6f0c2a9e_s1_diff_7` cluster by _levin_sequence as
 select
   case
     when m.`id` is null then 'removed'

@@ -3,7 +3,7 @@ select d._levin_sequence as _levin_sequence
   , d."id" as k0
   , d."email" as c0
   , d."O""Brien's ltv" as c1
-  , json_serialize(d."profile") as c2
+  , case when d."profile" is not null then json_serialize_to_varbyte(d."profile") end as c2
 from "levin_planner"."p6f0c2a9e_s1_diff_7" as d
 order by d._levin_sequence;
 

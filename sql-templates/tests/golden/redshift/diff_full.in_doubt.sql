@@ -28,7 +28,7 @@ select
     when k._levin_generation < 7 then '111'
     else case when (coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k."email" as varchar(65535)), 'utf8'), false) or (m."email" is null and k."email" is not null) or (m."email" is not null and k."email" is null)) then '1' else '0' end
       || case when (coalesce(m."O""Brien's ltv" <> k."O""Brien's ltv", false) or (m."O""Brien's ltv" is null and k."O""Brien's ltv" is not null) or (m."O""Brien's ltv" is not null and k."O""Brien's ltv" is null)) then '1' else '0' end
-      || case when (coalesce(json_serialize(m."profile") <> json_serialize(k."profile"), false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null)) then '1' else '0' end
+      || case when (coalesce(case when m."profile" is not null then json_serialize_to_varbyte(m."profile") end <> case when k."profile" is not null then json_serialize_to_varbyte(k."profile") end, false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null)) then '1' else '0' end
   end as _levin_changed,
   case
     when m."id" is null and k._levin_sent = 'removed' then k._levin_version
@@ -36,7 +36,7 @@ select
       and (k._levin_sent = 'added' or (k._levin_sent = 'changed' and k._levin_accepted and k._levin_generation >= 7))
       and not ((coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k._levin_doubt1 as varchar(65535)), 'utf8'), false) or (m."email" is null and k._levin_doubt1 is not null) or (m."email" is not null and k._levin_doubt1 is null)))
       and not ((coalesce(m."O""Brien's ltv" <> k._levin_doubt2, false) or (m."O""Brien's ltv" is null and k._levin_doubt2 is not null) or (m."O""Brien's ltv" is not null and k._levin_doubt2 is null)))
-      and not ((coalesce(json_serialize(m."profile") <> json_serialize(k._levin_doubt3), false) or (m."profile" is null and k._levin_doubt3 is not null) or (m."profile" is not null and k._levin_doubt3 is null)))
+      and not ((coalesce(case when m."profile" is not null then json_serialize_to_varbyte(m."profile") end <> case when k._levin_doubt3 is not null then json_serialize_to_varbyte(k._levin_doubt3) end, false) or (m."profile" is null and k._levin_doubt3 is not null) or (m."profile" is not null and k._levin_doubt3 is null)))
       then k._levin_version
   end as _levin_version,
   coalesce(m."id", k."id") as "id",
@@ -66,7 +66,7 @@ where (m."id" is null
   or k._levin_generation < 7
   or (coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k."email" as varchar(65535)), 'utf8'), false) or (m."email" is null and k."email" is not null) or (m."email" is not null and k."email" is null))
   or (coalesce(m."O""Brien's ltv" <> k."O""Brien's ltv", false) or (m."O""Brien's ltv" is null and k."O""Brien's ltv" is not null) or (m."O""Brien's ltv" is not null and k."O""Brien's ltv" is null))
-  or (coalesce(json_serialize(m."profile") <> json_serialize(k."profile"), false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null))
+  or (coalesce(case when m."profile" is not null then json_serialize_to_varbyte(m."profile") end <> case when k."profile" is not null then json_serialize_to_varbyte(k."profile") end, false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null))
 );
 
 -- count (returns rows)

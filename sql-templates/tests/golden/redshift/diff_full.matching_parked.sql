@@ -14,7 +14,7 @@ select
     when m."id" is null or k."id" is null then null
     else case when (coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k."email" as varchar(65535)), 'utf8'), false) or (m."email" is null and k."email" is not null) or (m."email" is not null and k."email" is null)) then '1' else '0' end
       || case when (coalesce(m."O""Brien's ltv" <> k."O""Brien's ltv", false) or (m."O""Brien's ltv" is null and k."O""Brien's ltv" is not null) or (m."O""Brien's ltv" is not null and k."O""Brien's ltv" is null)) then '1' else '0' end
-      || case when (coalesce(json_serialize(m."profile") <> json_serialize(k."profile"), false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null)) then '1' else '0' end
+      || case when (coalesce(case when m."profile" is not null then json_serialize_to_varbyte(m."profile") end <> case when k."profile" is not null then json_serialize_to_varbyte(k."profile") end, false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null)) then '1' else '0' end
   end as _levin_changed,
   cast(null as varchar(65535)) as _levin_version,
   coalesce(m."id", k."id") as "id",
@@ -38,7 +38,7 @@ where (p.part = 1 and m."id" is not null
   or k."id" is null
   or (coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k."email" as varchar(65535)), 'utf8'), false) or (m."email" is null and k."email" is not null) or (m."email" is not null and k."email" is null))
   or (coalesce(m."O""Brien's ltv" <> k."O""Brien's ltv", false) or (m."O""Brien's ltv" is null and k."O""Brien's ltv" is not null) or (m."O""Brien's ltv" is not null and k."O""Brien's ltv" is null))
-  or (coalesce(json_serialize(m."profile") <> json_serialize(k."profile"), false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null))
+  or (coalesce(case when m."profile" is not null then json_serialize_to_varbyte(m."profile") end <> case when k."profile" is not null then json_serialize_to_varbyte(k."profile") end, false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null))
 )
 ),
 f as (
@@ -49,7 +49,7 @@ f as (
     w."profile",
     w._levin_previous0, w._levin_previous1, w._levin_previous2, w._levin_previous3, w._levin_match0, w._levin_claims and r."id" is null as _levin_claims, w._levin_doubtful
   from w
-  left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on r._levin_parked and r."id" = w."id" and r._levin_operation = w._levin_operation and r._levin_fingerprint = sha2('4f2a' || case when w._levin_operation = 'removed' then 'removed' || coalesce(cast(length(cast(w._levin_match0 as varchar(65535))) as varchar(65535)) || ':' || cast(w._levin_match0 as varchar(65535)), '-') else w._levin_operation || coalesce(sha2(cast(w."email" as varchar(65535)), 256), '-') || coalesce(sha2(cast(w."O""Brien's ltv" as varchar(65535)), 256), '-') || coalesce(sha2(json_serialize(w."profile"), 256), '-') end, 256)
+  left join "levin_planner"."p6f0c2a9e_s1_rejections" as r on r._levin_parked and r."id" = w."id" and r._levin_operation = w._levin_operation and r._levin_fingerprint = sha2('4f2a' || case when w._levin_operation = 'removed' then 'removed' || coalesce(cast(length(cast(w._levin_match0 as varchar(65535))) as varchar(65535)) || ':' || cast(w._levin_match0 as varchar(65535)), '-') else w._levin_operation || coalesce(sha2(cast(w."email" as varchar(65535)), 256), '-') || coalesce(sha2(cast(w."O""Brien's ltv" as varchar(65535)), 256), '-') || coalesce(sha2(case when w."profile" is null then null when json_size(w."profile") > 65535 then cast(json_size(w."profile") as varchar(65535)) else json_serialize(w."profile") end, 256), '-') end, 256)
 ),
 holders as (
   select "id", "email" as _levin_match0 from "levin_planner"."p6f0c2a9e_s1_snapshot"

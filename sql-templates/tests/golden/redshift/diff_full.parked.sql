@@ -11,7 +11,7 @@ select
     when m."id" is null or k."id" is null then null
     else case when (coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k."email" as varchar(65535)), 'utf8'), false) or (m."email" is null and k."email" is not null) or (m."email" is not null and k."email" is null)) then '1' else '0' end
       || case when (coalesce(m."O""Brien's ltv" <> k."O""Brien's ltv", false) or (m."O""Brien's ltv" is null and k."O""Brien's ltv" is not null) or (m."O""Brien's ltv" is not null and k."O""Brien's ltv" is null)) then '1' else '0' end
-      || case when (coalesce(json_serialize(m."profile") <> json_serialize(k."profile"), false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null)) then '1' else '0' end
+      || case when (coalesce(case when m."profile" is not null then json_serialize_to_varbyte(m."profile") end <> case when k."profile" is not null then json_serialize_to_varbyte(k."profile") end, false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null)) then '1' else '0' end
   end as _levin_changed,
   cast(null as varchar(65535)) as _levin_version,
   coalesce(m."id", k."id") as "id",
@@ -30,13 +30,13 @@ where (m."id" is null
   or k."id" is null
   or (coalesce(to_varbyte(cast(m."email" as varchar(65535)), 'utf8') <> to_varbyte(cast(k."email" as varchar(65535)), 'utf8'), false) or (m."email" is null and k."email" is not null) or (m."email" is not null and k."email" is null))
   or (coalesce(m."O""Brien's ltv" <> k."O""Brien's ltv", false) or (m."O""Brien's ltv" is null and k."O""Brien's ltv" is not null) or (m."O""Brien's ltv" is not null and k."O""Brien's ltv" is null))
-  or (coalesce(json_serialize(m."profile") <> json_serialize(k."profile"), false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null))
+  or (coalesce(case when m."profile" is not null then json_serialize_to_varbyte(m."profile") end <> case when k."profile" is not null then json_serialize_to_varbyte(k."profile") end, false) or (m."profile" is null and k."profile" is not null) or (m."profile" is not null and k."profile" is null))
 );
 
 -- park rows that were refused too often
 update "levin_planner"."p6f0c2a9e_s1_diff_7" as f
 set _levin_operation = 'parked_' || f._levin_operation
-where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_rejections" as r where r._levin_parked and r."id" = f."id" and r._levin_operation = f._levin_operation and r._levin_fingerprint = sha2('4f2a' || case when f._levin_operation = 'removed' then 'removed' else f._levin_operation || coalesce(sha2(cast(f."email" as varchar(65535)), 256), '-') || coalesce(sha2(cast(f."O""Brien's ltv" as varchar(65535)), 256), '-') || coalesce(sha2(json_serialize(f."profile"), 256), '-') end, 256));
+where exists (select 1 from "levin_planner"."p6f0c2a9e_s1_rejections" as r where r._levin_parked and r."id" = f."id" and r._levin_operation = f._levin_operation and r._levin_fingerprint = sha2('4f2a' || case when f._levin_operation = 'removed' then 'removed' else f._levin_operation || coalesce(sha2(cast(f."email" as varchar(65535)), 256), '-') || coalesce(sha2(cast(f."O""Brien's ltv" as varchar(65535)), 256), '-') || coalesce(sha2(case when f."profile" is null then null when json_size(f."profile") > 65535 then cast(json_size(f."profile") as varchar(65535)) else json_serialize(f."profile") end, 256), '-') end, 256));
 
 -- count (returns rows)
 select q.queried, q.null_keys, 0 as duplicate_key_rows, r.added, r.changed, r.removed, s.known, r.parked_added, r.parked_changed, r.parked_removed,

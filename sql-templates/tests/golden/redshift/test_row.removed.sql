@@ -3,7 +3,7 @@ select cast(1 as bigint) as _levin_sequence, '111' as _levin_changed, 'test.4f2a
   , m."id" as k0
   , m."email" as c0
   , m."O""Brien's ltv" as c1
-  , json_serialize(m."profile") as c2
+  , case when m."profile" is not null then json_serialize_to_varbyte(m."profile") end as c2
   , m."email" as p0
 from (
   select r."id" as "id", r."email" as "email", r."O""Brien's ltv" as "O""Brien's ltv", r."profile" as "profile"

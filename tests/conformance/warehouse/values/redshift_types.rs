@@ -112,13 +112,16 @@ pub const TRUTHS: &[Truth] = &[
             ("to_varbyte('', 'hex')", "null", true, ""),
         ],
     ),
+    // The bytes of its text.
     truth(
         "super",
         Json,
         &[
-            ("json_parse('{\"a\":1}')", "json_parse('{\"a\":2}')", true, "{\"a\":1}"),
-            ("json_parse('[1,\"b\"]')", "json_parse('[1,\"b\"]')", false, "[1,\"b\"]"),
+            ("json_parse('{\"a\":1}')", "json_parse('{\"a\":2}')", true, "7b2261223a317d"),
+            ("json_parse('[1,\"b\"]')", "json_parse('[1,\"b\"]')", false, "5b312c2262225d"),
             ("null", "json_parse('0')", true, "∅"),
+            ("null", "json_parse('null')", true, "∅"),
+            ("json_parse('null')", "null", true, "6e756c6c"),
         ],
     ),
     truth(
