@@ -127,7 +127,7 @@ fn numbers(field: &str) -> Option<Vec<u32>> {
         match part.split_once('-') {
             None => all.push(part.parse().ok()?),
             Some((from, to)) => {
-                let (from, to) = (from.parse().ok()?, to.parse().ok().filter(|to| *to < 60)?);
+                let (from, to): (u32, u32) = (from.parse().ok()?, to.parse().ok().filter(|to| *to < 60)?);
                 all.extend(from..=to);
             }
         }
