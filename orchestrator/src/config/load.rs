@@ -37,7 +37,7 @@ pub(super) struct ProjectFile {
     /// Whether every `${…}` could be read.
     pub(super) complete: bool,
     /// A digest of its text.
-    pub(super) digest: blake3::Hash,
+    digest: blake3::Hash,
     /// What may be shown of it.
     shown: Box<str>,
     /// The top-level keys below which the shape is wrong.
@@ -168,6 +168,15 @@ pub fn load(
         finding.make_readable(redactor);
     }
     Ok(Loaded { findings, project: project.filter(|_| sound && complete) })
+}
+
+/// A digest of all that the files say.
+pub(super) fn digest_of(project_file: Option<&ProjectFile>, files: &[ProjectFile]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for file in project_file.into_iter().chain(files) {
+        hasher.update(file.path.as_os_str().as_encoded_bytes()).update(file.digest.as_bytes());
+    }
+    hasher.finalize()
 }
 
 /// Keeps other processes from giving out numbers in this project until it is dropped. Where the

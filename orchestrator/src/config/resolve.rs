@@ -105,16 +105,8 @@ impl Resolver<'_> {
             channels,
             hooks,
             written: Arc::default(),
-            digest: self.digest(project_file),
+            digest: super::load::digest_of(project_file, self.files),
         })
-    }
-
-    fn digest(&self, project_file: Option<&ProjectFile>) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new();
-        for file in project_file.into_iter().chain(self.files) {
-            hasher.update(file.path.as_os_str().as_encoded_bytes()).update(file.digest.as_bytes());
-        }
-        hasher.finalize()
     }
 
     fn slugs(&self, kind: Kind) -> Vec<&str> {

@@ -1,14 +1,12 @@
 //! Stage 4: rows leave for the destination, batch by batch, each noted before and after.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use connectors::change::{ChangeBatch, Operation};
 use connectors::destination::{Delivery, DeliverySpec, RunFacts};
-use connectors::outcome::{DeliveryError, Exchange, Rejection, RowOutcome};
-use connectors::retry::{Gate, RetryPolicy, Settled, StopReason, StopRules, deliver_batch};
+use connectors::outcome::{DeliveryError, Rejection, RowOutcome};
+use connectors::retry::{RetryPolicy, StopReason, StopRules};
 use connectors::warehouse::ErrorKind;
 use futures::TryStreamExt;
 use futures::future::{join_all, try_join_all};
@@ -20,14 +18,15 @@ use super::Run;
 use super::batches::{BEFORE_THE_FIRST, Cutter, Place, last_sequence};
 use super::differences::Diff;
 use super::exchange;
+use super::journey::{Ended, Journey};
 use super::lease::Lease;
 use super::ledger::Ledger;
 use super::model::Described;
 use super::report::OperationCounts;
 use crate::error::{Error, ErrorCode};
 use crate::fields;
-use crate::mapping::{Mapped, Mapper};
-use crate::store::{DeliveryId, Note, NotedException, NotedOutcome, NotedRows, RejectedExchange, Store};
+use crate::mapping::Mapper;
+use crate::store::{DeliveryId, Note, NotedException, NotedOutcome, NotedRows};
 
 /// What has been delivered so far, and what of it is not committed yet.
 #[derive(Debug, Default)]
@@ -192,99 +191,6 @@ struct Waiting {
     batch: i64,
     rows: NotedRows,
     exceptions: Vec<NotedException>,
-}
-
-/// A batch that came to its end.
-struct Ended {
-    batch: i64,
-    rows: NotedRows,
-    settled: Settled,
-    accepted: u64,
-    exceptions: Vec<NotedException>,
-    /// Removals that gave way to another row.
-    superseded: u64,
-    /// Whether it waits for the delivery to be closed.
-    deferred: bool,
-    /// Whether requests that were refused are kept.
-    kept: Result<(), Error>,
-}
-
-/// A batch on its way: noted, then sent, beside others, whose notes are written with its own.
-struct Journey {
-    store: Store,
-    sync: i64,
-    of: DeliveryId,
-    batch: i64,
-    rows: NotedRows,
-    mapped: Mapped,
-    delivery: Arc<Box<dyn Delivery>>,
-    deferred: bool,
-    policy: RetryPolicy,
-    timeout: Duration,
-    gate: Arc<dyn Gate>,
-}
-
-impl Journey {
-    /// An error means that nothing left.
-    async fn travel(self) -> Result<Ended, Error> {
-        let Self { store, sync, of, batch, rows, mapped, .. } = self;
-        if !self.deferred {
-            fail::fail_point!("deliver.before_start_note");
-            store.start(Note { of, batch, rows, end: None }).await?;
-            fail::fail_point!("deliver.after_start_note");
-        }
-        let settled = if mapped.batch.is_empty() {
-            Settled { outcomes: Vec::new(), stop: None, calls: 0, retries: 0, exchanges: Vec::new() }
-        } else {
-            let delivery = self.delivery.as_ref().as_ref();
-            deliver_batch(delivery, &mapped.batch, &self.policy, self.timeout, self.gate.as_ref()).await
-        };
-        // Whoever closes the delivery must be the only one who has it.
-        drop(self.delivery);
-        fail::fail_point!("deliver.after_answer");
-        let mut exceptions: Vec<NotedException> = Vec::new();
-        let mut accepted = 0;
-        for (sequence, outcome) in mapped.batch.sequences.values().iter().zip(&settled.outcomes) {
-            match outcome {
-                RowOutcome::Accepted | RowOutcome::Deferred => accepted += 1,
-                RowOutcome::Rejected(why) => exceptions.push(rejected(*sequence, why)),
-                RowOutcome::NotSent => exceptions.push(NotedException::new(*sequence, NotedOutcome::NotSent)),
-                RowOutcome::InDoubt => exceptions.push(NotedException::new(*sequence, NotedOutcome::InDoubt)),
-            }
-        }
-        exceptions.extend(mapped.rejected.iter().map(|(sequence, _, why)| rejected(*sequence, why)));
-        exceptions.extend(mapped.superseded.iter().map(|s| NotedException::new(*s, NotedOutcome::NotSent)));
-        let deferred = self.deferred || settled.outcomes.contains(&RowOutcome::Deferred);
-        let kept = keep_exchanges(&store, sync, of.run, &mapped.batch, &settled).await;
-        let superseded = mapped.superseded.len() as u64;
-        Ok(Ended { batch, rows, settled, accepted, exceptions, superseded, deferred, kept })
-    }
-}
-
-/// Keeps the last request and answer of every row that was refused.
-async fn keep_exchanges(
-    store: &Store,
-    sync: i64,
-    run: i64,
-    batch: &ChangeBatch,
-    settled: &Settled,
-) -> Result<(), Error> {
-    let mut kept: HashMap<&str, &Arc<Exchange>> = HashMap::new();
-    for (range, exchange) in &settled.exchanges {
-        for row in range.clone() {
-            kept.insert(batch.keys.value(row), exchange);
-        }
-    }
-    let exchanges: Vec<RejectedExchange> = kept
-        .into_iter()
-        .map(|(key, exchange)| RejectedExchange {
-            key: key.to_owned(),
-            run,
-            request: exchange.request.clone(),
-            response: exchange.response.clone(),
-        })
-        .collect();
-    store.keep_exchanges(sync, &exchanges).await
 }
 
 /// Rows of one operation on their way out of the warehouse.
@@ -699,15 +605,5 @@ impl Delivery for Closed {
 
     async fn close(self: Box<Self>, _: bool) -> Result<Option<RowOutcome>, DeliveryError> {
         Ok(None)
-    }
-}
-
-fn rejected(sequence: i64, why: &Rejection) -> NotedException {
-    NotedException {
-        sequence,
-        outcome: NotedOutcome::Rejected,
-        in_doubt: why.in_doubt,
-        code: why.code.to_owned(),
-        reason: why.reason.clone(),
     }
 }

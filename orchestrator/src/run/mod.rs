@@ -10,6 +10,7 @@ mod deliver;
 mod diff;
 mod differences;
 mod exchange;
+mod journey;
 mod lease;
 mod ledger;
 mod meter;

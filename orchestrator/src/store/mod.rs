@@ -7,6 +7,7 @@
 //! both understand.
 
 mod alerts;
+mod asked;
 mod figures;
 mod follow;
 mod history;
@@ -35,6 +36,7 @@ use crate::project::Project;
 use notes::{Pending, write_notes};
 
 pub use alerts::{AlertState, Judging, Subject, Untold};
+pub use asked::{Asked, Cause};
 pub use figures::{QueueFigures, SyncFigures};
 pub use history::RunRecord;
 pub use keys::{Key, Scope};
@@ -42,9 +44,7 @@ pub use notes::{DeliveryId, Note, NotedException, NotedOutcome, NotedRows, Rejec
 pub use objects::{Seen, Times};
 pub use outbox::Posted;
 pub use pages::{Place, RunFilter, RunOrder, RunRow};
-pub use queue::{
-    Asked, CLOCKS_DIFFER, Cause, Claimed, Due, Ending, Fired, Limits, Placed, Underway, What, Wish, now,
-};
+pub use queue::{CLOCKS_DIFFER, Claimed, Due, Ending, Fired, Limits, Placed, Underway, What, Wish, now};
 pub use replicas::Replica;
 pub use sequences::{MemberRun, MemberWish, SequenceRun, SequenceWish};
 

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{AnyConnection, Row};
 
-use super::queue::{Cause, Wish, now, place};
+use super::asked::Cause;
+use super::queue::{Wish, now, place};
 use super::{Store, failed, text_of_now};
 use crate::error::{Error, ErrorCode};
 use crate::project::{Limit, OnFailure};

@@ -11,6 +11,7 @@ mod looking;
 mod oracle;
 mod random;
 mod redshift;
+mod rejections;
 mod reshape;
 mod trial;
 mod values;
