@@ -270,15 +270,8 @@ impl Session for DuckdbSession {
         let reader = tokio::task::spawn_blocking(move || {
             let read = || -> Result<(), WarehouseError> {
                 let lease = database.lease(kept, &running)?;
-                let mut statement = lease.connection().prepare(&select).map_err(trouble)?;
-                for batch in statement.stream_arrow([]).map_err(trouble)? {
-                    running.check()?;
-                    let batch = travelling(&batch.map_err(trouble)?)?;
-                    if batch.num_rows() > 0 && sender.blocking_send(batch).is_err() {
-                        break;
-                    }
-                }
-                Ok(())
+                stream(lease.connection(), &running, &select, &sender)
+                    .map_err(|error| cause(error, lease.connection(), &running, &select))
             };
             // `sender` outlives the lease: when the stream ends, the file is closed.
             let result = read();
@@ -341,6 +334,40 @@ impl Rows {
     }
 }
 
+/// Sends what a select returns, until the end or until nobody listens any more.
+fn stream(
+    connection: &Connection,
+    running: &Running,
+    select: &str,
+    sender: &mpsc::Sender<RecordBatch>,
+) -> Result<(), WarehouseError> {
+    let mut statement = connection.prepare(select).map_err(trouble)?;
+    for batch in statement.stream_arrow([]).map_err(trouble)? {
+        running.check()?;
+        let batch = travelling(&batch.map_err(trouble)?)?;
+        if batch.num_rows() > 0 && sender.blocking_send(batch).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Why a read ended. A reader of DuckDB 1.5's streams is at times told only that it was interrupted when the
+/// statement failed on another of its threads (duckdb/duckdb, pull request 25902); without a stream, DuckDB
+/// tells the failure itself. So a select that nobody cancelled is asked once more, for its error only.
+fn cause(error: WarehouseError, connection: &Connection, running: &Running, select: &str) -> WarehouseError {
+    if error.kind != ErrorKind::Cancelled || running.check().is_err() {
+        return error;
+    }
+    match connection.prepare(select).and_then(|mut statement| statement.execute([])) {
+        Err(told) => trouble(told),
+        Ok(_) => WarehouseError::new(
+            ErrorKind::Other,
+            "DuckDB ended the statement early and did not say why; run it again",
+        ),
+    }
+}
+
 fn execute(connection: &Connection, running: &Running, script: &Script) -> Result<Effect, WarehouseError> {
     let run = || {
         let mut effect = Effect::default();
@@ -386,8 +413,10 @@ fn run_step(connection: &Connection, step: &Step) -> Result<StepEffect, Warehous
     let mut statement = connection.prepare(step.sql.text()).map_err(trouble)?;
     let mut batches = Vec::new();
     let rows = if step.expect == Expect::Rows {
-        for batch in statement.stream_arrow([]).map_err(trouble)? {
-            batches.push(travelling(&batch.map_err(trouble)?)?);
+        // Not as a stream: a failure would at times be told as an interrupt (see `cause`).
+        statement.execute([]).map_err(trouble)?;
+        while let Some(batch) = statement.step().map_err(trouble)? {
+            batches.push(travelling(&RecordBatch::from(&batch))?);
         }
         batches.retain(|b| b.num_rows() > 0);
         batches.iter().map(RecordBatch::num_rows).sum()
