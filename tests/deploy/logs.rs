@@ -52,7 +52,7 @@ fn every_line_of_a_run_says_which_sync_and_run_and_no_value() {
 #[test]
 fn a_service_tells_runs_apart() {
     let (project, _receiver) = people("schedule: {every: 1s}\n");
-    let served = Served::start_with(&project, &["--log-format", "json", "-v"]);
+    let served = Served::start_with(&project, &["--log-format", "json"]);
     let both = |lines: &[Value]| {
         [1, 2].iter().all(|run| lines.iter().any(|l| l["run"] == *run && l["stage"] == "prune"))
     };

@@ -61,12 +61,6 @@ fn break_model(project: &Project, broken: bool) {
     );
 }
 
-/// Reads the project again at once.
-fn reload(scene: &Scene) {
-    scene.served.signal(Signal::HUP);
-    std::thread::sleep(Duration::from_millis(700));
-}
-
 #[test]
 fn every_failure_is_told_or_its_end_is_not() {
     let (project, receiver) = project(3, "");
@@ -75,7 +69,7 @@ fn every_failure_is_told_or_its_end_is_not() {
     let scene = Scene::of(project, receiver);
     assert_eq!(scene.run(&json!({}))["status"], "success");
     break_model(&scene.project, true);
-    reload(&scene);
+    scene.served.reload();
     let first = scene.run(&json!({}));
     assert_eq!(first["status"], "failed", "{first}");
     wait_for(&ears, "team", 1);
@@ -90,7 +84,7 @@ fn every_failure_is_told_or_its_end_is_not() {
     // A command's run counts too.
     assert_eq!(scene.project.levin(&["run", SYNC]).code, 2);
     break_model(&scene.project, false);
-    reload(&scene);
+    scene.served.reload();
     assert_eq!(scene.run(&json!({}))["status"], "success");
     wait_for(&ears, "team", 2);
     let expected = [["run_failed", "ok", "critical"], ["run_failed", "critical", "ok"]];
@@ -192,7 +186,7 @@ fn silence_is_noticed_too_late_or_a_run_does_not_end_it() {
         );
     };
     rests(true);
-    reload(&scene);
+    scene.served.reload();
     wait_for(&ears, "team", 4);
     assert_eq!(alerts(&ears, "team")[3], [rule, "critical", "ok"].map(str::to_owned));
     // Nor is it told how long it rested, by this process or the next one.
@@ -237,19 +231,19 @@ fn who_was_told_of_an_alert_never_hears_of_its_end() {
     // One of them is named no more when it ends.
     scene.project.write("levin.yml", "name: shop\nalerts: {channels: [team]}\n");
     break_model(&scene.project, false);
-    reload(&scene);
+    scene.served.reload();
     assert_eq!(scene.run(&json!({}))["status"], "success");
     wait_for(&ears, "team", 2);
     assert_eq!(pages(2)[1], (json!("resolve"), incident.clone()));
     // And then the sync itself is there no more.
     scene.project.write("levin.yml", both);
     break_model(&scene.project, true);
-    reload(&scene);
+    scene.served.reload();
     assert_eq!(scene.run(&json!({}))["status"], "failed");
     wait_for(&ears, "team", 3);
     pages(3);
     scene.project.remove(&format!("syncs/{SYNC}.yml"));
-    reload(&scene);
+    scene.served.reload();
     wait_for(&ears, "team", 4);
     assert_eq!(pages(4)[3], (json!("resolve"), incident));
     let rule = "run_failed";
@@ -403,7 +397,7 @@ fn runs_begin_and_end_without_a_word() {
     let run = scene.run(&json!({}));
     wait_for(&ears, "bus", 2);
     break_model(&scene.project, true);
-    reload(&scene);
+    scene.served.reload();
     let failed = scene.run(&json!({}));
     wait_for(&ears, "bus", 5);
     let all = heard(&ears, "bus");

@@ -100,12 +100,12 @@ fn what_is_asked_to_end_in_mid_run_goes_on_as_the_same_run() {
     let hold = Hold::default();
     let held = hold.clone();
     world.receiver.behave(move |r| if r.number == 1 { Reply::accept().held(&held) } else { Reply::accept() });
-    let serving = world.serve();
+    let serving = Served::start(&world.project);
     world.receiver.wait_for(2);
-    serving.terminate();
-    std::thread::sleep(Duration::from_millis(300));
+    serving.signal(Signal::TERM);
+    serving.hears("asked to end");
     hold.release();
-    assert_eq!(serving.ended().code, 0);
+    assert_eq!(serving.ended(), 0);
     let runs = world.runs("slow");
     assert_eq!((runs.len(), &runs[0]["status"]), (1, &Value::from("queued")), "{runs:#?}");
     let sent = world.receiver.count();
@@ -138,13 +138,10 @@ fn a_resync_that_is_asked_to_end_in_its_middle_begins_again() {
     ask(&serving, json!({"fullResync": true}));
     world.receiver.wait_for(6);
     ask(&serving, json!({}));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            std::thread::sleep(Duration::from_millis(300));
-            hold.release();
-        });
-        assert_eq!(serving.stop(), 0);
-    });
+    serving.signal(Signal::TERM);
+    serving.hears("asked to end");
+    hold.release();
+    assert_eq!(serving.ended(), 0);
     assert!(world.receiver.count() < 8, "it should have stopped before the last row");
     let serving = Served::start(&world.project);
     until("the resync and the run that waited end", || world.ended("slow") == 3);

@@ -48,7 +48,7 @@ pub struct Question<'a> {
 }
 
 impl Served {
-    /// Starts the service of a project on a free port, and waits until it listens.
+    /// Starts the service of a project on a free port, and waits until it listens. It logs what it does (`-v`).
     ///
     /// # Panics
     /// When it does not.
@@ -61,7 +61,7 @@ impl Served {
     /// # Panics
     /// When it does not listen.
     pub fn start_with(project: &Project, arguments: &[&str]) -> Self {
-        Self::begin(project, &[&["serve", "--listen", "127.0.0.1:0"], arguments].concat())
+        Self::begin(project, &[&["serve", "-v", "--listen", "127.0.0.1:0"], arguments].concat())
     }
 
     /// The same, where the project says that it listens.
@@ -104,6 +104,29 @@ impl Served {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits until it has said this.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn hears(&self, words: &str) {
+        until(words, || self.said().contains(words).then_some(()));
+    }
+
+    /// Has it read the project again, and waits until it did or told why not.
+    ///
+    /// # Panics
+    /// When it does neither.
+    pub fn reload(&self) {
+        let reads = || {
+            let said = self.said();
+            said.matches("the project was read again").count()
+                + said.matches("the project is wrong now").count()
+        };
+        let before = reads();
+        self.signal(Signal::HUP);
+        until("the project is read again", || (reads() > before).then_some(()));
+    }
+
     /// Begins a question: a method and a path, such as `GET` and `/api/v1/syncs`.
     ///
     /// # Panics
@@ -135,8 +158,16 @@ impl Served {
     ///
     /// # Panics
     /// When it does not end.
-    pub fn stop(mut self) -> i32 {
+    pub fn stop(self) -> i32 {
         self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits for its end, which was asked for; returns the exit code.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn ended(mut self) -> i32 {
         let ended = until("levin ends", || self.child.try_wait().expect("its state"));
         ended.code().unwrap_or(-1)
     }

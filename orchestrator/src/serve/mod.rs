@@ -115,9 +115,15 @@ impl Service {
         parts.spawn(alert::evaluate(self.clone()));
         parts.spawn(alert::send(self.clone()));
         self.stopping.cancelled().await;
-        for running in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            running.cancel.cancel();
-        }
+        let under_way = {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.values().for_each(|running| running.cancel.cancel());
+            running.len()
+        };
+        tracing::info!(
+            runs = under_way,
+            "asked to end: runs finish what is under way and go back to the queue"
+        );
         let ended = async { while parts.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, ended).await.is_err() {
             tracing::warn!("some runs did not end in time; whoever comes next takes them over");

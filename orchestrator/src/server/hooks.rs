@@ -104,7 +104,7 @@ async fn start(
         let once = format!("hook {} {id} {}", hook.slug, sync.id);
         match service.trigger(sync, Asked::because(cause.clone()), Some((&once, id))).await {
             Ok(placed) => started.runs.push(json!({"id": placed.run, "syncSlug": sync.slug})),
-            Err(error) if matches!(error.code, ErrorCode::SyncDisabled | ErrorCode::SyncBusy) => {
+            Err(error) if error.code == ErrorCode::SyncDisabled => {
                 started.skipped.push(json!({"syncSlug": sync.slug, "reason": error.message}));
             }
             Err(error) => return Err(error),
