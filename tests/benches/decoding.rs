@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 use sql_templates::Sql;
 use tests::bigquery::BigqueryDouble;
+use tests::databricks::DatabricksDouble;
 use tests::front::{Answer, Front};
 use tests::mariadb::MariadbServer;
 use tests::postgres::PostgresServer;
@@ -124,6 +125,10 @@ pub fn measure(print: &mut dyn FnMut(Line)) {
     let live = format!("{} cross join {fifty}", select(snow, DIGITS));
     measured("redshift", "redshift", json!({"url": redshift}), &live, print);
     snowflake(&select(snow, DIGITS), print);
+    // A process of its own makes all of it: its time is not counted.
+    let workspace = DatabricksDouble::start().fresh_workspace();
+    workspace.set(&json!({"chunk_rows": ONCE}));
+    measured("databricks", "databricks", workspace.source(), &live, print);
 }
 
 /// BigQuery hands out pages, each of which names the next one.

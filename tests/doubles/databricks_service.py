@@ -119,6 +119,8 @@ class Statement:
         schema = self.request.get("schema") or "default"
         try:
             self.cursor.execute(f"use {quoted(catalog)}.{quoted(schema)}")
+        except duckdb.InterruptException:
+            raise
         except duckdb.Error:
             raise Failed("SCHEMA_NOT_FOUND", f"The schema `{catalog}`.`{schema}` cannot be found.", "42704") from None
         plain = re.sub(r"^\s*/\*.*?\*/\s*", "", text, flags=re.S)
@@ -140,8 +142,13 @@ class Statement:
         return table
 
     def stop(self):
-        self.cancelled.set()
-        if not self.over.is_set():
+        if not self.cancelled.is_set():
+            self.cancelled.set()
+            threading.Thread(target=self.interrupt, daemon=True).start()
+
+    def interrupt(self):
+        """Again and again: DuckDB forgets an interrupt that comes before it has begun."""
+        while not self.over.wait(0.02):
             self.cursor.interrupt()
 
     def answer(self, inline):

@@ -143,6 +143,7 @@ class Job:
         self.done = threading.Event()
         self.aborted = False
         self.running = False
+        self.ending = threading.Lock()
         self.answer = None
         threading.Thread(target=self.run, daemon=True).start()
 
@@ -161,17 +162,27 @@ class Job:
                 record["state"] = "aborted" if no.code == "000604" else "failed"
                 self.answer = refusal(no, self.id)
             except Exception as fault:
+                if self.aborted:
+                    record["state"], self.answer = "aborted", refusal(Refused("000604", "SQL execution canceled", "57014"), self.id)
+                    return
                 record["state"] = "failed"
                 print(f"{self.request['sqlText']}\n{type(fault).__name__}: {fault}", file=sys.stderr, flush=True)
                 self.answer = refusal(Refused("000603", f"SQL execution internal error: {type(fault).__name__}: {fault}", "XX000"), self.id)
             finally:
-                self.running = False
-        self.done.set()
+                with self.ending:
+                    self.running = False
+                self.done.set()
 
     def abort(self):
         self.aborted = True
-        if self.running and self.session.connection:
-            self.session.connection._duck_conn.interrupt()
+        threading.Thread(target=self.interrupt, daemon=True).start()
+
+    def interrupt(self):
+        """Again and again: DuckDB forgets an interrupt that comes before it has begun."""
+        while not self.done.wait(0.02):
+            with self.ending:
+                if self.running and self.session.connection:
+                    self.session.connection._duck_conn.interrupt()
 
 
 def refusal(no, query=None):

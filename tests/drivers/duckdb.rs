@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
@@ -246,19 +247,23 @@ async fn a_running_statement_can_be_cancelled() {
             ("select count(*) from range(100000000000) a, range(1000) b", Expect::Any),
         ],
     );
-    let work = tokio::spawn(async move {
-        let result = session.execute(&endless).await;
-        (session, result)
-    });
-    // Cancelling is idempotent, so it is repeated until the statement has begun and ended.
-    while !work.is_finished() {
-        canceller.cancel().await.unwrap();
+    // Asked for once, before, while and after DuckDB begins.
+    for after in (0..4000).step_by(40) {
+        let script = endless.clone();
+        let work = tokio::spawn(async move {
+            let result = session.execute(&script).await;
+            (session, result)
+        });
         tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_micros(after)).await;
+        canceller.cancel().await.unwrap();
+        let result;
+        (session, result) = work.await.unwrap();
+        assert_eq!(result.unwrap_err().kind, ErrorKind::Cancelled);
+        // Nor does anything of it reach what comes next.
+        assert_eq!(error(&mut *session, "select * from made").await.kind, ErrorKind::NotFound);
+        assert_eq!(number(&mut *session, "select 1").await, 1);
     }
-    let (mut session, result) = work.await.unwrap();
-    assert_eq!(result.unwrap_err().kind, ErrorKind::Cancelled);
-    assert_eq!(error(&mut *session, "select * from made").await.kind, ErrorKind::NotFound);
-    assert_eq!(number(&mut *session, "select 1").await, 1);
 }
 
 #[tokio::test]

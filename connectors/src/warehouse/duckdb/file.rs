@@ -19,6 +19,8 @@ use crate::warehouse::{ErrorKind, WarehouseError};
 /// How often a file held by another process is tried again: from the first wait, doubling, to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LAST_WAIT: Duration = Duration::from_millis(250);
+/// How often work that was cancelled is interrupted until it ends.
+const INTERRUPT_AGAIN: Duration = Duration::from_millis(20);
 
 /// Every file that this process ever opened.
 static FILES: LazyLock<Mutex<HashMap<PathBuf, Arc<Opening>>>> = LazyLock::new(Mutex::default);
@@ -201,12 +203,36 @@ impl Drop for Lease {
 }
 
 impl Running {
-    /// Stops what runs now, and whatever of the same work would come after it.
-    pub(super) fn cancel(&self) {
+    /// Stops what runs now, and whatever of the same work would come after it; does nothing to work that is over.
+    #[expect(clippy::disallowed_methods, reason = "waits on a thread of its own")]
+    pub(super) fn cancel(self: &Arc<Self>) {
         self.cancelled.store(true, Ordering::SeqCst);
-        if let Some(handle) = locked(&self.handle).as_ref() {
-            handle.interrupt();
+        if self.interrupt() {
+            // DuckDB forgets an interrupt that comes between preparing a statement and beginning it.
+            let running = self.clone();
+            std::thread::spawn(move || {
+                while running.interrupt() {
+                    std::thread::sleep(INTERRUPT_AGAIN);
+                }
+            });
         }
+    }
+
+    /// Whether there was something to interrupt.
+    fn interrupt(&self) -> bool {
+        locked(&self.handle).as_ref().map(|handle| handle.interrupt()).is_some()
+    }
+
+    /// Does work until its end, behind which nobody interrupts the connection any more.
+    pub(super) fn until_its_end<T>(&self, work: impl FnOnce() -> T) -> T {
+        struct End<'a>(&'a Running);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                *locked(&self.0.handle) = None;
+            }
+        }
+        let _end = End(self);
+        work()
     }
 
     /// Fails once the work was cancelled.

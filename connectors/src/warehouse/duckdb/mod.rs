@@ -187,7 +187,7 @@ impl Drop for DuckdbSession {
 #[derive(Default)]
 struct CurrentWork(Mutex<Arc<Running>>);
 
-/// Stops the work when whoever waits for it goes away; does nothing to work that is over.
+/// Stops the work when whoever waits for it goes away.
 struct StopOnDrop(Arc<Running>);
 
 impl Drop for StopOnDrop {
@@ -219,8 +219,10 @@ impl DuckdbSession {
         let _stop = StopOnDrop(running.clone());
         let (database, kept, runtime) = (self.database.clone(), self.kept.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
-            let lease = database.lease(kept.take(), &running)?;
-            let done = work(lease.connection(), &running)?;
+            let (done, lease) = running.until_its_end(|| {
+                let lease = database.lease(kept.take(), &running)?;
+                work(lease.connection(), &running).map(|done| (done, lease))
+            })?;
             kept.keep(lease, &runtime);
             Ok(done)
         })
@@ -274,7 +276,7 @@ impl Session for DuckdbSession {
                     .map_err(|error| cause(error, lease.connection(), &running, &select))
             };
             // `sender` outlives the lease: when the stream ends, the file is closed.
-            let result = read();
+            let result = running.until_its_end(read);
             drop(sender);
             result
         });
