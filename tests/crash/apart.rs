@@ -33,12 +33,18 @@ impl People {
         );
         let people = Self { project, receiver };
         people.model("select id, name from people");
-        people.project.write(
-            "syncs/people.yml",
-            "model: people\ndestination: out\nmode: mirror\nguards: {max_removed: {percent: 90}}\n\
-             each: {method: POST, path: /rows, batch_size: 1}\n",
-        );
+        people.sync("mode: mirror");
         people
+    }
+
+    fn sync(&self, mode: &str) {
+        self.project.write(
+            "syncs/people.yml",
+            &format!(
+                "model: people\ndestination: out\n{mode}\nguards: {{max_removed: {{percent: 90}}}}\n\
+                 each: {{method: POST, path: /rows, batch_size: 1}}\nclear: {{path: /clear}}\n"
+            ),
+        );
     }
 
     fn model(&self, sql: &str) {
@@ -53,8 +59,9 @@ impl People {
         self.model("select id, city, name from people");
     }
 
-    fn killed_at(&self, point: &str) {
-        let mut command = self.project.command_of(levin_with_failpoints(), &[], &["run", SYNC, "--json"]);
+    fn killed_at(&self, point: &str, more: &[&str]) {
+        let arguments = [&["run", SYNC, "--json"], more].concat();
+        let mut command = self.project.command_of(levin_with_failpoints(), &[], &arguments);
         command.env("LEVIN_KILL_AT", point);
         let killed = Running::start(command).ended();
         assert_eq!(killed.code, -9, "{point}: {killed:?}");
@@ -103,7 +110,7 @@ fn at_every_point_of_a_changed_shape() {
         let people = People::new();
         people.run();
         people.change();
-        people.killed_at(&point);
+        people.killed_at(&point, &[]);
         let before = people.receiver.count();
         let plan = people.project.levin(&["plan", SYNC, "--json"]);
         let goes_on = plan.code == 0 || plan.stderr.contains("INTERRUPTED");
@@ -120,7 +127,20 @@ fn between_the_tables_of_a_first_run() {
     {
         let people = People::new();
         people.change();
-        people.killed_at(point);
+        people.killed_at(point, &[]);
+        people.run();
+        people.assert_all_is_well(point);
+    }
+}
+
+#[test]
+fn while_the_destination_is_emptied_for_another_mode() {
+    for point in clearing::ANEW.iter().filter(|point| **point != "deliver.before_clear_note") {
+        let people = People::new();
+        people.run();
+        people.change();
+        people.sync("mode: insert\non_removed: delete");
+        people.killed_at(point, &["--clear-and-fill"]);
         people.run();
         people.assert_all_is_well(point);
     }

@@ -17,26 +17,51 @@ const FILLING: &[&str] = &["deliver.after_begin", "deliver.after_answer:3", "sto
 /// Points around the tables that a first run makes, with the word that the destination is to be emptied.
 const FIRST: &[&str] = &["deliver.after_establish", "deliver.before_clear", "deliver.after_clear"];
 
+/// Points around the tables that take the place of others, once the destination is empty.
+pub const ANEW: &[&str] = &[
+    "deliver.before_clear_note",
+    "deliver.before_clear",
+    "deliver.after_clear",
+    "deliver.before_establish",
+    "deliver.after_establish",
+    "deliver.after_clear_note",
+];
+
+/// What is known when the run begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing: it is the sync's first run, into a place that holds something already.
+    Nothing,
+    /// What the destination accepted.
+    Rows,
+    /// What it accepted in another mode, which the run cannot go on from.
+    OtherMode,
+}
+
 struct Case {
     engine: Engine,
     target: Target,
-    /// It is the sync's first run, into a place that holds something already.
-    first: bool,
+    known: Known,
     at: &'static str,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let first = if self.first { ", the first run" } else { "" };
-        write!(f, "{:?} to {:?}{first}, killed at {}", self.engine, self.target, self.at)
+        write!(f, "{:?} to {:?}, known: {:?}, killed at {}", self.engine, self.target, self.known, self.at)
     }
 }
 
 fn holds(case: &Case) {
     let mut scene = Scene::new(case.engine, case.target);
     scene.edit(|people| people.extend((1..=12).map(|id| (id, Person::new(format!("{id}@first"), id)))));
-    if !case.first {
+    if case.known != Known::Nothing {
         oracle::succeeded(&scene.run());
+    }
+    if case.known == Known::OtherMode {
+        let path = scene.path("syncs/people.yml");
+        let sync = std::fs::read_to_string(path).expect("the sync's file");
+        let inserting = sync.replace("mode: mirror", "mode: insert\non_removed: delete");
+        scene.write("syncs/people.yml", &inserting);
     }
     scene.put_foreign(99);
     scene.edit(|people| {
@@ -47,16 +72,26 @@ fn holds(case: &Case) {
     let trouble = Trouble { kill_at: Some(case.at), points: None };
     let killed = scene.run_with(&trouble, &["--clear-and-fill"]);
     assert!(killed.is_killed(), "the point was not passed: {killed:?}");
-    let empty = matches!(case.at, "deliver.after_clear" | "deliver.after_clear_note");
+    let anew = case.known == Known::OtherMode;
+    // Tables that nothing was known of are made before the destination is asked, others afterwards.
+    let made_before = case.at == "deliver.after_establish" && !anew;
+    let said = case.at != "deliver.before_clear_note";
+    let asked = said && case.at != "deliver.before_clear" && !made_before;
+    let noted = asked && !matches!(case.at, "deliver.after_clear" | "deliver.before_establish");
+    let empty = asked && !FILLING.contains(&case.at);
     assert!(!empty || scene.content().is_empty(), "{:?}", scene.content());
     // What leaves in between is not missed either.
     scene.edit(|people| drop(people.remove(&12)));
-    let begun = case.at != "deliver.before_clear_note";
+    if anew && !said {
+        // Nothing was said yet, and what is known is not what this mode compares.
+        assert_eq!(scene.run().error_code().as_deref(), Some("MODE_CHANGED"));
+        oracle::succeeded(&scene.run_with(&Trouble::default(), &["--clear-and-fill"]));
+    }
     let plan = scene.levin(&["plan", "people", "--json"]).report();
     let next = oracle::succeeded(&scene.run());
     assert_eq!(next["plannedRows"], plan["plannedRows"], "the plan said {plan}, the run says {next}");
     let mut expected = oracle::expected(&scene, &BTreeMap::new(), &scene.model);
-    if !begun {
+    if !said && !anew {
         // Nothing was said yet: it is an ordinary run.
         expected.insert(99, scene.content()[&99].clone());
     }
@@ -64,19 +99,21 @@ fn holds(case: &Case) {
     oracle::sends_nothing(&scene);
     oracle::nothing_is_left_over(&scene);
     if case.target == Target::Http {
-        let clears = scene.receiver.clears();
-        let before = ["deliver.before_clear", "deliver.after_establish"].contains(&case.at);
-        let again = before || case.at == "deliver.after_clear";
-        let first = usize::from(begun && !before);
-        assert_eq!(clears, first + usize::from(again));
+        let clears = match (said, asked, noted) {
+            (false, ..) => usize::from(anew),
+            (_, true, false) => 2,
+            _ => 1,
+        };
+        assert_eq!(scene.receiver.clears(), clears);
     }
 }
 
 fn cases(engine: Engine) -> Vec<Case> {
-    let case = |target, first| move |at: &&'static str| Case { engine, target, first, at };
-    let http = POINTS.iter().chain(FILLING).map(case(Target::Http, false));
-    let http = http.chain(FIRST.iter().map(case(Target::Http, true)));
-    let table = POINTS.iter().map(case(Target::Postgres, false));
+    let case = |target, known| move |at: &&'static str| Case { engine, target, known, at };
+    let http = POINTS.iter().chain(FILLING).map(case(Target::Http, Known::Rows));
+    let http = http.chain(FIRST.iter().map(case(Target::Http, Known::Nothing)));
+    let http = http.chain(ANEW.iter().chain(FILLING).map(case(Target::Http, Known::OtherMode)));
+    let table = POINTS.iter().map(case(Target::Postgres, Known::Rows));
     // Each engine with every point, the table from one of them.
     let table = table.filter(|_| engine == Engine::Postgres);
     http.chain(table).collect()

@@ -12,11 +12,20 @@ on_both_warehouses!(
     a_clear_leaves_what_was_there_or_sends_too_little,
     a_guard_trips_after_the_clear,
     a_clear_that_is_refused_changes_what_is_known,
+    a_refused_clear_forgets_what_is_to_be_removed,
+    a_refused_clear_takes_another_place_for_the_known_one,
+    a_refused_clear_begins_anew_after_tables_were_dropped,
+    a_refusal_makes_an_earlier_doubt_good,
     a_clear_in_doubt_is_forgotten,
     a_kill_after_the_clear_leaves_a_half_full_list,
     a_delivery_from_before_the_clear_is_taken_for_its_repeat,
     what_cannot_be_emptied_is_touched,
     a_table_keeps_foreign_rows,
+);
+tests::on_mariadb_too!(
+    a_clear_in_doubt_is_forgotten,
+    a_refused_clear_forgets_what_is_to_be_removed,
+    a_refused_clear_takes_another_place_for_the_known_one,
 );
 
 const CLEARING: &str =
@@ -85,6 +94,120 @@ fn a_clear_that_is_refused_changes_what_is_known(engine: Engine) {
         crm.assert_quiet();
     }
     assert_eq!(crm.receiver.keys().len(), 12);
+}
+
+fn a_refused_clear_forgets_what_is_to_be_removed(engine: Engine) {
+    let crm = Crm::new(engine, 12, CLEARING);
+    crm.run_sends([12, 0, 0]);
+    crm.sql("delete from customers where id = 1");
+    let inserting = CLEARING.replace("mode: mirror", "mode: insert\non_removed: delete");
+    for kept in [true, false] {
+        // What is known stands for something else than the new mode compares.
+        crm.sync(&inserting);
+        crm.receiver.behave(|_| Reply::status(422));
+        let run = crm.run_with(CLEAR);
+        assert_eq!((run.code, run.error()), (2, "DESTINATION_REFUSED"), "{run:#?}");
+        crm.receiver.accept();
+        let before = crm.receiver.count();
+        assert_eq!((crm.run().error(), crm.receiver.count()), ("MODE_CHANGED", before));
+        if kept {
+            // Who puts the file back goes on as if nothing had been asked.
+            crm.sync(CLEARING);
+            crm.run_sends([0, 0, 1]);
+            crm.sql("delete from customers where id = 2");
+        }
+    }
+    let run = crm.run_with(CLEAR);
+    assert_eq!((run.code, run.successful()), (0, [10, 0, 0]), "{run:#?}");
+    crm.assert_same();
+    crm.assert_quiet();
+    crm.sql("delete from customers where id = 3");
+    crm.run_sends([0, 0, 1]);
+    crm.assert_same();
+}
+
+fn a_refused_clear_takes_another_place_for_the_known_one(engine: Engine) {
+    let crm = Crm::new(engine, 12, CLEARING);
+    crm.run_sends([12, 0, 0]);
+    let elsewhere = CLEARING.replace("/rows", "/elsewhere");
+    for (name, reply, code) in [
+        ("a", Reply::status(422), "DESTINATION_REFUSED"),
+        ("b", Reply::cut(), "DESTINATION_UNAVAILABLE"),
+        ("c", Reply::status(422), "DESTINATION_REFUSED"),
+    ] {
+        crm.sync(&elsewhere);
+        assert_eq!(crm.run().error(), "TARGET_CHANGED");
+        crm.receiver.behave(move |_| reply.clone());
+        assert_eq!(crm.run_with(CLEAR).error(), code);
+        crm.receiver.accept();
+        // The place that is known is not the one that was to be emptied.
+        crm.sync(CLEARING);
+        let before = clears(&crm);
+        crm.sql(&format!("update customers set name = '{name}' where id = 1"));
+        crm.run_sends([0, 1, 0]);
+        assert_eq!(clears(&crm), before);
+        crm.assert_same();
+    }
+    // Of two places whose clear is in doubt, each is emptied when its turn comes.
+    for sync in [CLEARING, elsewhere.as_str()] {
+        crm.sync(sync);
+        crm.receiver.behave(|_| Reply::cut());
+        assert_eq!(crm.run_with(CLEAR).error(), "DESTINATION_UNAVAILABLE");
+    }
+    crm.receiver.accept();
+    let before = clears(&crm);
+    crm.sync(CLEARING);
+    let run = crm.run();
+    assert_eq!((run.code, run.successful(), clears(&crm)), (0, [12, 0, 0], before + 1), "{run:#?}");
+    crm.sync(&elsewhere);
+    assert_eq!(crm.run().error(), "TARGET_CHANGED");
+    let run = crm.run_with(CLEAR);
+    assert_eq!((run.code, run.successful(), clears(&crm)), (0, [12, 0, 0], before + 2), "{run:#?}");
+    crm.assert_same();
+    crm.assert_quiet();
+}
+
+fn a_refused_clear_begins_anew_after_tables_were_dropped(engine: Engine) {
+    let crm = Crm::new(engine, 12, CLEARING);
+    crm.run_sends([12, 0, 0]);
+    let snapshots = "select cast(table_name as text) from information_schema.tables where table_name like '%\\_snapshot' escape '\\'";
+    let snapshot = crm.project.texts(snapshots)[0].clone().unwrap();
+    crm.sql(&format!("drop table levin_planner.{snapshot}; delete from customers where id = 1"));
+    crm.receiver.behave(|_| Reply::status(422));
+    assert_eq!(crm.run_with(CLEAR).error(), "DESTINATION_REFUSED");
+    crm.receiver.accept();
+    assert_eq!(crm.run().error(), "SNAPSHOT_MISSING");
+    // What was begun is gone on with, with tables or without.
+    crm.receiver.behave(|_| Reply::applied_but_cut());
+    assert_eq!(crm.run_with(CLEAR).error(), "DESTINATION_UNAVAILABLE");
+    crm.receiver.accept();
+    crm.sync(&CLEARING.replace("/rows", "/elsewhere"));
+    assert_eq!(crm.run().error(), "TARGET_CHANGED");
+    crm.sync(CLEARING);
+    let (_, plan) = crm.project.plan(SYNC, &[]);
+    assert_eq!(plan["reason"], json!("clear_and_fill"), "{plan:#}");
+    let run = crm.run();
+    assert_eq!((run.code, run.successful()), (0, [11, 0, 0]), "{run:#?}");
+    crm.assert_same();
+    crm.assert_quiet();
+}
+
+fn a_refusal_makes_an_earlier_doubt_good(engine: Engine) {
+    let crm = Crm::new(engine, 12, CLEARING);
+    crm.run_sends([12, 0, 0]);
+    crm.receiver.behave(|_| Reply::applied_but_cut());
+    assert_eq!((crm.run_with(CLEAR).code, crm.receiver.keys().len()), (2, 0));
+    crm.receiver.behave(|_| Reply::status(422));
+    for arguments in [&[] as &[&str], CLEAR] {
+        let run = crm.run_with(arguments);
+        assert_eq!((run.code, run.error()), (2, "DESTINATION_REFUSED"), "{run:#?}");
+        assert!(run.message().contains("is not known"), "{run:#?}");
+        assert!(run.report["error"]["hint"].as_str().unwrap().contains("--full-resync"), "{run:#?}");
+    }
+    crm.receiver.accept();
+    crm.run_sends([12, 0, 0]);
+    crm.assert_same();
+    crm.assert_quiet();
 }
 
 fn a_clear_in_doubt_is_forgotten(engine: Engine) {

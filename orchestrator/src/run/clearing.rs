@@ -1,21 +1,22 @@
 //! `--clear-and-fill`: the destination is emptied, and everything is sent to it again.
 //!
-//! That it is to be emptied is said durably before the request, and withdrawn when the destination says no.
-//! As long as it is said, nobody knows whether the destination is empty: whichever run comes next empties it
-//! again. Once it is empty, the snapshot is too, in the same transaction that takes the word back; from then
-//! on every row that was not accepted since is a difference like any other.
+//! That it is to be emptied is said durably before the request, beside what the snapshot stands for, and withdrawn
+//! when the destination says no: then what is known is what was known before. As long as it is said, nobody knows
+//! whether the destination is empty: whichever run comes next empties it again. Once it is empty, the snapshot is too,
+//! in the same transaction that takes the word back; from then on every row that was not accepted since is a
+//! difference like any other.
 
 use connectors::change::Mode;
 use connectors::destination::{DeliverySpec, RunFacts};
 use connectors::outcome::DeliveryError;
 use connectors::retry::{self, ClearTrouble, RetryPolicy};
 use connectors::warehouse::Session;
-use sql_templates::{Atomicity, Statement, script};
+use sql_templates::{Atomicity, Statement, SyncScope, script};
 
 use super::deliver::Delivered;
 use super::lease::Lease;
-use super::model::Described;
-use super::state::State;
+use super::outset::{establish, redefine};
+use super::state::read_state;
 use super::{Definition, Run};
 use crate::error::{Error, ErrorCode};
 use crate::project::SyncSpec;
@@ -41,28 +42,40 @@ pub fn possible(sync: &SyncSpec, spec: &DeliverySpec) -> Result<(), Error> {
 
 /// What is needed to empty a destination.
 pub struct Clearing<'a> {
-    pub described: &'a Described,
+    pub scope: SyncScope<'a>,
+    /// What the snapshot will stand for.
+    pub definition: &'a Definition,
     pub target: &'a str,
     pub spec: &'a DeliverySpec,
     pub facts: &'a RunFacts,
-    /// The tables of the snapshot were made in this run, with the word that the destination is to be emptied.
+    /// Nothing of the snapshot, if there is one, can be kept.
     pub fresh: bool,
 }
 
 impl Clearing<'_> {
-    /// Empties the destination. Afterwards the snapshot and the doubts are empty, here and in the warehouse.
+    /// Empties the destination. Afterwards the snapshot and the doubts are empty, and stand for what was asked.
+    /// After a refusal everything that was known is still known, of whichever destination and in whichever shape.
     pub async fn clear(
         &self,
         run: &Run<'_>,
         session: &mut dyn Session,
         lease: &Lease,
-        state: &mut State,
         delivered: &mut Delivered,
     ) -> Result<(), Error> {
         let generation = lease.generation();
         fail::fail_point!("deliver.before_clear_note");
-        if !self.fresh {
-            self.define(run, session, generation, true, generation, false).await?;
+        // As it is written, which is not as the run began: the snapshot may have taken another shape since.
+        let known = read_state(session, run).await?;
+        let known = known.and_then(|state| Some((state.definition?, state.target?, state.due_before)));
+        let doubted = known.as_ref().is_some_and(|(definition, ..)| self.is_said(definition));
+        match &known {
+            Some((definition, target, due)) => {
+                redefine(run, session, &self.said(definition), target, generation, *due).await?;
+            }
+            None => {
+                let definition = self.said(self.definition);
+                establish(run, session, self.scope, &definition, self.target, generation).await?;
+            }
         }
         fail::fail_point!("deliver.before_clear");
         let destination = run.sync.destination.destination.as_ref();
@@ -73,43 +86,53 @@ impl Clearing<'_> {
         delivered.calls += cleared.calls;
         delivered.retries += cleared.retries;
         match cleared.trouble {
-            None => {
-                self.define(run, session, generation, false, 0, true).await?;
-                (state.doubts, state.due_before) = (0, 0);
-                fail::fail_point!("deliver.after_clear_note");
-                tracing::info!("the destination was emptied");
-                Ok(())
+            None if self.fresh && known.is_some() => {
+                establish(run, session, self.scope, self.definition, self.target, generation).await?;
             }
-            Some(trouble) if trouble.in_doubt => Err(in_doubt(run, trouble)),
+            None => self.forget(run, session, generation).await?,
+            // What the destination refuses now, it may have done when an earlier run asked for it.
+            Some(trouble) if trouble.in_doubt || doubted => return Err(in_doubt(run, trouble)),
             Some(trouble) => {
-                let due = if self.fresh { 0 } else { state.due_before };
-                self.define(run, session, generation, false, due, false).await?;
-                Err(trouble.error.map_or_else(|| stopped(run), |error| refused(run, error)))
+                let (definition, target, due) = match &known {
+                    Some((definition, target, due)) => (definition, target.as_str(), *due),
+                    None => (self.definition, self.target, 0),
+                };
+                redefine(run, session, definition, target, generation, due).await?;
+                return Err(trouble.error.map_or_else(|| stopped(run), |error| refused(run, error)));
             }
         }
+        fail::fail_point!("deliver.after_clear_note");
+        tracing::info!("the destination was emptied");
+        Ok(())
     }
 
-    /// Writes whether the destination is to be emptied, and with it, that it was.
-    async fn define(
-        &self,
-        run: &Run<'_>,
-        session: &mut dyn Session,
-        generation: i64,
-        clearing: bool,
-        due_before: i64,
-        forget: bool,
-    ) -> Result<(), Error> {
-        let definition = Definition { clearing, ..self.described.definition.clone() }.text();
-        let mut statements = vec![Statement::Define {
-            tables: &run.tables,
-            generation,
-            definition: Some(&definition),
-            target: Some(self.target),
-            due_before,
-        }];
-        if forget {
-            statements.push(Statement::ForgetAccepted { tables: &run.tables, generation });
+    fn is_said(&self, definition: &Definition) -> bool {
+        definition.clearing.iter().any(|target| target == self.target)
+    }
+
+    /// The same, with the word that the destination is to be emptied.
+    fn said(&self, definition: &Definition) -> Definition {
+        let mut said = definition.clone();
+        if !self.is_said(definition) {
+            said.clearing.push(self.target.to_owned());
         }
+        said
+    }
+
+    /// Writes that the destination is empty, and with it the snapshot.
+    async fn forget(&self, run: &Run<'_>, session: &mut dyn Session, generation: i64) -> Result<(), Error> {
+        let definition = self.definition.text();
+        let tables = &run.tables;
+        let statements = [
+            Statement::Define {
+                tables,
+                generation,
+                definition: Some(&definition),
+                target: Some(self.target),
+                due_before: 0,
+            },
+            Statement::ForgetAccepted { tables, generation },
+        ];
         session.execute(&script(run.dialect(), Atomicity::Transaction, &statements)?).await?;
         Ok(())
     }

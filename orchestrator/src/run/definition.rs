@@ -18,9 +18,10 @@ pub struct Definition {
     /// Names of the columns by which the destination knows a record; empty when that is the key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matching: Vec<String>,
-    /// The destination is to be emptied, and whether that happened is not known.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub clearing: bool,
+    /// Destinations that are to be emptied, as long as whether that happened is not known. They may be others than
+    /// the one that the snapshot stands for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clearing: Vec<String>,
     /// The word under which tables stand aside that are to be put in place of the known ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put: Option<String>,
@@ -215,7 +216,7 @@ mod tests {
             keys: vec![column("id", "integer", LogicalType::Integer)],
             columns,
             matching: Vec::new(),
-            clearing: false,
+            clearing: Vec::new(),
             put: None,
         }
     }

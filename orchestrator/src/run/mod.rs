@@ -141,9 +141,10 @@ impl<'a> Run<'a> {
         if goes_on { Start::ClearAndFill } else { self.request.start }
     }
 
-    /// Takes up what an earlier run left. Who asks for another way of starting over gets that.
-    fn go_on_clearing(&self, state: &State) {
-        let left = state.definition.as_ref().is_some_and(|definition| definition.clearing);
+    /// Takes up what an earlier run left. Who asks for another way of starting over gets that, and what was meant for
+    /// one destination is not done to another.
+    fn go_on_clearing(&self, state: &State, target: &str) {
+        let left = state.clearing().iter().any(|one| one == target);
         if left && self.request.start == Start::Incremental {
             let _ = self.goes_on_clearing.set(());
         }
@@ -382,18 +383,18 @@ async fn execute_with_lease<'a>(
     (course.settled, plain) =
         settle::clear_away(run, session, state, &mut commits, relation.as_ref()).await?;
     fail::fail_point!("prepare.after_settling");
-    run.go_on_clearing(state);
-    let clears = run.start() == Start::ClearAndFill;
     let described = model::describe(session.as_mut(), run, Some(plain)).await?;
     let shape = described.definition.shape();
     let scope = SyncScope { tables: &run.tables, shape: &shape, model: &described.model };
     let mut mapper = new_mapper(run, &described, lease.generation())?;
     let spec = delivery_spec(&run.sync, &mapper);
     run.sync.destination.destination.validate(&spec)?;
+    let target = run.sync.destination.destination.target(&spec);
+    run.go_on_clearing(state, &target);
+    let clears = run.start() == Start::ClearAndFill;
     if clears {
         clearing::possible(&run.sync, &spec)?;
     }
-    let target = run.sync.destination.destination.target(&spec);
     let digest = plans::digest_of(&run.sync, &described.definition);
     let approved = match run.request.goal {
         Goal::Apply(id) => Some(plans::approved(session.as_mut(), run, state, id, &digest, &target).await?),
@@ -419,8 +420,10 @@ async fn execute_with_lease<'a>(
     // What the snapshot's rows mean changes only after the guards have passed.
     let was = state.definition.as_ref();
     let meaning = was.map_or(described.definition.meaning, |was| was.meaning);
-    let clearing = was.is_some_and(|was| was.clearing);
+    let clearing = state.clearing().to_vec();
     let of = lease.generation().to_string();
+    // Another way of starting over was asked for than the one that an earlier run did not finish, or another destination.
+    let otherwise = !clearing.is_empty() && !clears;
     let definition = Definition { meaning, clearing, ..described.definition.clone() };
     let reshaping = reshape.map(|change| Reshaping {
         change,
@@ -519,24 +522,25 @@ async fn execute_with_lease<'a>(
         course.plan = approved.as_ref().map(|plan| plan.id);
         clock.ended(Stage::Plan, &summary::planned(&course.planned));
 
+        if clears {
+            let facts = run_facts(run, lease.generation(), &course.planned);
+            let (definition, target, spec) = (&described.definition, target.as_str(), &spec);
+            let clearing = Clearing { scope, definition, target, spec, facts: &facts, fresh };
+            clearing.clear(run, session.as_mut(), lease, &mut course.delivered).await?;
+            (state.doubts, state.due_before) = (0, 0);
+        } else if fresh {
+            let definition = &described.definition;
+            establish(run, session.as_mut(), scope, definition, &target, lease.generation()).await?;
+        }
         if fresh {
-            establish(run, session.as_mut(), scope, &described, &target, lease.generation(), clears).await?;
             state.doubts = 0;
             state.rejections = 0;
             state.refused = 0;
             state.parked = 0;
         }
-        if clears {
-            let facts = run_facts(run, lease.generation(), &course.planned);
-            let (described, target, spec) = (&described, target.as_str(), &spec);
-            let clearing = Clearing { described, target, spec, facts: &facts, fresh };
-            clearing.clear(run, session.as_mut(), lease, state, &mut course.delivered).await?;
-        }
         let due = if resync && !fresh { lease.generation() } else { state.due_before };
-        // Another way of starting over was asked for than the one that an earlier run did not finish.
-        let otherwise = clearing && !clears;
         if !fresh && (meaning != described.definition.meaning || otherwise) {
-            redefine(run, session.as_mut(), &described, &target, lease.generation(), due).await?;
+            redefine(run, session.as_mut(), &described.definition, &target, lease.generation(), due).await?;
         }
         let words: Vec<&str> = sent.iter().map(|o| o.name()).collect();
         let answers = checkpoints::answers(run);

@@ -125,7 +125,7 @@ pub fn define(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<
         keys: returned.keys.clone(),
         columns: needed.tracked.clone(),
         matching,
-        clearing: false,
+        clearing: Vec::new(),
         put: None,
     };
     Ok((definition, needed))

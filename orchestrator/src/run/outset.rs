@@ -5,7 +5,6 @@ use connectors::warehouse::Session;
 use sql_templates::{Atomicity, Statement, SyncScope, script};
 
 use super::differences::Diff;
-use super::model::Described;
 use super::state::WAITS;
 use super::{Definition, Run, Start};
 use crate::error::Error;
@@ -14,12 +13,12 @@ use crate::error::Error;
 pub async fn redefine(
     run: &Run<'_>,
     session: &mut dyn Session,
-    described: &Described,
+    definition: &Definition,
     target: &str,
     generation: i64,
     due: i64,
 ) -> Result<(), Error> {
-    let definition = described.definition.text();
+    let definition = definition.text();
     let define = Statement::Define {
         tables: &run.tables,
         generation,
@@ -31,19 +30,17 @@ pub async fn redefine(
     Ok(())
 }
 
-/// Empty tables, and what they will stand for: the beginning of a snapshot. With `clearing` its destination
-/// is to be emptied too.
+/// Empty tables, and what they will stand for: the beginning of a snapshot.
 pub async fn establish(
     run: &Run<'_>,
     session: &mut dyn Session,
     scope: SyncScope<'_>,
-    described: &Described,
+    definition: &Definition,
     target: &str,
     generation: i64,
-    clearing: bool,
 ) -> Result<(), Error> {
     fail::fail_point!("deliver.before_establish");
-    let definition = Definition { clearing, ..described.definition.clone() }.text();
+    let definition = definition.text();
     let define = |definition, target| Statement::Define {
         tables: &run.tables,
         generation,

@@ -299,7 +299,7 @@ pub(super) async fn approved(
     }
     let there = prepare::tables_there(session, run).await?;
     let missing = plan.tables(run)?.iter().any(|table| !there.iter().any(|t| t == table.name.name()));
-    if plan.basis != state.basis || missing || !(plan.fresh || state.definition.is_some()) {
+    if plan.basis != state.basis || missing || !(plan.fresh || state.has_snapshot()) {
         return stale("another run has changed what is known of the destination since");
     }
     Ok(plan.clone())

@@ -158,7 +158,7 @@ pub fn change_of_snapshot(
 ) -> Result<Change, Error> {
     let (Some(was), Some(old_target)) = (&state.definition, &state.target) else { return Ok(Change::Fresh) };
     let is = &described.definition;
-    let starts_over = run.request.start != Start::Incremental;
+    let starts_over = run.start() != Start::Incremental;
     let refuse =
         |code, message: String| if starts_over { Ok(Change::Fresh) } else { Err(Error::new(code, message)) };
     if old_target != target {
@@ -169,6 +169,9 @@ pub fn change_of_snapshot(
                 run.sync.slug
             ),
         );
+    }
+    if !state.missing.is_empty() {
+        return if starts_over { Ok(Change::Fresh) } else { Err(snapshot_missing(run, &state.missing)) };
     }
     let names = |d: &Definition| {
         let mut names: Vec<String> = d.keys.iter().map(|k| k.name.clone()).collect();
@@ -204,7 +207,7 @@ pub fn change_of_snapshot(
     }
     // Keys are keys in both, so a full resync can go on from those that are known: it sends every row
     // whatever was accepted, and what is still to be removed stays known.
-    let resync = matches!(run.request.start, Start::FullResync { .. });
+    let resync = matches!(run.start(), Start::FullResync { .. });
     let both_hold = was.meaning.holds_records() && is.meaning.holds_records();
     if was.meaning != is.meaning && !(resync && both_hold) {
         return refuse(
@@ -255,7 +258,7 @@ pub async fn catalogue(
 }
 
 /// Looks whether all that the state speaks of is there. What somebody dropped is an error; a run that
-/// starts over begins with an empty snapshot instead.
+/// starts over, or may have to go on with a clear, begins with an empty snapshot instead.
 pub fn start_over_without_tables(run: &Run<'_>, state: &mut State, there: &[String]) -> Result<(), Error> {
     if state.definition.is_none() {
         return Ok(());
@@ -265,34 +268,38 @@ pub fn start_over_without_tables(run: &Run<'_>, state: &mut State, there: &[Stri
     // A run that is under way may drop the table of its diff at any moment.
     let unfinished = state.delivering.as_ref().filter(|_| !state.is_under_way());
     wanted.extend(unfinished.map(|delivering| delivering.table.as_str()));
-    let missing: Vec<&str> = wanted.into_iter().filter(|name| !there.iter().any(|t| t == name)).collect();
+    wanted.retain(|name| !there.iter().any(|t| t == name));
+    let missing: Vec<String> = wanted.into_iter().map(str::to_owned).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    if run.request.start == Start::Incremental {
-        return Err(Error::new(
-            ErrorCode::SnapshotMissing,
-            format!(
-                "what sync `{}` knows of its destination was dropped from the schema `{}`: {}",
-                run.sync.slug,
-                run.tables.planner_schema().name(),
-                missing.join(", ")
-            ),
-        ));
+    if run.request.start == Start::Incremental && state.clearing().is_empty() {
+        return Err(snapshot_missing(run, &missing));
     }
     *state = State {
         delivering: None,
         due_before: 0,
-        target: None,
-        definition: None,
         doubts: 0,
         rejections: 0,
         refused: 0,
         parked: 0,
         counted: None,
+        missing,
         ..state.clone()
     };
     Ok(())
+}
+
+fn snapshot_missing(run: &Run<'_>, missing: &[String]) -> Error {
+    Error::new(
+        ErrorCode::SnapshotMissing,
+        format!(
+            "what sync `{}` knows of its destination was dropped from the schema `{}`: {}",
+            run.sync.slug,
+            run.tables.planner_schema().name(),
+            missing.join(", ")
+        ),
+    )
 }
 
 /// How long a rehearsal's tables are left alone: nobody knows whether it still goes on.

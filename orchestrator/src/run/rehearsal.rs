@@ -42,9 +42,6 @@ pub async fn rehearse(
         let there = prepare::tables_there(session.as_mut(), &run).await?;
         prepare::start_over_without_tables(&run, state, &there)?;
     }
-    if let Some(state) = &state {
-        run.go_on_clearing(state);
-    }
     let under_way = state.as_ref().is_some_and(State::is_under_way);
     let described = describe(session.as_mut(), &run, None).await?;
     let generation = state.as_ref().map_or(0, |s| s.generation) + 1;
@@ -52,10 +49,13 @@ pub async fn rehearse(
     let mapper = Mapper::new(sync, &shape, previous_of(&shape), run_values(&run, generation))?;
     let spec = delivery_spec(sync, &mapper);
     sync.destination.destination.validate(&spec)?;
+    let target = sync.destination.destination.target(&spec);
+    if let Some(state) = &state {
+        run.go_on_clearing(state, &target);
+    }
     if run.start() == Start::ClearAndFill {
         clearing::possible(sync, &spec)?;
     }
-    let target = sync.destination.destination.target(&spec);
     let change = match &state {
         Some(state) => prepare::change_of_snapshot(&run, state, &described, &target)?,
         None => Change::Fresh,

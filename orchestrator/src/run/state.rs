@@ -47,6 +47,8 @@ pub struct State {
     pub counted: Option<i64>,
     /// Open rejections of rows that are not to be sent as they are.
     pub parked: i64,
+    /// Tables that the state speaks of and somebody dropped.
+    pub missing: Vec<String>,
     /// Plans that can be applied, as long as the basis is theirs.
     pub(super) plans: Vec<KeptPlan>,
 }
@@ -55,6 +57,16 @@ impl State {
     /// Whether somebody runs the sync at this moment: the lease is held, and not by a process that is gone.
     pub fn is_under_way(&self) -> bool {
         self.lease_seconds.is_some_and(|s| s > 0.0) && !self.holder.as_ref().is_some_and(Holder::is_gone)
+    }
+
+    /// Whether there is a snapshot.
+    pub fn has_snapshot(&self) -> bool {
+        self.definition.is_some() && self.missing.is_empty()
+    }
+
+    /// The destinations that earlier runs were to empty and never knew that they did.
+    pub fn clearing(&self) -> &[String] {
+        self.definition.as_ref().map_or(&[], |definition| &definition.clearing)
     }
 }
 
@@ -145,6 +157,7 @@ pub async fn read_state(session: &mut dyn Session, run: &Run<'_>) -> Result<Opti
         basis: row.count("basis")?,
         counted: row.integer("counted")?,
         parked: row.count("parked")?,
+        missing: Vec::new(),
         // What another version of levin wrote is no plan of this one.
         plans: row.text("plans")?.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
     }))
