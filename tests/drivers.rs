@@ -19,6 +19,7 @@ mod tls;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -38,6 +39,15 @@ fn source(kind: &str, config: Value, project: &Path) -> Result<Arc<dyn Warehouse
 async fn open(warehouse: &dyn Warehouse) -> Box<dyn Session> {
     let tag = Tag { sync: "customers-to-crm".into(), run: Some(1), stage: "diff" };
     warehouse.session(&tag).await.expect("a session")
+}
+
+/// Waits for it; bounded by the patience of whoever waits for a test.
+async fn until(what: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !what() {
+        assert!(Instant::now() < end, "what a test waits for does not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn sql(text: &str) -> Sql {

@@ -78,6 +78,10 @@ class Refused(Exception):
         self.code, self.message, self.sql_state, self.status = code, message, sql_state, status
 
 
+def canceled():
+    return Refused("000604", "SQL execution canceled", "57014")
+
+
 class User:
     def __init__(self, name):
         self.name = name
@@ -155,7 +159,7 @@ class Job:
             try:
                 self.running = True
                 if self.aborted:
-                    raise Refused("000604", "SQL execution canceled", "57014")
+                    raise canceled()
                 self.answer = {"success": True, "code": None, "message": None, "data": execute(self)}
                 record["state"] = "done"
             except Refused as no:
@@ -163,7 +167,7 @@ class Job:
                 self.answer = refusal(no, self.id)
             except Exception as fault:
                 if self.aborted:
-                    record["state"], self.answer = "aborted", refusal(Refused("000604", "SQL execution canceled", "57014"), self.id)
+                    record["state"], self.answer = "aborted", refusal(canceled(), self.id)
                     return
                 record["state"] = "failed"
                 print(f"{self.request['sqlText']}\n{type(fault).__name__}: {fault}", file=sys.stderr, flush=True)
@@ -309,7 +313,7 @@ def execute(job):
         while time.monotonic() < until and not job.aborted:
             time.sleep(0.005)
         if job.aborted:
-            raise Refused("000604", "SQL execution canceled", "57014")
+            raise canceled()
         return said(job, f"waited {found[1]} seconds")
     try:
         tree = parse_one(text)
@@ -367,7 +371,7 @@ def hold(job, tree):
         return
     while not held.acquire(timeout=0.01):
         if job.aborted:
-            raise Refused("000604", "SQL execution canceled", "57014")
+            raise canceled()
     job.session.held.append(held)
 
 
@@ -387,7 +391,7 @@ def run(job, tree, kind):
     else:
         guarded(lambda: cursor.execute(request["sqlText"], server=True))
     if job.aborted:
-        raise Refused("000604", "SQL execution canceled", "57014")
+        raise canceled()
     rowtype = describe_as_rowtype(cursor._describe_last_sql())
     table = cursor._arrow_table
     data = {"queryId": job.id, "statementTypeId": kind, "rowtype": rowtype, "parameters": [], "queryResultFormat": "json",
@@ -421,7 +425,7 @@ def guarded(work):
             code = 904 if "column" in message.lower() else 1003
         raise Refused(f"{code:06d}", no.raw_msg or message, no.sqlstate or "") from None
     except duckdb.InterruptException:
-        raise Refused("000604", "SQL execution canceled", "57014") from None
+        raise canceled() from None
     except duckdb.ConstraintException as no:
         raise Refused("100072", str(no), "22000") from None
     except (duckdb.OutOfRangeException, duckdb.InvalidInputException) as no:

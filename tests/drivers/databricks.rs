@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sql_templates::{Atomicity, Expect, LogicalType, TableRef};
 use tests::databricks::{DatabricksDouble, DatabricksWorkspace};
 
-use super::{number, open, rows, run, script, source, sql};
+use super::{number, open, rows, run, script, source, sql, until};
 
 const HUNDRED_THOUSAND: &str =
     "select cast(n as bigint) as n from (select explode(sequence(1, 100000)) as n)";
@@ -55,15 +55,6 @@ fn states(workspace: &DatabricksWorkspace, holds: &str) -> Vec<String> {
     let all = told["statements"].as_array().expect("a list").iter();
     let like = all.filter(|s| s["sql"].as_str().is_some_and(|sql| sql.contains(holds)));
     like.map(|s| s["state"].as_str().expect("a state").to_owned()).collect()
-}
-
-/// Bounded by the patience of whoever waits for a test.
-async fn until(what: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !what() {
-        assert!(std::time::Instant::now() < end, "what a test waits for does not come");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
 }
 
 async fn table(session: &mut dyn Session) {

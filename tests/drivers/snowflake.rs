@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sql_templates::{Atomicity, Expect, LogicalType, TableRef};
 use tests::snowflake::{SnowflakeDouble, SnowflakeUser};
 
-use super::{error, number, open, results_stream, rows, run, script, source, sql};
+use super::{error, number, open, results_stream, rows, run, script, source, sql, until};
 
 const MILLION: &str = "select seq4() + 1 as n from table(generator(rowcount => 1000000))";
 
@@ -53,15 +53,6 @@ fn ran(user: &SnowflakeUser, beginning: &str) -> Vec<String> {
     let statements = told["statements"].as_array().expect("a list");
     let like = statements.iter().filter(|s| s["sql"].as_str().is_some_and(|sql| sql.starts_with(beginning)));
     like.map(|s| s["state"].as_str().expect("a state").to_owned()).collect()
-}
-
-/// Bounded by the patience of whoever waits for a test.
-async fn until(what: impl Fn() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !what() {
-        assert!(std::time::Instant::now() < end, "what a test waits for does not come");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
 }
 
 async fn failed(session: &mut dyn Session, select: &str) -> WarehouseError {

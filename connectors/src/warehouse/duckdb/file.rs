@@ -206,8 +206,7 @@ impl Running {
     /// Stops what runs now, and whatever of the same work would come after it; does nothing to work that is over.
     #[expect(clippy::disallowed_methods, reason = "waits on a thread of its own")]
     pub(super) fn cancel(self: &Arc<Self>) {
-        self.cancelled.store(true, Ordering::SeqCst);
-        if self.interrupt() {
+        if !self.cancelled.swap(true, Ordering::SeqCst) && self.interrupt() {
             // DuckDB forgets an interrupt that comes between preparing a statement and beginning it.
             let running = self.clone();
             std::thread::spawn(move || {
