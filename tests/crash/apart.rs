@@ -14,6 +14,10 @@ const TIMES: u32 = 3;
 
 const SYNC: &str = "people";
 
+/// The steps by which the tables of a snapshot are made.
+const BETWEEN: &[&str] =
+    &["deliver.before_establish", "deliver.before_establish:2", "deliver.before_establish:3"];
+
 struct People {
     project: Project,
     receiver: Receiver,
@@ -38,11 +42,15 @@ impl People {
     }
 
     fn sync(&self, mode: &str) {
+        self.sync_to("/rows", mode);
+    }
+
+    fn sync_to(&self, path: &str, mode: &str) {
         self.project.write(
             "syncs/people.yml",
             &format!(
                 "model: people\ndestination: out\n{mode}\nguards: {{max_removed: {{percent: 90}}}}\n\
-                 each: {{method: POST, path: /rows, batch_size: 1}}\nclear: {{path: /clear}}\n"
+                 each: {{method: POST, path: {path}, batch_size: 1}}\nclear: {{path: /clear}}\n"
             ),
         );
     }
@@ -122,9 +130,7 @@ fn at_every_point_of_a_changed_shape() {
 
 #[test]
 fn between_the_tables_of_a_first_run() {
-    for point in
-        ["deliver.before_establish", "deliver.after_establish", "deliver.after_begin", "commit.after"]
-    {
+    for point in [BETWEEN, &["deliver.after_establish", "deliver.after_begin", "commit.after"]].concat() {
         let people = People::new();
         people.change();
         people.killed_at(point, &[]);
@@ -135,7 +141,10 @@ fn between_the_tables_of_a_first_run() {
 
 #[test]
 fn while_the_destination_is_emptied_for_another_mode() {
-    for point in clearing::ANEW.iter().filter(|point| **point != "deliver.before_clear_note") {
+    for point in [clearing::ANEW, BETWEEN].concat() {
+        if point == "deliver.before_clear_note" {
+            continue;
+        }
         let people = People::new();
         people.run();
         people.change();
@@ -143,5 +152,31 @@ fn while_the_destination_is_emptied_for_another_mode() {
         people.killed_at(point, &["--clear-and-fill"]);
         people.run();
         people.assert_all_is_well(point);
+    }
+}
+
+#[test]
+fn while_tables_are_made_for_another_destination() {
+    for point in BETWEEN {
+        let people = People::new();
+        people.run();
+        people.change();
+        people.sync_to("/elsewhere", "mode: mirror");
+        people.killed_at(point, &["--full-resync"]);
+        // Where the file is put back, nobody knows any more what was accepted there.
+        people.sync("mode: mirror");
+        let before = people.receiver.count();
+        let run = people.project.run(SYNC);
+        if *point == BETWEEN[0] {
+            assert_eq!(run.code, 0, "{point}: {run:#?}");
+        } else {
+            assert_eq!(
+                (run.error(), people.receiver.count()),
+                ("TARGET_CHANGED", before),
+                "{point}: {run:#?}"
+            );
+            people.sync_to("/elsewhere", "mode: mirror");
+            people.run();
+        }
     }
 }

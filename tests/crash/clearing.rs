@@ -128,3 +128,32 @@ fn while_emptying_and_filling_from_duckdb() {
 fn while_emptying_and_filling_from_postgres() {
     all_of(&cases(Engine::Postgres), holds);
 }
+
+/// What is known is of no worth once the destination may be empty, not even when a reset is asked for and dies.
+fn a_reset_ends(engine: Engine) {
+    for at in ["commit.before", "commit.after"] {
+        let mut scene = Scene::new(engine, Target::Http);
+        scene.edit(|people| people.extend((1..=12).map(|id| (id, Person::new(format!("{id}@first"), id)))));
+        oracle::succeeded(&scene.run());
+        let killed_at = |at, more: &[&str]| {
+            let killed = scene.run_with(&Trouble { kill_at: Some(at), points: None }, more);
+            assert!(killed.is_killed(), "the point was not passed: {killed:?}");
+        };
+        killed_at("deliver.after_clear", &["--clear-and-fill"]);
+        killed_at(at, &["--reset-cdc"]);
+        oracle::succeeded(&scene.run());
+        let expected = oracle::expected(&scene, &BTreeMap::new(), &scene.model);
+        let kept = if at == "commit.after" { BTreeMap::new() } else { expected };
+        assert_eq!(scene.content(), kept, "killed at {at}");
+    }
+}
+
+#[test]
+fn while_a_reset_takes_the_place_of_a_clear_from_duckdb() {
+    a_reset_ends(Engine::DuckDb);
+}
+
+#[test]
+fn while_a_reset_takes_the_place_of_a_clear_from_postgres() {
+    a_reset_ends(Engine::Postgres);
+}

@@ -19,11 +19,21 @@ use super::outset::{establish, redefine};
 use super::state::read_state;
 use super::{Definition, Run};
 use crate::error::{Error, ErrorCode};
-use crate::project::SyncSpec;
+
+const OTHER_WAYS: &str = "`--full-resync` or `--reset-cdc` would leave that out";
 
 /// Refuses a sync whose destination is not filled by its model's rows, or cannot be emptied.
-pub fn possible(sync: &SyncSpec, spec: &DeliverySpec) -> Result<(), Error> {
-    let refused = |why: String| Error::new(ErrorCode::ClearUnsupported, why).at(sync.file.clone(), 1);
+pub fn possible(run: &Run<'_>, spec: &DeliverySpec) -> Result<(), Error> {
+    let sync = &run.sync;
+    let refused = |why: String| {
+        let refused = Error::new(ErrorCode::ClearUnsupported, why).at(sync.file.clone(), 1);
+        let goes_on = run.start() != run.request.start;
+        if goes_on {
+            refused.hint(format!("an earlier run broke off while it emptied; {OTHER_WAYS}"))
+        } else {
+            refused
+        }
+    };
     match sync.mode {
         Mode::Insert | Mode::Upsert | Mode::Mirror | Mode::Segment | Mode::Add | Mode::All => {}
         Mode::Update | Mode::Remove | Mode::Archive | Mode::Diff | Mode::Snapshot => {
@@ -54,7 +64,8 @@ pub struct Clearing<'a> {
 
 impl Clearing<'_> {
     /// Empties the destination. Afterwards the snapshot and the doubts are empty, and stand for what was asked.
-    /// After a refusal everything that was known is still known, of whichever destination and in whichever shape.
+    /// After a refusal everything that was known is still known, of whichever destination and in whichever shape, and
+    /// what an earlier run left in doubt still is; plans that were kept are stale.
     pub async fn clear(
         &self,
         run: &Run<'_>,
@@ -67,13 +78,22 @@ impl Clearing<'_> {
         // As it is written, which is not as the run began: the snapshot may have taken another shape since.
         let known = read_state(session, run).await?;
         let known = known.and_then(|state| Some((state.definition?, state.target?, state.due_before)));
-        let doubted = known.as_ref().is_some_and(|(definition, ..)| self.is_said(definition));
+        if self.fresh && known.is_some() && run.dialect().facts().undoes_ddl {
+            // Tables that cannot be made are found out while the destination still has its rows.
+            let create = Statement::CreateTables { scope: self.scope };
+            session.execute(&script(run.dialect(), Atomicity::Rehearsal, &[create])?).await?;
+        }
+        let word = self.definition.identity(self.target);
+        let said =
+            |definition: &Definition| Definition { clearing: Some(word.clone()), ..definition.clone() };
+        let doubted =
+            known.as_ref().is_some_and(|(definition, ..)| definition.clearing.as_ref() == Some(&word));
         match &known {
             Some((definition, target, due)) => {
-                redefine(run, session, &self.said(definition), target, generation, *due).await?;
+                redefine(run, session, &said(definition), target, generation, *due).await?;
             }
             None => {
-                let definition = self.said(self.definition);
+                let definition = said(self.definition);
                 establish(run, session, self.scope, &definition, self.target, generation).await?;
             }
         }
@@ -98,25 +118,14 @@ impl Clearing<'_> {
                     None => (self.definition, self.target, 0),
                 };
                 redefine(run, session, definition, target, generation, due).await?;
-                return Err(trouble.error.map_or_else(|| stopped(run), |error| refused(run, error)));
+                return Err(trouble
+                    .error
+                    .map_or_else(|| stopped(run, "before anything was sent"), |error| refused(run, error)));
             }
         }
         fail::fail_point!("deliver.after_clear_note");
         tracing::info!("the destination was emptied");
         Ok(())
-    }
-
-    fn is_said(&self, definition: &Definition) -> bool {
-        definition.clearing.iter().any(|target| target == self.target)
-    }
-
-    /// The same, with the word that the destination is to be emptied.
-    fn said(&self, definition: &Definition) -> Definition {
-        let mut said = definition.clone();
-        if !self.is_said(definition) {
-            said.clearing.push(self.target.to_owned());
-        }
-        said
     }
 
     /// Writes that the destination is empty, and with it the snapshot.
@@ -138,9 +147,9 @@ impl Clearing<'_> {
     }
 }
 
-fn stopped(run: &Run<'_>) -> Error {
+fn stopped(run: &Run<'_>, when: &str) -> Error {
     if run.cancel.is_cancelled() {
-        Error::new(ErrorCode::Cancelled, "the run was cancelled before anything was sent")
+        Error::new(ErrorCode::Cancelled, format!("the run was cancelled {when}"))
     } else {
         super::lease_lost(run)
     }
@@ -153,13 +162,11 @@ fn refused(run: &Run<'_>, error: DeliveryError) -> Error {
 }
 
 fn in_doubt(run: &Run<'_>, trouble: ClearTrouble) -> Error {
-    let Some(error) = trouble.error else { return stopped(run) };
-    let error = Error::from(error);
+    let error = trouble.error.map_or_else(|| stopped(run, "before it answered"), Error::from);
     let message = format!(
         "whether the destination of sync `{}` was emptied is not known: {}",
         run.sync.slug, error.message
     );
-    Error { message, ..error }.hint(
-        "the next `levin run` empties it again and fills it; `--full-resync` or `--reset-cdc` would leave that out",
-    )
+    Error { message, ..error }
+        .hint(format!("the next `levin run` empties it again and fills it; {OTHER_WAYS}"))
 }

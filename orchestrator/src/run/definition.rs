@@ -18,13 +18,24 @@ pub struct Definition {
     /// Names of the columns by which the destination knows a record; empty when that is the key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matching: Vec<String>,
-    /// Destinations that are to be emptied, as long as whether that happened is not known. They may be others than
-    /// the one that the snapshot stands for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub clearing: Vec<String>,
+    /// What the sync was when its destination was to be emptied, as long as whether that happened is not known. It may
+    /// be another than the one that the snapshot stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clearing: Option<Identity>,
     /// The word under which tables stand aside that are to be put in place of the known ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub put: Option<String>,
+}
+
+/// What a snapshot cannot change and go on: with another of these it begins anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The destination.
+    pub target: String,
+    /// What is known of a key.
+    pub meaning: Meaning,
+    /// Names of the key's columns, sorted.
+    pub keys: Vec<String>,
 }
 
 /// What is known of a key that is in a snapshot.
@@ -66,6 +77,13 @@ impl Meaning {
 }
 
 impl Definition {
+    /// What it cannot change and go on, for this destination.
+    pub fn identity(&self, target: &str) -> Identity {
+        let mut keys: Vec<String> = self.keys.iter().map(|key| key.name.clone()).collect();
+        keys.sort();
+        Identity { target: target.to_owned(), meaning: self.meaning, keys }
+    }
+
     /// The columns of the snapshot.
     pub fn shape(&self) -> Shape {
         let matching = self
@@ -216,7 +234,7 @@ mod tests {
             keys: vec![column("id", "integer", LogicalType::Integer)],
             columns,
             matching: Vec::new(),
-            clearing: Vec::new(),
+            clearing: None,
             put: None,
         }
     }

@@ -141,10 +141,10 @@ impl<'a> Run<'a> {
         if goes_on { Start::ClearAndFill } else { self.request.start }
     }
 
-    /// Takes up what an earlier run left. Who asks for another way of starting over gets that, and what was meant for
-    /// one destination is not done to another.
-    fn go_on_clearing(&self, state: &State, target: &str) {
-        let left = state.clearing().iter().any(|one| one == target);
+    /// Takes up what an earlier run left. Who asks for another way of starting over gets that, and a sync that was edited
+    /// since is not emptied unasked.
+    fn go_on_clearing(&self, state: &State, described: &Described, target: &str) {
+        let left = state.clearing().is_some_and(|left| *left == described.definition.identity(target));
         if left && self.request.start == Start::Incremental {
             let _ = self.goes_on_clearing.set(());
         }
@@ -390,10 +390,10 @@ async fn execute_with_lease<'a>(
     let spec = delivery_spec(&run.sync, &mapper);
     run.sync.destination.destination.validate(&spec)?;
     let target = run.sync.destination.destination.target(&spec);
-    run.go_on_clearing(state, &target);
+    run.go_on_clearing(state, &described, &target);
     let clears = run.start() == Start::ClearAndFill;
     if clears {
-        clearing::possible(&run.sync, &spec)?;
+        clearing::possible(run, &spec)?;
     }
     let digest = plans::digest_of(&run.sync, &described.definition);
     let approved = match run.request.goal {
@@ -420,10 +420,10 @@ async fn execute_with_lease<'a>(
     // What the snapshot's rows mean changes only after the guards have passed.
     let was = state.definition.as_ref();
     let meaning = was.map_or(described.definition.meaning, |was| was.meaning);
-    let clearing = state.clearing().to_vec();
+    let clearing = state.clearing().cloned();
     let of = lease.generation().to_string();
-    // Another way of starting over was asked for than the one that an earlier run did not finish, or another destination.
-    let otherwise = !clearing.is_empty() && !clears;
+    // Another way of starting over was asked for than the one that an earlier run did not finish.
+    let otherwise = clearing.is_some() && !clears;
     let definition = Definition { meaning, clearing, ..described.definition.clone() };
     let reshaping = reshape.map(|change| Reshaping {
         change,
@@ -538,7 +538,8 @@ async fn execute_with_lease<'a>(
             state.refused = 0;
             state.parked = 0;
         }
-        let due = if resync && !fresh { lease.generation() } else { state.due_before };
+        // What is known is of no worth while the destination may be empty, until all of it is known anew.
+        let due = if (resync || otherwise) && !fresh { lease.generation() } else { state.due_before };
         if !fresh && (meaning != described.definition.meaning || otherwise) {
             redefine(run, session.as_mut(), &described.definition, &target, lease.generation(), due).await?;
         }

@@ -125,7 +125,7 @@ pub fn define(sync: &SyncSpec, dialect: Dialect, returned: &Returned) -> Result<
         keys: returned.keys.clone(),
         columns: needed.tracked.clone(),
         matching,
-        clearing: Vec::new(),
+        clearing: None,
         put: None,
     };
     Ok((definition, needed))

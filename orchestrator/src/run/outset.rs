@@ -39,24 +39,24 @@ pub async fn establish(
     target: &str,
     generation: i64,
 ) -> Result<(), Error> {
-    fail::fail_point!("deliver.before_establish");
     let definition = definition.text();
-    let define = |definition, target| Statement::Define {
+    let define = |definition| Statement::Define {
         tables: &run.tables,
         generation,
         definition,
-        target,
+        target: Some(target),
         due_before: 0,
     };
-    let defined = define(Some(definition.as_str()), Some(target));
+    let defined = define(Some(definition.as_str()));
     let create = Statement::CreateTables { scope };
     let scripts = if run.dialect().facts().undoes_ddl {
         vec![vec![defined, create]]
     } else {
         // Until all of the new tables are there, nobody knows what the snapshot stands for.
-        vec![vec![define(None, None)], vec![create], vec![defined]]
+        vec![vec![define(None)], vec![create], vec![defined]]
     };
     for statements in scripts {
+        fail::fail_point!("deliver.before_establish");
         session.execute(&script(run.dialect(), Atomicity::Transaction, &statements)?).await?;
     }
     fail::fail_point!("deliver.after_establish");

@@ -6,7 +6,7 @@ use chrono::Utc;
 use connectors::warehouse::{ErrorKind, Session};
 use sql_templates::{Atomicity, PlainTable, Statement, project_prefix, script};
 
-use super::definition::{Change, Definition, compare};
+use super::definition::{Change, compare};
 use super::lease::{Holder, Lease, seconds};
 use super::model::Described;
 use super::rows::result_rows;
@@ -156,36 +156,46 @@ pub fn change_of_snapshot(
     described: &Described,
     target: &str,
 ) -> Result<Change, Error> {
-    let (Some(was), Some(old_target)) = (&state.definition, &state.target) else { return Ok(Change::Fresh) };
-    let is = &described.definition;
+    let Some(old_target) = &state.target else { return Ok(Change::Fresh) };
     let starts_over = run.start() != Start::Incremental;
     let refuse =
         |code, message: String| if starts_over { Ok(Change::Fresh) } else { Err(Error::new(code, message)) };
-    if old_target != target {
-        return refuse(
-            ErrorCode::TargetChanged,
-            format!(
-                "sync `{}` now points to {target}; its snapshot tells what {old_target} accepted",
-                run.sync.slug
-            ),
-        );
+    let moved = |from: &str, what: &str| {
+        let message = format!("sync `{}` now points to {target}; {what} {from}", run.sync.slug);
+        refuse(ErrorCode::TargetChanged, message)
+    };
+    let Some(was) = &state.definition else {
+        // A run broke off where the warehouse undoes nothing that makes tables.
+        return if old_target == target {
+            Ok(Change::Fresh)
+        } else {
+            moved(old_target, "its snapshot was made for")
+        };
+    };
+    let is = described.definition.identity(target);
+    let known = was.identity(old_target);
+    // Until what was begun has come to its end, a sync that was edited since does not go on as if it had not been.
+    let left = was.clearing.as_ref().filter(|_| !starts_over);
+    let stands = left.unwrap_or(&known);
+    if stands.target != target {
+        let what = if left.is_some() {
+            "an earlier run broke off while it emptied"
+        } else {
+            "its snapshot is that of"
+        };
+        return moved(&stands.target, what);
     }
     if !state.missing.is_empty() {
         return if starts_over { Ok(Change::Fresh) } else { Err(snapshot_missing(run, &state.missing)) };
     }
-    let names = |d: &Definition| {
-        let mut names: Vec<String> = d.keys.iter().map(|k| k.name.clone()).collect();
-        names.sort();
-        names
-    };
-    if names(was) != names(is) {
+    if stands.keys != is.keys {
         return refuse(
             ErrorCode::KeyChanged,
             format!(
                 "the primary key of model `{}` was {} and is now {}",
                 run.sync.model.slug,
-                names(was).join(", "),
-                names(is).join(", ")
+                stands.keys.join(", "),
+                is.keys.join(", ")
             ),
         );
     }
@@ -208,8 +218,8 @@ pub fn change_of_snapshot(
     // Keys are keys in both, so a full resync can go on from those that are known: it sends every row
     // whatever was accepted, and what is still to be removed stays known.
     let resync = matches!(run.start(), Start::FullResync { .. });
-    let both_hold = was.meaning.holds_records() && is.meaning.holds_records();
-    if was.meaning != is.meaning && !(resync && both_hold) {
+    let both_hold = stands.meaning.holds_records() && is.meaning.holds_records();
+    if stands.meaning != is.meaning && !(resync && both_hold) {
         return refuse(
             ErrorCode::ModeChanged,
             format!(
@@ -219,7 +229,7 @@ pub fn change_of_snapshot(
             ),
         );
     }
-    compare(was, is)
+    compare(was, &described.definition)
 }
 
 /// A span of time in the largest unit of which it has at least two.
@@ -273,7 +283,7 @@ pub fn start_over_without_tables(run: &Run<'_>, state: &mut State, there: &[Stri
     if missing.is_empty() {
         return Ok(());
     }
-    if run.request.start == Start::Incremental && state.clearing().is_empty() {
+    if run.request.start == Start::Incremental && state.clearing().is_none() {
         return Err(snapshot_missing(run, &missing));
     }
     *state = State {
@@ -290,7 +300,8 @@ pub fn start_over_without_tables(run: &Run<'_>, state: &mut State, there: &[Stri
     Ok(())
 }
 
-fn snapshot_missing(run: &Run<'_>, missing: &[String]) -> Error {
+/// What somebody dropped, and what to do.
+pub fn snapshot_missing(run: &Run<'_>, missing: &[String]) -> Error {
     Error::new(
         ErrorCode::SnapshotMissing,
         format!(

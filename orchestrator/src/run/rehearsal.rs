@@ -51,10 +51,10 @@ pub async fn rehearse(
     sync.destination.destination.validate(&spec)?;
     let target = sync.destination.destination.target(&spec);
     if let Some(state) = &state {
-        run.go_on_clearing(state, &target);
+        run.go_on_clearing(state, &described, &target);
     }
     if run.start() == Start::ClearAndFill {
-        clearing::possible(sync, &spec)?;
+        clearing::possible(&run, &spec)?;
     }
     let change = match &state {
         Some(state) => prepare::change_of_snapshot(&run, state, &described, &target)?,

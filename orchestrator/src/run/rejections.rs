@@ -143,6 +143,9 @@ pub async fn mark_parked(
         let mut commits = Commits::new(&lease);
         settle::clear_away(&run, &mut session, &mut state, &mut commits, None).await?;
         let Some(definition) = &state.definition else { return Ok(0) };
+        if !state.has_snapshot() {
+            return Err(prepare::snapshot_missing(&run, &state.missing));
+        }
         let key = match key {
             Some(text) => key_parts(text, &definition.keys)?,
             None => Vec::new(),

@@ -5,7 +5,7 @@ use connectors::warehouse::{ErrorKind, Session};
 use sql_templates::{Atomicity, DiffShape, Statement, script};
 
 use super::Run;
-use super::definition::Definition;
+use super::definition::{Definition, Identity};
 use super::lease::Holder;
 use super::plans::KeptPlan;
 use super::rows::result_rows;
@@ -64,9 +64,9 @@ impl State {
         self.definition.is_some() && self.missing.is_empty()
     }
 
-    /// The destinations that earlier runs were to empty and never knew that they did.
-    pub fn clearing(&self) -> &[String] {
-        self.definition.as_ref().map_or(&[], |definition| &definition.clearing)
+    /// What the sync was when an earlier run was to empty its destination and never knew that it did.
+    pub fn clearing(&self) -> Option<&Identity> {
+        self.definition.as_ref()?.clearing.as_ref()
     }
 }
 
