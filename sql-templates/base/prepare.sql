@@ -173,6 +173,23 @@ set definition = {{ definition }}, target = {{ target }}, due_before = {{ due_be
 where generation = {{ generation }}
 {% endmacro %}
 
+{# A delivery that went into tables that are no more is nobody's to settle. #}
+{% macro forget_delivery() %}
+{{ step("forget the delivery", "one row") }}
+update {{ state }}
+set delivering = null, delivering_table = null, delivering_shape = null, delivering_sent = null, delivering_store = null, delivering_run = null
+where generation = {{ generation }}
+{% endmacro %}
+
+{# The destination may have been emptied since: it would take what it once had for a repeat, and leave it out. #}
+{% macro renew_versions() %}
+{% set renewed %}'.{{ generation }}'{% endset %}
+{{ step("give what is in doubt other versions") }}
+update {{ doubts }}
+set _levin_version = {{ d.joined("_levin_version" | sql, renewed) }}
+where _levin_version is not null
+{% endmacro %}
+
 {# The snapshot as it is, to be described. #}
 {% macro snapshot_rows() %}
 {{ step("the snapshot", "rows") }}

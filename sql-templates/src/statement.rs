@@ -74,6 +74,10 @@ pub enum Statement<'a> {
         target: Option<&'a str>,
         due_before: i64,
     },
+    /// No delivery is to be settled.
+    ForgetDelivery { tables: &'a SyncTables, generation: i64 },
+    /// What is in doubt leaves under other versions from now on, none of which was ever sent.
+    RenewVersions { tables: &'a SyncTables, generation: i64 },
     /// Every row of the model as added.
     DiffFirst { scope: SyncScope<'a>, facts: &'a DiffFacts<'a> },
     /// Model against snapshot.
@@ -172,6 +176,8 @@ impl Statement<'_> {
             Self::Reshape { .. } => "reshape",
             Self::PutInPlace { .. } => "put_in_place",
             Self::Define { .. } => "define",
+            Self::ForgetDelivery { .. } => "forget_delivery",
+            Self::RenewVersions { .. } => "renew_versions",
             Self::DiffFirst { .. } => "diff_first",
             Self::Diff { .. } => "diff_full",
             Self::ChangedColumns { .. } => "changed_columns",
@@ -335,6 +341,12 @@ impl Statement<'_> {
                 ("target", target.map(text).transpose()?.unwrap_or_else(null)),
                 ("due_before", Value::from(*due_before)),
             ],
+            Self::ForgetDelivery { tables, generation } => {
+                vec![("state", table(&tables.state())), ("generation", Value::from(*generation))]
+            }
+            Self::RenewVersions { tables, generation } => {
+                vec![("doubts", table(&tables.doubts())), ("generation", Value::from(*generation))]
+            }
             Self::DiffFirst { scope, facts } | Self::Diff { scope, facts } => {
                 diff_values(scope, facts, dialect)?
             }

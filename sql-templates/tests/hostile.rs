@@ -164,6 +164,8 @@ fn every_statement(text: &str, dialect: Dialect) -> Result<Vec<Step>, String> {
             target: Some(text),
             due_before: 0,
         },
+        Statement::ForgetDelivery { tables: &tables, generation: 1 },
+        Statement::RenewVersions { tables: &tables, generation: 1 },
         Statement::DiffFirst { scope, facts: &diff_facts },
         Statement::Diff { scope, facts: &diff_facts },
         Statement::ChangedColumns { shape: &shape, diff: table.clone() },

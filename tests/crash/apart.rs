@@ -3,7 +3,7 @@
 
 use orchestrator::failpoints::NAMES;
 use tests::project::{Engine, Project, Run, Running, levin_with_failpoints};
-use tests::receiver::Receiver;
+use tests::receiver::{Receiver, Reply};
 
 use crate::clearing;
 
@@ -163,6 +163,13 @@ fn while_tables_are_made_for_another_destination() {
         people.change();
         people.sync_to("/elsewhere", "mode: mirror");
         people.killed_at(point, &["--full-resync"]);
+        // Who refuses to be emptied changes nothing of that.
+        people.sync_to("/third", "mode: mirror");
+        people.receiver.behave(|_| Reply::status(422));
+        let refused = people.project.run_with(SYNC, &["--clear-and-fill"]);
+        assert_eq!(refused.error(), "DESTINATION_REFUSED", "{point}: {refused:#?}");
+        people.receiver.accept();
+        assert_eq!(people.project.run(SYNC).error(), "TARGET_CHANGED", "{point}");
         // Where the file is put back, nobody knows any more what was accepted there.
         people.sync("mode: mirror");
         let before = people.receiver.count();

@@ -157,3 +157,32 @@ fn while_a_reset_takes_the_place_of_a_clear_from_duckdb() {
 fn while_a_reset_takes_the_place_of_a_clear_from_postgres() {
     a_reset_ends(Engine::Postgres);
 }
+
+/// A delivery that broke off, into tables that somebody dropped since, is nobody's to settle.
+fn a_broken_delivery_is_forgotten_with_its_tables(engine: Engine) {
+    let mut scene = Scene::new(engine, Target::Http);
+    scene.edit(|people| people.extend((1..=12).map(|id| (id, Person::new(format!("{id}@first"), id)))));
+    let killed_at = |at, more: &[&str]| {
+        let killed = scene.run_with(&Trouble { kill_at: Some(at), points: None }, more);
+        assert!(killed.is_killed(), "the point was not passed: {killed:?}");
+    };
+    killed_at("deliver.after_answer:1", &[]);
+    let tables = scene.managed_tables();
+    let snapshot = tables.iter().find(|name| name.ends_with("_snapshot")).expect("a snapshot");
+    scene.sql(&format!("drop table levin_planner.{snapshot}"));
+    killed_at("deliver.after_clear_note", &["--clear-and-fill"]);
+    oracle::succeeded(&scene.run());
+    assert_eq!(scene.content(), oracle::expected(&scene, &BTreeMap::new(), &scene.model));
+    oracle::sends_nothing(&scene);
+    oracle::nothing_is_left_over(&scene);
+}
+
+#[test]
+fn after_a_delivery_whose_tables_are_gone_from_duckdb() {
+    a_broken_delivery_is_forgotten_with_its_tables(Engine::DuckDb);
+}
+
+#[test]
+fn after_a_delivery_whose_tables_are_gone_from_postgres() {
+    a_broken_delivery_is_forgotten_with_its_tables(Engine::Postgres);
+}

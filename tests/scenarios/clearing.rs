@@ -272,6 +272,20 @@ fn a_clear_in_doubt_is_forgotten(engine: Engine) {
         crm.assert_same();
         crm.assert_quiet();
     }
+    // What a plan declares accepted after it is accepted, but for keys that are set aside.
+    crm.sql("insert into customers values (null, 'nobody', null)");
+    crm.receiver.behave(|_| Reply::cut());
+    assert_eq!(crm.run_with(CLEAR).code, 2);
+    crm.receiver.accept();
+    let file = crm.project.path().join("plan.json");
+    let (code, _) = crm.project.plan(SYNC, &["--reset-cdc", "--save", file.to_str().unwrap()]);
+    assert_eq!(code, 0);
+    let before = crm.receiver.count();
+    let applied = crm.project.levin(&["apply", file.to_str().unwrap()]);
+    assert!(applied.code <= 1, "{applied:?}");
+    assert_eq!((crm.run().planned(), crm.receiver.count()), ([0, 0, 0], before));
+    crm.sql("delete from customers where id is null");
+    crm.assert_quiet();
     // Who starts over in another way gets that.
     for other in ["--full-resync", "--reset-cdc"] {
         crm.receiver.behave(|_| Reply::cut());
@@ -333,6 +347,23 @@ fn a_delivery_from_before_the_clear_is_taken_for_its_repeat(engine: Engine) {
         .to_vec();
     assert_eq!(versions[1].len(), 4);
     assert!(versions[1].iter().all(|v| !versions[0].contains(v)), "{versions:?}");
+    crm.assert_same();
+    crm.assert_quiet();
+    // Nor by who sends everything after a clear of which nobody knows whether it was done.
+    crm.sql("update customers set name = 'x'");
+    crm.receiver.behave(|_| Reply::applied_but_cut());
+    assert_eq!(crm.run().number("inDoubtCount"), 4);
+    assert_eq!(crm.run_with(CLEAR).error(), "DESTINATION_UNAVAILABLE");
+    crm.receiver.accept();
+    let run = crm.run_with(&["--full-resync"]);
+    assert_eq!((run.code, run.successful()), (0, [4, 0, 0]), "{run:#?}");
+    let all = crm.receiver.requests();
+    let versions = |request: &tests::receiver::Request| -> Vec<String> {
+        request.rows().iter().map(|r| r["version"].to_string()).collect()
+    };
+    let (doubtful, again) = (versions(&all[all.len() - 3]), versions(&all[all.len() - 1]));
+    assert_eq!((doubtful.len(), again.len()), (4, 4));
+    assert!(again.iter().all(|v| !doubtful.contains(v)), "{doubtful:?} {again:?}");
     crm.assert_same();
     crm.assert_quiet();
 }

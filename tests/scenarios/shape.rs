@@ -95,6 +95,13 @@ fn keys_that_fall_together_overwrite_each_other(engine: Engine) {
     crm.model("code", "select code, v from codes");
     crm.assert_quiet();
     assert_eq!(crm.receiver.keys(), ["1", "2", "x"]);
+    // Who starts over may have them.
+    crm.model("code", "select v as code, v from codes");
+    let (code, plan) = crm.project.plan(SYNC, &["--full-resync"]);
+    assert_eq!(code, 0, "{plan:#}");
+    let run = crm.run_with(&["--full-resync"]);
+    assert_eq!((run.code, run.successful()), (0, [3, 0, 0]), "{run:#?}");
+    crm.assert_quiet();
 }
 
 fn a_wider_column_sends_everything_again(engine: Engine) {

@@ -15,7 +15,7 @@ use sql_templates::{Atomicity, Statement, SyncScope, script};
 
 use super::deliver::Delivered;
 use super::lease::Lease;
-use super::outset::{establish, redefine};
+use super::outset::{define, establish};
 use super::state::read_state;
 use super::{Definition, Run};
 use crate::error::{Error, ErrorCode};
@@ -76,27 +76,33 @@ impl Clearing<'_> {
         let generation = lease.generation();
         fail::fail_point!("deliver.before_clear_note");
         // As it is written, which is not as the run began: the snapshot may have taken another shape since.
-        let known = read_state(session, run).await?;
-        let known = known.and_then(|state| Some((state.definition?, state.target?, state.due_before)));
-        if self.fresh && known.is_some() && run.dialect().facts().undoes_ddl {
-            // Tables that cannot be made are found out while the destination still has its rows.
+        let Some(before) = read_state(session, run).await? else {
+            return Err(Error::new(ErrorCode::Internal, "the sync's state is gone"));
+        };
+        if self.fresh && before.definition.is_some() && run.dialect().facts().undoes_ddl {
+            // Tables that cannot be made are found out while the destination still has its rows. Where nothing undoes
+            // them, that is found out too late.
             let create = Statement::CreateTables { scope: self.scope };
             session.execute(&script(run.dialect(), Atomicity::Rehearsal, &[create])?).await?;
         }
         let word = self.definition.identity(self.target);
+        let doubted = before.clearing() == Some(&word);
         let said =
             |definition: &Definition| Definition { clearing: Some(word.clone()), ..definition.clone() };
-        let doubted =
-            known.as_ref().is_some_and(|(definition, ..)| definition.clearing.as_ref() == Some(&word));
-        match &known {
-            Some((definition, target, due)) => {
-                redefine(run, session, &said(definition), target, generation, *due).await?;
-            }
+        let define = async |session: &mut dyn Session, definition: Option<Definition>| {
+            let text = definition.map(|definition| definition.text());
+            define(run, session, text.as_deref(), before.target.as_deref(), generation, before.due_before)
+                .await
+        };
+        match &before.definition {
+            Some(definition) => define(session, Some(said(definition))).await?,
             None => {
                 let definition = said(self.definition);
                 establish(run, session, self.scope, &definition, self.target, generation).await?;
             }
         }
+        // Whoever waits for a file of the warehouse need not wait for the destination too.
+        session.rest().await;
         fail::fail_point!("deliver.before_clear");
         let destination = run.sync.destination.destination.as_ref();
         let policy = RetryPolicy::new(destination.retries());
@@ -106,18 +112,14 @@ impl Clearing<'_> {
         delivered.calls += cleared.calls;
         delivered.retries += cleared.retries;
         match cleared.trouble {
-            None if self.fresh && known.is_some() => {
+            None if self.fresh && before.definition.is_some() => {
                 establish(run, session, self.scope, self.definition, self.target, generation).await?;
             }
             None => self.forget(run, session, generation).await?,
             // What the destination refuses now, it may have done when an earlier run asked for it.
             Some(trouble) if trouble.in_doubt || doubted => return Err(in_doubt(run, trouble)),
             Some(trouble) => {
-                let (definition, target, due) = match &known {
-                    Some((definition, target, due)) => (definition, target.as_str(), *due),
-                    None => (self.definition, self.target, 0),
-                };
-                redefine(run, session, definition, target, generation, due).await?;
+                define(session, before.definition.clone()).await?;
                 return Err(trouble
                     .error
                     .map_or_else(|| stopped(run, "before anything was sent"), |error| refused(run, error)));

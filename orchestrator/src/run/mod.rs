@@ -424,6 +424,9 @@ async fn execute_with_lease<'a>(
     let of = lease.generation().to_string();
     // Another way of starting over was asked for than the one that an earlier run did not finish.
     let otherwise = clearing.is_some() && !clears;
+    if otherwise && state.doubts > 0 && change != Change::Fresh && approved.is_none() {
+        outset::renew_versions(run, session.as_mut(), state, lease.generation()).await?;
+    }
     let definition = Definition { meaning, clearing, ..described.definition.clone() };
     let reshaping = reshape.map(|change| Reshaping {
         change,
@@ -539,7 +542,14 @@ async fn execute_with_lease<'a>(
             state.parked = 0;
         }
         // What is known is of no worth while the destination may be empty, until all of it is known anew.
-        let due = if (resync || otherwise) && !fresh { lease.generation() } else { state.due_before };
+        let due = match &approved {
+            _ if fresh => state.due_before,
+            _ if resync => lease.generation(),
+            // What a plan declares accepted is as old as the plan.
+            Some(plan) if otherwise => plan.generation,
+            None if otherwise => lease.generation(),
+            _ => state.due_before,
+        };
         if !fresh && (meaning != described.definition.meaning || otherwise) {
             redefine(run, session.as_mut(), &described.definition, &target, lease.generation(), due).await?;
         }

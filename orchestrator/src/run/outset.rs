@@ -5,7 +5,7 @@ use connectors::warehouse::Session;
 use sql_templates::{Atomicity, Statement, SyncScope, script};
 
 use super::differences::Diff;
-use super::state::WAITS;
+use super::state::{State, WAITS};
 use super::{Definition, Run, Start};
 use crate::error::Error;
 
@@ -19,14 +19,43 @@ pub async fn redefine(
     due: i64,
 ) -> Result<(), Error> {
     let definition = definition.text();
-    let define = Statement::Define {
-        tables: &run.tables,
-        generation,
-        definition: Some(&definition),
-        target: Some(target),
-        due_before: due,
-    };
+    define(run, session, Some(&definition), Some(target), generation, due).await
+}
+
+/// What the state says of the snapshot; nothing, where nothing is known.
+pub async fn define(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    definition: Option<&str>,
+    target: Option<&str>,
+    generation: i64,
+    due_before: i64,
+) -> Result<(), Error> {
+    let tables = &run.tables;
+    let define = Statement::Define { tables, generation, definition, target, due_before };
     session.execute(&script(run.dialect(), Atomicity::Transaction, &[define])?).await?;
+    Ok(())
+}
+
+/// What is in doubt leaves under other versions from now on. For a destination that may have been emptied since: it
+/// would take what it once had for a repeat.
+pub async fn renew_versions(
+    run: &Run<'_>,
+    session: &mut dyn Session,
+    state: &State,
+    generation: i64,
+) -> Result<(), Error> {
+    let tables = &run.tables;
+    let definition = state.definition.as_ref().map(Definition::text);
+    let fence = Statement::Define {
+        tables,
+        generation,
+        definition: definition.as_deref(),
+        target: state.target.as_deref(),
+        due_before: state.due_before,
+    };
+    let statements = [fence, Statement::RenewVersions { tables, generation }];
+    session.execute(&script(run.dialect(), Atomicity::Transaction, &statements)?).await?;
     Ok(())
 }
 
@@ -48,12 +77,13 @@ pub async fn establish(
         due_before: 0,
     };
     let defined = define(Some(definition.as_str()));
+    let forget = Statement::ForgetDelivery { tables: &run.tables, generation };
     let create = Statement::CreateTables { scope };
     let scripts = if run.dialect().facts().undoes_ddl {
-        vec![vec![defined, create]]
+        vec![vec![defined, forget, create]]
     } else {
         // Until all of the new tables are there, nobody knows what the snapshot stands for.
-        vec![vec![define(None)], vec![create], vec![defined]]
+        vec![vec![define(None), forget], vec![create], vec![defined]]
     };
     for statements in scripts {
         fail::fail_point!("deliver.before_establish");

@@ -103,6 +103,8 @@ pub(super) struct KeptPlan {
     pub(super) fresh: bool,
     pub(super) start: Start,
     pub(super) counts: Counts,
+    /// The generation of the run that kept it.
+    pub(super) generation: i64,
     /// What it was computed against: the basis then, the sync's definition, the target.
     basis: i64,
     definition: String,
@@ -190,6 +192,7 @@ pub(super) async fn keep(
         fresh,
         start: run.start(),
         counts: diff.counts,
+        generation,
         basis: state.basis,
         definition: definition.to_owned(),
         target: target.to_owned(),

@@ -4,12 +4,12 @@
 use connectors::warehouse::{Effect, ErrorKind, Session};
 use sql_templates::{Atomicity, Column, ReshapedColumn, Shape, SnapshotPart, Statement, SyncScope, script};
 
-use super::Run;
 use super::definition::{Change, Definition, Reshape};
 use super::prepare::word_of_rehearsal;
 use super::prune::prune;
 use super::rows::only_row;
 use super::state::State;
+use super::{Run, Start};
 use crate::error::{Error, ErrorCode};
 use crate::project::NewColumns;
 
@@ -150,8 +150,24 @@ pub fn taken<'a>(run: &Run<'_>, change: &'a Change) -> &'a [Column] {
 /// values that the new type cannot hold are forgotten, so that their rows fall due.
 ///
 /// # Errors
-/// `KEY_TYPE_NOT_ONE_TO_ONE` when two keys would become one, or one of them none.
+/// `KEY_TYPE_NOT_ONE_TO_ONE` when two keys would become one, or one of them none; a run that starts over begins with an
+/// empty snapshot instead.
 pub async fn possible(
+    session: &mut dyn Session,
+    run: &Run<'_>,
+    scope: SyncScope<'_>,
+    was: Option<&Definition>,
+    change: Change,
+) -> Result<Change, Error> {
+    match tried(session, run, scope, was, change).await {
+        Err(error) if error.code == ErrorCode::KeyTypeNotOneToOne && run.start() != Start::Incremental => {
+            Ok(Change::Fresh)
+        }
+        tried => tried,
+    }
+}
+
+async fn tried(
     session: &mut dyn Session,
     run: &Run<'_>,
     scope: SyncScope<'_>,

@@ -299,6 +299,8 @@ pub fn cases(dialect: Dialect) -> Vec<(&'static str, Vec<Step>)> {
                 due_before: 0,
             },
         ),
+        ("forget_delivery", Statement::ForgetDelivery { tables: &tables, generation: 7 }),
+        ("renew_versions", Statement::RenewVersions { tables: &tables, generation: 7 }),
         ("diff_first", Statement::DiffFirst { scope, facts: &plain }),
         ("diff_first.staged", Statement::DiffFirst { scope: composite_scope, facts: &staged }),
         ("diff_full", Statement::Diff { scope, facts: &plain }),
