@@ -40,6 +40,10 @@ fn live(engine: Engine, seed: u64) -> BTreeMap<String, u32> {
     }));
     if let Err(panic) = outcome {
         world.tell();
+        if world.is_corrupt() {
+            // The life is over, and levin had no part in it.
+            return BTreeMap::from([("ended by a corrupt file of DuckDB's".to_owned(), 1)]);
+        }
         std::panic::resume_unwind(panic);
     }
     world.met

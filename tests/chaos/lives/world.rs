@@ -542,6 +542,11 @@ impl World {
         }
     }
 
+    /// Whether a kill left the warehouse so that nobody can open it.
+    pub fn is_corrupt(&self) -> bool {
+        self.project.is_corrupt()
+    }
+
     /// What happened, for who has to find out why.
     pub fn tell(&self) {
         println!("{:#?}", self.told);
