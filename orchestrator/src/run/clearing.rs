@@ -85,6 +85,7 @@ impl Clearing<'_> {
             let create = Statement::CreateTables { scope: self.scope };
             session.execute(&script(run.dialect(), Atomicity::Rehearsal, &[create])?).await?;
         }
+        let unsettled = before.delivering.is_some();
         let word = self.definition.identity(self.target);
         let doubted = before.clearing() == Some(&word);
         let said =
@@ -98,7 +99,7 @@ impl Clearing<'_> {
             Some(definition) => define(session, Some(said(definition))).await?,
             None => {
                 let definition = said(self.definition);
-                establish(run, session, self.scope, &definition, self.target, generation).await?;
+                establish(run, session, self.scope, &definition, self.target, generation, unsettled).await?;
             }
         }
         // Whoever waits for a file of the warehouse need not wait for the destination too.
@@ -113,7 +114,8 @@ impl Clearing<'_> {
         delivered.retries += cleared.retries;
         match cleared.trouble {
             None if self.fresh && before.definition.is_some() => {
-                establish(run, session, self.scope, self.definition, self.target, generation).await?;
+                establish(run, session, self.scope, self.definition, self.target, generation, unsettled)
+                    .await?;
             }
             None => self.forget(run, session, generation).await?,
             // What the destination refuses now, it may have done when an earlier run asked for it.

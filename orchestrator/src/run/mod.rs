@@ -533,7 +533,9 @@ async fn execute_with_lease<'a>(
             (state.doubts, state.due_before) = (0, 0);
         } else if fresh {
             let definition = &described.definition;
-            establish(run, session.as_mut(), scope, definition, &target, lease.generation()).await?;
+            let unsettled = !state.missing.is_empty();
+            establish(run, session.as_mut(), scope, definition, &target, lease.generation(), unsettled)
+                .await?;
         }
         if fresh {
             state.doubts = 0;

@@ -59,7 +59,8 @@ pub async fn renew_versions(
     Ok(())
 }
 
-/// Empty tables, and what they will stand for: the beginning of a snapshot.
+/// Empty tables, and what they will stand for: the beginning of a snapshot. With `unsettled`, what a delivery left that
+/// was to be settled from tables that are gone is forgotten.
 pub async fn establish(
     run: &Run<'_>,
     session: &mut dyn Session,
@@ -67,6 +68,7 @@ pub async fn establish(
     definition: &Definition,
     target: &str,
     generation: i64,
+    unsettled: bool,
 ) -> Result<(), Error> {
     let definition = definition.text();
     let define = |definition| Statement::Define {
@@ -77,14 +79,16 @@ pub async fn establish(
         due_before: 0,
     };
     let defined = define(Some(definition.as_str()));
-    let forget = Statement::ForgetDelivery { tables: &run.tables, generation };
     let create = Statement::CreateTables { scope };
-    let scripts = if run.dialect().facts().undoes_ddl {
-        vec![vec![defined, forget, create]]
+    let mut scripts = if run.dialect().facts().undoes_ddl {
+        vec![vec![defined, create]]
     } else {
         // Until all of the new tables are there, nobody knows what the snapshot stands for.
-        vec![vec![define(None), forget], vec![create], vec![defined]]
+        vec![vec![define(None)], vec![create], vec![defined]]
     };
+    if unsettled {
+        scripts[0].push(Statement::ForgetDelivery { tables: &run.tables, generation });
+    }
     for statements in scripts {
         fail::fail_point!("deliver.before_establish");
         session.execute(&script(run.dialect(), Atomicity::Transaction, &statements)?).await?;
